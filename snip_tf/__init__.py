@@ -1,0 +1,26 @@
+"""Single-shot network pruning before training, for Keras 3."""
+
+from snip_tf.masked_layer import MaskedLayer
+from snip_tf.masks import load_masks, save_masks
+from snip_tf.pruning import connection_sensitivity, prune_model
+from snip_tf.report import sparsity, summary
+from snip_tf.selection import select_masks
+from snip_tf.weights import prunable_weights
+from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
+
+__all__ = [
+    "MaskedLayer",
+    "apply_masks",
+    "connection_sensitivity",
+    "get_masks",
+    "load_masks",
+    "prunable_weights",
+    "prune_model",
+    "save_masks",
+    "select_masks",
+    "sparsity",
+    "strip_pruning",
+    "summary",
+]
+
+__version__ = "0.1.0"

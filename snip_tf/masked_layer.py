@@ -1,0 +1,189 @@
+"""MaskedLayer: a layer with some of its connections removed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from snip_tf.weights import weights_by_path
+
+
+@keras.saving.register_keras_serializable(package="snip_tf")
+class MaskedLayer(keras.layers.Wrapper):
+    """Runs a layer of any kind with `w * mask` in the place of its weights.
+
+    The inner layer is called inside a `keras.StatelessScope` in which each masked
+    weight has its masked value, so that no layer type needs to be known: whatever reads
+    the weight reads zeros where the mask is False. Removed connections therefore get no
+    gradient, and a constraint on the variable holds them at exactly zero, whatever the
+    optimizer does. What the layer itself changes in a call (BatchNorm statistics, seed
+    and recurrent states) is assigned back, and its losses are handed on.
+
+    Args:
+        layer: `keras.Layer`, the inner layer.
+        masks: `{weight path below the layer: shape}`, such as `{"kernel": (784, 300)}`.
+            The masks start as all True; `set_masks` changes them.
+        name: defaults to the name of the inner layer.
+        **kwargs: what any Keras layer takes.
+
+    Input shape, output shape: those of the inner layer.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> dense = keras.layers.Dense(2, kernel_initializer="ones")
+    >>> masked = snip_tf.MaskedLayer(dense, {"kernel": (3, 2)})
+    >>> masked.set_masks({"kernel": np.array([[1, 0], [0, 0], [1, 1]], bool)})
+    >>> np.asarray(masked(np.ones((1, 3))))
+    array([[2., 1.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        layer: keras.Layer,
+        masks: Mapping[str, Sequence[int]],
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        # `Layer.__init__` reads the signature of `self.call` (see `call` below), which
+        # is that of the inner layer, before Keras allows attributes to be set.
+        object.__setattr__(self, "_inner_signature", inspect.signature(layer.call))
+        # No casting here: the inner layer casts its inputs and weights by its own
+        # policy, and the masks are applied to the variables as they are stored.
+        kwargs = {"dtype": "float32", "trainable": layer.trainable, **kwargs}
+        super().__init__(layer, name=name or layer.name, autocast=False, **kwargs)
+        self.supports_masking = layer.supports_masking
+        self.supports_jit = layer.supports_jit
+        # A bool takes a quarter of the memory of the weight that it masks and costs no
+        # more time in a step: `benchmarks/mask_dtype.py` has the figures.
+        self._masks = {
+            path: self.add_weight(
+                shape=tuple(shape),
+                initializer="ones",
+                dtype="bool",
+                trainable=False,
+                name=path.replace("/", "_") + "_mask",
+            )
+            for path, shape in masks.items()
+        }
+
+    @property
+    def unmasked_layer(self) -> keras.Layer:
+        """The inner layer; its presence makes this wrapper transparent to weight "
+        "paths."""
+        return self.layer
+
+    @property
+    def masks(self) -> dict[str, keras.Variable]:
+        """`{weight path below the layer: bool variable}`, True is kept."""
+        return dict(self._masks)
+
+    def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Assigns masks, and zeros to the weights that they remove.
+
+        Args:
+            masks: `{weight path below the layer: bool array}` for any of the masks.
+        """
+        for path, mask in masks.items():
+            self._masks[path].assign(mask)
+        if self.layer.built:
+            self.zero_removed()
+
+    def zero_removed(self) -> None:
+        """Stores exact zeros where a mask is False."""
+        for weight, mask in self.masked_weights():
+            weight.assign(_masked(weight, mask))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the inner layer, and holds its removed weights at zero from now on."""
+        super().build(input_shape)
+        for weight, mask in self.masked_weights():
+            if not isinstance(weight.constraint, _KeepZeros):
+                weight.constraint = _KeepZeros(weight.constraint, mask)
+
+    @property
+    def call(self):
+        """The inner layer's `call`, on masked weights.
+
+        A property, so that `inspect.signature(self.call)`, from which Keras learns
+        about `training`, `mask` and the names of the inputs, is that of the inner
+        layer.
+        """
+
+        def call(*args, **kwargs):
+            return self._call_masked(*args, **kwargs)
+
+        call.__signature__ = self._inner_signature
+        return call
+
+    def _call_masked(self, *args: Any, **kwargs: Any) -> Any:
+        masked = {
+            id(weight): _masked(weight, mask) for weight, mask in self.masked_weights()
+        }
+        variables = self.layer.variables + self.layer.metrics_variables
+        with keras.StatelessScope(collect_losses=True) as scope:
+            for variable in variables:
+                value = masked.get(id(variable))
+                if value is None and scope.original_scope is not None:
+                    # A scope around this one is not looked through by Keras.
+                    value = scope.original_scope.get_current_value(variable)
+                if value is not None:
+                    scope.add_update((variable, value))
+            before = [scope.get_current_value(variable) for variable in variables]
+            outputs = self.layer(*args, **kwargs)
+        for variable, old in zip(variables, before, strict=True):
+            new = scope.get_current_value(variable)
+            if new is not old:
+                variable.assign(new)
+        for loss in scope.losses:
+            # A new tensor: Keras knows losses by their id, and the inner layer has
+            # already claimed this one.
+            self.add_loss(keras.ops.add(loss, 0))
+        return outputs
+
+    def masked_weights(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Each masked weight of the inner layer with its mask."""
+        weights = weights_by_path(self.layer)
+        return [(weights[path], mask) for path, mask in self._masks.items()]
+
+    # The rest of what Keras asks a layer is answered by the inner one.
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:  # noqa: D102
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def get_config(self) -> dict[str, Any]:  # noqa: D102
+        shapes = {path: list(mask.shape) for path, mask in self._masks.items()}
+        return {**super().get_config(), "masks": shapes}
+
+
+class _KeepZeros(keras.constraints.Constraint):
+    """A weight's own constraint, then its mask.
+
+    Masked gradients already keep zeros under optimizers that treat each weight by
+    itself. Others mix them (Muon orthogonalizes whole matrices); and a hand-written
+    training step may do anything.
+    """
+
+    def __init__(self, constraint: keras.constraints.Constraint | None, mask):
+        self.constraint = constraint
+        self.mask = mask
+
+    def __call__(self, w):
+        if self.constraint is not None:
+            w = self.constraint(w)
+        return _masked(w, self.mask)
+
+
+def _masked(weight, mask):
+    # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0.
+    return keras.ops.where(mask, weight, keras.ops.zeros((), weight.dtype))

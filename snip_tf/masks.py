@@ -1,0 +1,134 @@
+"""Masks as values: what they must be, and their file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from snip_tf.weights import check_paths
+
+_FORMAT = "snip_tf masks 1"
+
+
+def check_masks(
+    masks: Mapping[str, np.ndarray], weights: Mapping[str, keras.Variable] | None = None
+) -> None:
+    """Raises unless masks are boolean arrays that fit the weights of their paths."""
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            f"Expected `masks` to be a dict {{weight path: bool array}}. "
+            f"Received: masks={masks!r}"
+        )
+    if not masks:
+        raise ValueError("Expected at least one mask. Received: masks={}")
+    for path, mask in masks.items():
+        if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise TypeError(
+                f"Expected each mask to be a boolean NumPy array (True is kept). "
+                f"Received: masks[{path!r}] of {kind}"
+            )
+    if weights is not None:
+        check_paths(masks, weights, "The paths of `masks`")
+        for path, mask in masks.items():
+            if mask.shape != tuple(weights[path].shape):
+                raise ValueError(
+                    f"Expected each mask to have the shape of its weight. Received: "
+                    f"masks[{path!r}] of shape {mask.shape}, for a weight of shape "
+                    f"{tuple(weights[path].shape)}"
+                )
+
+
+def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None:
+    """Writes masks to a file: one bit for each connection, then compressed.
+
+    The file is an npz archive without pickled objects. It is written beside its place
+    and renamed, so that no half-written file is ever found under `path`.
+
+    Args:
+        path: where to, by custom `*.npz`. No ending is added.
+        masks: `{weight path: bool array}`, as `get_masks` returns.
+
+    Raises:
+        TypeError: if a mask is not a boolean array.
+        ValueError: if there are no masks.
+
+    Example:
+
+    >>> import numpy as np, snip_tf, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> snip_tf.save_masks(folder + "/m.npz", {"out/kernel": np.eye(2, dtype=bool)})
+    >>> snip_tf.load_masks(folder + "/m.npz")["out/kernel"].tolist()
+    [[True, False], [False, True]]
+    """
+    check_masks(masks)
+    header = {"format": _FORMAT, "shapes": {p: m.shape for p, m in masks.items()}}
+    bits = {f"bits{i}": np.packbits(mask) for i, mask in enumerate(masks.values())}
+    path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
+        try:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **bits)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            file.close()
+            os.unlink(file.name)
+            raise
+
+
+def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads what `save_masks` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        `{weight path: bool array}`, in the order in which they were saved.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or is not one of masks.
+
+    Example: see `save_masks`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(str(archive["header"]))
+            if header["format"] != _FORMAT:
+                raise ValueError(f"its format is {header['format']!r}")
+            masks = {}
+            for index, (name, shape) in enumerate(header["shapes"].items()):
+                size = int(np.prod(shape))
+                packed = archive[f"bits{index}"]
+                if packed.dtype != np.uint8 or packed.size != -(-size // 8):
+                    raise ValueError(f"{name!r} has the wrong number of bits")
+                bits = np.unpackbits(packed, count=size)
+                masks[name] = bits.astype(bool).reshape(shape)
+            return masks
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        OSError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # not there, not readable: the system's own words are best
+        raise _damaged(path, error) from error
+    except zipfile.BadZipFile as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | os.PathLike, error: Exception) -> ValueError:
+    return ValueError(
+        f"Expected a file that `snip_tf.save_masks` wrote ({_FORMAT!r}). "
+        f"Received: {os.fspath(path)!r}, which is damaged or of another kind: {error}"
+    )

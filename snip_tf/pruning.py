@@ -1,0 +1,249 @@
+"""prune_model: batches -> scores -> masks -> masked model."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from snip_tf import criteria
+from snip_tf.batches import Batch, make_batches
+from snip_tf.criteria.snip import snip
+from snip_tf.selection import (
+    check_finite,
+    check_scope,
+    check_sparsity,
+    kept_count,
+    select_masks,
+)
+from snip_tf.weights import Patterns, check_model, prunable_weights
+from snip_tf.wrapping import apply_masks, check_can_wrap, current_masks
+
+Scores = dict[str, np.ndarray]
+
+
+def prune_model(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    sparsity: float,
+    batch_size: int | None = None,
+    batches: int = 1,
+    loss: Any = None,
+    criterion: str | Callable = "snip",
+    scope: str = "global",
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    training: bool = False,
+    seed: int | None = None,
+) -> keras.Model:
+    """Removes connections from a model before it is trained, in a single shot.
+
+    The connection sensitivity of weight j on the mini-batch D is
+
+        s_j = |g_j| / sum_k |g_k|,   g = dL(c * w; D) / dc  at c = 1  =  w * dL/dw
+
+    and the k = round((1 - sparsity) * m) of the m prunable weights with the largest s
+    are kept, over the whole network together. Then train the returned model as any
+    other: the removed weights are exactly zero and stay so.
+
+    Memory: one array of scores for each prunable weight, then the copy of the model, on
+    top of what a forward and a backward pass takes.
+
+    Args:
+        model: `keras.Model`, Sequential or Functional, best with its initial weights.
+            It is left as it is (weights, BatchNorm statistics, seeds, optimizer); if it
+            is not built, it is built on the first batch. If it is pruned already, what
+            was removed stays removed and `sparsity` must not be lower than before.
+        x: the data to score on, as `Model.fit` takes it: an array or a nest of arrays,
+            `tf.data.Dataset`, `keras.utils.PyDataset` or generator.
+        y: the targets, where `x` does not yield them.
+        sample_weight: weights of the examples, where `x` does not yield them.
+        sparsity: float, the fraction of the prunable weights that is removed,
+            0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
+        batch_size: int, examples in a mini-batch of array data; default 128.
+        batches: int, mini-batches to score on; g is averaged over them with its sign.
+        loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
+            data loss counts; regularization is left out.
+        criterion: a name in `snip_tf.criteria.CRITERIA`, or a callable
+            `(model, weights, batches, *, loss, training) -> {weight path: scores}`.
+        scope: `"global"`, or `"layer"` for the same sparsity in every weight.
+        include: weights to prune beside the kernels: a glob pattern on weight paths, a
+            list of them, or a callable `(path, variable) -> bool`.
+        exclude: weights to leave alone, in the same forms.
+        training: bool, the mode of the forward pass while scoring. In training mode
+            BatchNorm uses the batch's statistics, which chooses other weights, and in
+            deep layers fewer.
+        seed: int, which examples of array data are drawn. None draws with NumPy's
+            global generator.
+
+    Returns:
+        A new `keras.Model`, compiled as `model` is.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if an argument has a bad value, there is nothing prunable, no loss,
+            too little data, labels that are no output of the model, or a score that is
+            NaN.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> x, y = np.random.rand(32, 8), np.random.randint(4, size=32)
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> pruned = snip_tf.prune_model(model, x, y, sparsity=0.75, loss=loss)
+    >>> snip_tf.sparsity(pruned)
+    0.75
+
+    Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on
+    Connection Sensitivity", ICLR 2019, https://arxiv.org/abs/1810.02340
+    """
+    check_model(model)
+    check_sparsity(sparsity)
+    check_scope(scope)
+    criterion = criteria.get(criterion)
+    data = make_batches(
+        x, y, sample_weight, batch_size=batch_size, batches=batches, seed=seed
+    )
+    data = _build_on_first(model, data)
+    check_can_wrap(model)
+    weights = prunable_weights(model, include, exclude)
+    earlier = {p: m for p, m in current_masks(model).items() if p in weights}
+    _check_not_lower(weights, earlier, sparsity, scope)
+
+    scores = criterion(model, weights, data, loss=loss, training=training)
+    _check_scores(scores, weights)
+    for path, mask in earlier.items():
+        # Below every other score: what was removed before is removed first now.
+        scores[path] = np.where(mask, scores[path], np.finfo(scores[path].dtype).min)
+    masks = select_masks(scores, sparsity, scope)
+    del scores
+    _warn_of_cut_layers(masks)
+    return apply_masks(model, masks)
+
+
+def connection_sensitivity(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    batch_size: int | None = None,
+    batches: int = 1,
+    loss: Any = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    training: bool = False,
+    seed: int | None = None,
+) -> Scores:
+    """The connection sensitivity of every prunable weight.
+
+        s_j = |g_j| / sum_k |g_k|,   g = dL(c * w; D) / dc  at c = 1  =  w * dL/dw
+
+    Args:
+        model: `keras.Model`. It is left as it is; if it is not built, it is built on
+            the first batch.
+        x, y, sample_weight, batch_size, batches, loss, include, exclude, training,
+        seed:
+            as in `prune_model`.
+
+    Returns:
+        `{weight path: float32 array of the weight's shape}`, in the model's order;
+        non-negative, and 1 in sum over all of them.
+
+    Raises:
+        TypeError, ValueError: as `prune_model`; ValueError also if every score is zero.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="out")])
+    >>> x, y = np.random.rand(32, 8), np.random.rand(32, 4)
+    >>> scores = snip_tf.connection_sensitivity(model, x, y, loss="mse")
+    >>> scores["out/kernel"].shape, round(float(scores["out/kernel"].sum()), 4)
+    ((8, 4), 1.0)
+
+    Reference: https://arxiv.org/abs/1810.02340
+    """
+    check_model(model)
+    data = make_batches(
+        x, y, sample_weight, batch_size=batch_size, batches=batches, seed=seed
+    )
+    data = _build_on_first(model, data)
+    weights = prunable_weights(model, include, exclude)
+    scores = snip(model, weights, data, loss=loss, training=training)
+    _check_scores(scores, weights)
+    # Summed in float64: millions of small terms would lose digits in float32.
+    total = sum(float(score.sum(dtype=np.float64)) for score in scores.values())
+    if total == 0:
+        raise ValueError(
+            "Expected at least one connection to affect the loss. Received: a gradient "
+            "that is zero for every prunable weight."
+        )
+    return {path: (s / total).astype(np.float32) for path, s in scores.items()}
+
+
+def _build_on_first(model: keras.Model, data: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, with the first one already read and the model built on it."""
+    first = next(data)
+    if not model.built:
+        model(first[0], training=False)
+    return itertools.chain([first], data)
+
+
+def _check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
+    if not isinstance(scores, Mapping) or scores.keys() != weights.keys():
+        received = (
+            list(scores) if isinstance(scores, Mapping) else type(scores).__name__
+        )
+        raise ValueError(
+            f"Expected the criterion to return scores for exactly the weights it was "
+            f"given: {', '.join(weights)}. Received: {received}"
+        )
+    for path, score in scores.items():
+        if np.shape(score) != tuple(weights[path].shape):
+            raise ValueError(
+                f"Expected scores of the shape of the weight, "
+                f"{tuple(weights[path].shape)}. Received: scores for {path!r} of shape "
+                f"{np.shape(score)}"
+            )
+        check_finite(path, score)
+
+
+def _check_not_lower(
+    weights: Mapping[str, keras.Variable],
+    earlier: Mapping[str, np.ndarray],
+    sparsity: float,
+    scope: str,
+) -> None:
+    """A pruned model cannot be pruned to a lower sparsity: the weights are gone."""
+    arrays = {p: earlier.get(p, np.ones(w.shape, bool)) for p, w in weights.items()}
+    groups = [arrays] if scope == "global" else [{p: m} for p, m in arrays.items()]
+    for group in groups:
+        kept = kept_count(group, sparsity)
+        left = sum(int(mask.sum()) for mask in group.values())
+        if earlier and kept > left:
+            total = sum(mask.size for mask in group.values())
+            raise ValueError(
+                f"Expected a sparsity of at least {1 - left / total:g}, since the "
+                f"model is pruned to that already and what was removed stays removed. "
+                f"Received: sparsity={sparsity}. Prune the original model instead."
+            )
+
+
+def _warn_of_cut_layers(masks: Mapping[str, np.ndarray]) -> None:
+    cut = [path for path, mask in masks.items() if not mask.any()]
+    if cut:
+        warnings.warn(
+            f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "
+            f"weights any more. Lower the sparsity, exclude them, or use "
+            f"scope='layer'.",
+            stacklevel=3,
+        )

@@ -1,0 +1,231 @@
+"""Which weights a model has, what they are called, and which of them are prunable."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterable
+
+import keras
+
+# A selection of weights: one glob pattern, several, or a predicate.
+Patterns = str | Iterable[str] | Callable[[str, keras.Variable], bool]
+
+
+def held_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers that `layer` holds directly, in the order Keras tracks them."""
+    if isinstance(layer, keras.Model):
+        return layer.layers
+    # Keras gives the layers that a model holds in public, but not those of a plain
+    # layer; this is the only place that asks in private.
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def _unmasked(layer: keras.Layer) -> keras.Layer:
+    """The layer itself, or the inner one of a `MaskedLayer`.
+
+    So the wrapper is no part of a path, and a pruned model is walked exactly like the
+    model it came from.
+    """
+    return getattr(layer, "unmasked_layer", layer)
+
+
+def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """Every weight below `layer`, once, under its weight path, in the layer's order.
+
+    The path is the names of the layers from (not including) `layer` down to the owner,
+    then the weight's name. A weight that several layers share is listed where the walk
+    meets it first, and two siblings of one name are told apart by `_1`, `_2`, ...
+
+    Args:
+        layer: a built `keras.Layer` or `keras.Model`.
+
+    Returns:
+        `{weight path: keras.Variable}`.
+    """
+    found: dict[str, keras.Variable] = {}
+    seen: set[int] = set()
+
+    def visit(layer: keras.Layer, prefix: str) -> None:
+        held = held_layers(layer)
+        owned_below = {id(w) for sub in held for w in sub.weights}
+        for weight in layer.weights:
+            if id(weight) not in owned_below and id(weight) not in seen:
+                seen.add(id(weight))
+                found[_unused(prefix + weight.name, found)] = weight
+        taken: set[str] = set()
+        for sub in map(_unmasked, held):
+            if id(sub) in seen:
+                continue
+            seen.add(id(sub))
+            name = _unused(prefix + sub.name, taken)
+            taken.add(name)
+            visit(sub, name + "/")
+
+    visit(_unmasked(layer), "")
+    return found
+
+
+def why_not_prunable(path: str, variable: keras.Variable) -> str | None:
+    """The reason why a weight is left alone by default, or None if it is prunable.
+
+    Kernels of every kind are prunable: trainable floating-point weights of rank 2 or
+    more. Rank alone does not decide, since a GRU's bias and the biases of attention
+    have rank 2, and an embedding is left alone because one mini-batch touches few of
+    its rows.
+    """
+    name = variable.name
+    if not variable.trainable:
+        return "not trainable"
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return f"not floating point ({variable.dtype})"
+    if "bias" in name:
+        return "a bias"
+    if name in ("gamma", "beta"):
+        return "a normalization scale or offset"
+    if "embedding" in name:
+        return "an embedding"
+    if len(variable.shape) < 2:
+        return f"rank {len(variable.shape)}, not a kernel"
+    return None
+
+
+def prunable_weights(
+    model: keras.Model,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> dict[str, keras.Variable]:
+    """The weights of a model that pruning considers.
+
+    By default these are the trainable kernels of every kind of layer: floating-point
+    weights of rank 2 or more that are neither biases, nor normalization scales, nor
+    embeddings. `include` adds to them, then `exclude` takes away.
+
+    Args:
+        model: a built `keras.Model`, pruned or not.
+        include: a glob pattern on weight paths (`"*"` also matches `/`), a list of
+            them, or a callable `(path, variable) -> bool`: trainable weights to add,
+            such as `"*/bias"`.
+        exclude: the same, for weights to leave alone, such as `"head/*"`.
+
+    Returns:
+        `{weight path: keras.Variable}`, in the model's order. A weight path is the
+        names of the layers from the model down to the owner, then the weight's name;
+        neither the model's own name nor a wrapper is part of it.
+
+    Raises:
+        TypeError: if `model` is not a Keras model, or a pattern is of the wrong kind.
+        ValueError: if the model is not built, a pattern matches nothing, or nothing
+            prunable is left.
+
+    Example:
+
+    >>> import keras, snip_tf
+    >>> head = keras.layers.Dense(3, name="head")
+    >>> model = keras.Sequential([keras.Input((4,)), head])
+    >>> list(snip_tf.prunable_weights(model))
+    ['head/kernel']
+    >>> list(snip_tf.prunable_weights(model, include="*/bias"))
+    ['head/kernel', 'head/bias']
+    """
+    check_model(model)
+    if not model.built:
+        raise ValueError(
+            f"Expected a built model, since an unbuilt one has no weights yet. "
+            f"Received: model={model.name!r}, not built. Call it on a batch, or give "
+            f"it a `keras.Input`."
+        )
+    weights = weights_by_path(model)
+    included = _matching(weights, include, "include")
+    excluded = _matching(weights, exclude, "exclude")
+    chosen = {}
+    for path, variable in weights.items():
+        default = why_not_prunable(path, variable) is None
+        added = path in included and variable.trainable
+        if (default or added) and path not in excluded:
+            chosen[path] = variable
+    if not chosen:
+        reasons = (f"{p} ({why_not_prunable(p, v)})" for p, v in weights.items())
+        raise ValueError(
+            f"Expected a model with at least one prunable weight (a trainable kernel). "
+            f"Received: model={model.name!r} with include={include!r}, "
+            f"exclude={exclude!r}, whose weights are: {', '.join(reasons) or 'none'}."
+        )
+    return chosen
+
+
+def check_model(model: keras.Model) -> None:
+    """Raises a TypeError unless `model` is a Keras 3 model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected `model` to be a Keras 3 model (`keras.Model`). "
+            f"Received: model={model!r} of type "
+            f"{type(model).__module__}.{type(model).__name__}"
+        )
+
+
+def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raises a ValueError that names each of `paths` that is not `known`."""
+    known = list(known)
+    for path in paths:
+        if path not in known:
+            raise ValueError(
+                f"{what} must be one of the model's weight paths. "
+                f"Received: {path!r}, which the model does not have. "
+                f"{_near_misses(path, known)}"
+            )
+
+
+def _matching(
+    weights: dict[str, keras.Variable], patterns: Patterns | None, argument: str
+) -> set[str]:
+    if patterns is None:
+        return set()
+    if callable(patterns):
+        matched = {
+            path for path, variable in weights.items() if patterns(path, variable)
+        }
+        if not matched:
+            raise ValueError(
+                f"Expected `{argument}` to choose at least one weight. The callable "
+                f"received returned False for each of: {', '.join(weights)}"
+            )
+        return matched
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, (list, tuple, set, frozenset)):
+        raise TypeError(
+            f"Expected `{argument}` to be a glob pattern, a list of glob patterns or a "
+            f"callable(path, variable). Received: {argument}={patterns!r}"
+        )
+    matched = set()
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"Expected each pattern of `{argument}` to be a string. "
+                f"Received: {pattern!r} of type {type(pattern).__name__}"
+            )
+        hits = {path for path in weights if fnmatch.fnmatchcase(path, pattern)}
+        if not hits:
+            raise ValueError(
+                f"Expected each pattern of `{argument}` to match a weight path. "
+                f"Received: {pattern!r}, which matches none. "
+                f"{_near_misses(pattern, list(weights))}"
+            )
+        matched |= hits
+    return matched
+
+
+def _near_misses(wanted: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+    if near:
+        return f"Did you mean {' or '.join(repr(path) for path in near)}?"
+    return f"The weight paths are: {', '.join(known)}"
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    if name not in taken:
+        return name
+    count = 1
+    while f"{name}_{count}" in taken:
+        count += 1
+    return f"{name}_{count}"

@@ -1,0 +1,264 @@
+"""Puts `MaskedLayer`s into a copy of a model, and takes them out again."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+
+from snip_tf.masked_layer import MaskedLayer
+from snip_tf.masks import check_masks
+from snip_tf.weights import check_model, held_layers, weights_by_path
+
+
+def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
+    """A copy of a model in which the connections whose mask is False are removed.
+
+    Args:
+        model: a built Sequential or Functional `keras.Model`. It is left as it is. If
+            it is pruned already, what was removed stays removed.
+        masks: `{weight path: bool array of the weight's shape}`; True is kept. Weights
+            without a mask are not pruned.
+
+    Returns:
+        A `keras.Model` with the same layer names, weight paths and weight values, the
+        removed ones exactly zero; compiled as `model` is, with a new optimizer.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is not built, or a mask has an unknown path, another shape
+            than its weight, or is not boolean.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
+    >>> mask = np.array([[True, False], [False, False]])
+    >>> pruned = snip_tf.apply_masks(model, {"out/kernel": mask})
+    >>> snip_tf.sparsity(pruned)
+    0.75
+    """
+    check_can_wrap(model)
+    check_masks(masks, weights_by_path(model))
+    earlier = current_masks(model)
+    combined = {**earlier, **masks}
+    for path in earlier.keys() & masks.keys():
+        combined[path] = earlier[path] & masks[path]
+    return _rebuild(model, combined, wrap=True)
+
+
+def strip_pruning(pruned: keras.Model) -> keras.Model:
+    """A plain copy of a pruned model: the original layer classes, zeros in place.
+
+    Args:
+        pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
+            a file. It is left as it is.
+
+    Returns:
+        A `keras.Model` without `MaskedLayer`s, with the names, weight paths and outputs
+        of `pruned`. Nothing holds the zeros any more: train before stripping.
+
+    Raises:
+        TypeError: if `pruned` is not a Keras model.
+        ValueError: if it is not pruned.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
+    >>> pruned = snip_tf.apply_masks(model, {"out/kernel": np.eye(2, dtype=bool)})
+    >>> type(snip_tf.strip_pruning(pruned).get_layer("out")).__name__
+    'Dense'
+    """
+    return _rebuild(pruned, get_masks(pruned), wrap=False)
+
+
+def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
+    """The masks of a pruned model.
+
+    Args:
+        pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
+            a file.
+
+    Returns:
+        `{weight path: bool array of the weight's shape}`; True is kept.
+
+    Raises:
+        TypeError: if `pruned` is not a Keras model.
+        ValueError: if it is not pruned.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
+    >>> pruned = snip_tf.apply_masks(model, {"out/kernel": np.eye(2, dtype=bool)})
+    >>> snip_tf.get_masks(pruned)["out/kernel"].tolist()
+    [[True, False], [False, True]]
+    """
+    check_model(pruned)
+    masks = current_masks(pruned)
+    if not masks:
+        raise ValueError(
+            f"Expected a pruned model, as `snip_tf.prune_model` returns. "
+            f"Received: model={pruned.name!r}, which has no masks. (Masks are never "
+            f"guessed from zeros: a stripped model has none.)"
+        )
+    return masks
+
+
+def current_masks(model: keras.Model) -> dict[str, np.ndarray]:
+    """The masks of a model by weight path; empty if it is not pruned."""
+    by_weight = {
+        id(weight): mask
+        for layer in _masked_layers(model)
+        for weight, mask in layer.masked_weights()
+    }
+    return {
+        path: keras.ops.convert_to_numpy(by_weight[id(weight)])
+        for path, weight in weights_by_path(model).items()
+        if id(weight) in by_weight
+    }
+
+
+def check_can_wrap(model: keras.Model) -> None:
+    """Raises unless `model` is a built Sequential or Functional model."""
+    check_model(model)
+    graph_model = isinstance(model, keras.Sequential) or hasattr(model, "operations")
+    if not graph_model:
+        raise ValueError(
+            f"Expected a Sequential or Functional model. Received: model "
+            f"{model.name!r} of the subclass {type(model).__name__}, whose layers "
+            f"cannot be copied from its configuration."
+        )
+    if not model.built:
+        raise ValueError(
+            f"Expected a built model. Received: model={model.name!r}, not built. Call "
+            f"it on a batch, or give it a `keras.Input`."
+        )
+
+
+def _masked_layers(layer: keras.Layer) -> Iterator[MaskedLayer]:
+    if isinstance(layer, MaskedLayer):
+        yield layer
+    else:
+        for sub in held_layers(layer):
+            yield from _masked_layers(sub)
+
+
+def _rebuild(
+    model: keras.Model, masks: Mapping[str, np.ndarray], wrap: bool
+) -> keras.Model:
+    """A copy of `model` with `masks` applied, as MaskedLayers or as plain zeros."""
+    weights = weights_by_path(model)
+    shapes = {id(weights[path]): mask.shape for path, mask in masks.items()}
+    copies: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def copy_layer(layer):
+        if not isinstance(layer, keras.Layer):
+            return layer  # an operation (`keras.ops`) in a Functional graph: no state
+        layer = getattr(layer, "unmasked_layer", layer)
+        copy = _copy_layer(layer)
+        copies.append((layer, copy))
+        inside = weights_by_path(layer) if wrap else {}
+        masked = {
+            path: shapes[id(weight)]
+            for path, weight in inside.items()
+            if id(weight) in shapes
+        }
+        return MaskedLayer(copy, masked) if masked else copy
+
+    with _uncompiled(model):
+        copied_model = keras.models.clone_model(
+            model, clone_function=copy_layer, recursive=True
+        )
+    for layer, copy in copies:
+        for old, new in zip(layer.variables, copy.variables, strict=True):
+            new.assign(old)
+    _set_masks(copied_model, masks, wrap)
+    _compile_like(copied_model, model)
+    return copied_model
+
+
+def _set_masks(
+    model: keras.Model, masks: Mapping[str, np.ndarray], wrapped: bool
+) -> None:
+    weights = weights_by_path(model)
+    if not wrapped:
+        for path, mask in masks.items():
+            weights[path].assign(keras.ops.where(mask, weights[path], 0.0))
+        return
+    by_weight = {id(weights[path]): mask for path, mask in masks.items()}
+    for layer in _masked_layers(model):
+        for weight, mask in layer.masked_weights():
+            mask.assign(by_weight[id(weight)])
+        layer.zero_removed()
+
+
+def _copy_layer(layer: keras.Layer) -> keras.Layer:
+    """A new layer of the same configuration, built if its build config allows."""
+    config = keras.saving.serialize_keras_object(layer)
+    # The layer is here in the flesh, so that neither its class nor the functions it was
+    # given need to be registered, and code inside it (a Lambda) is no stranger's.
+    return keras.saving.deserialize_keras_object(
+        config, custom_objects=_custom_objects(layer), safe_mode=False
+    )
+
+
+def _custom_objects(layer: keras.Layer) -> dict[str, object]:
+    """The class of a layer and the functions and classes it was given, by name."""
+    objects: dict[str, object] = {type(layer).__name__: type(layer)}
+    for value in vars(layer).values():
+        if callable(value) and not isinstance(value, keras.Layer):
+            value = value if hasattr(value, "__name__") else type(value)
+            objects.setdefault(value.__name__, value)
+    for sub in held_layers(layer):
+        objects |= _custom_objects(sub)
+    return objects
+
+
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Lets `clone_model` copy the layers alone.
+
+    It would compile the copies too, from their configuration, which fails for any loss
+    or metric that is not registered.
+    """
+    models = [m for m in _all_models(model) if m.compiled]
+    for compiled in models:
+        compiled.compiled = False
+    try:
+        yield
+    finally:
+        for compiled in models:
+            compiled.compiled = True
+
+
+def _all_models(layer: keras.Layer) -> Iterator[keras.Model]:
+    if isinstance(layer, keras.Model):
+        yield layer
+    for sub in held_layers(layer):
+        yield from _all_models(sub)
+
+
+def _compile_like(copy: keras.Model, model: keras.Model) -> None:
+    """Compiles a copy as the model is, with a new optimizer and new metrics."""
+    if not model.compiled:
+        return
+    losses = [f for f in keras.tree.flatten(model.loss) if callable(f)]
+    custom = {getattr(f, "__name__", type(f).__name__): f for f in losses}
+    custom = {k: f if hasattr(f, "__name__") else type(f) for k, f in custom.items()}
+    custom[type(model.optimizer).__name__] = type(model.optimizer)
+    try:
+        with keras.saving.custom_object_scope(custom):
+            copy.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            f"The copy of {model.name!r} is not compiled, since something that the "
+            f"model was compiled with cannot be made again from its configuration: "
+            f"{error}. "
+            f"Call `compile` on the copy.",
+            stacklevel=2,
+        )
