@@ -1,0 +1,69 @@
+"""Reads whole data sets of tensorflow-datasets as arrays, with errors that help."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+
+def load_arrays(
+    name: str, data_dir: str | None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The training and test split of a data set of images and labels.
+
+    Args:
+        name: the name in tensorflow-datasets.
+        data_dir: folder of prepared data sets. None takes tensorflow-datasets' default.
+
+    Returns:
+        `{"train": (inputs, labels), "test": (inputs, labels)}`, as they are stored.
+
+    Raises:
+        OSError: if it is neither there nor can be downloaded, or the folder is damaged.
+    """
+    import tensorflow_datasets as tfds  # slow to import
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        tf.errors.OpError,
+    ) as error:
+        raise _damaged(name, data_dir, error) from error
+    try:
+        builder.download_and_prepare()  # does nothing where it is prepared
+    except Exception as error:  # whatever the network or the disk says is the cause
+        raise OSError(
+            f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or a "
+            f"network to download it. Received: neither ({error}). Name the folder "
+            f"that holds {name}/{builder.version} with --data_dir."
+        ) from error
+    arrays = {}
+    for split in ("train", "test"):
+        try:
+            dataset = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+            inputs, labels = tfds.as_numpy(dataset)
+        except (ValueError, KeyError, AssertionError, tf.errors.OpError) as error:
+            raise _damaged(name, builder.data_dir, error) from error
+        expected = builder.info.splits[split].num_examples
+        if len(inputs) != expected:
+            error = ValueError(
+                f"{len(inputs)} of {expected} {split} examples are there"
+            )
+            raise _damaged(name, builder.data_dir, error)
+        arrays[split] = (inputs, labels)
+    return arrays
+
+
+def _damaged(name: str, folder: str | os.PathLike | None, error: Exception) -> OSError:
+    return OSError(
+        f"Expected a complete, prepared data set {name!r} in "
+        f"{os.fspath(folder or '')!r}. Received: one that cannot be read: "
+        f"{type(error).__name__}: {error}. Remove the folder to have it downloaded "
+        "anew, or name another with --data_dir."
+    )

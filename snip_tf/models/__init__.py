@@ -1,0 +1,69 @@
+"""The paper's networks: one file for each family, made by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from snip_tf.models import initializers
+from snip_tf.models.lenet import lenet5, lenet300
+
+MODELS: dict[str, Callable[..., keras.Model]] = {
+    "lenet300": lenet300,
+    "lenet5": lenet5,
+}
+NAMES = tuple(MODELS)
+
+
+def build(
+    name: str,
+    *,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    kernel_initializer: str | keras.initializers.Initializer = "vs",
+    bias_initializer: str | keras.initializers.Initializer = "zeros",
+    kernel_regularizer: Any = None,
+    bias_regularizer: Any = None,
+) -> keras.Model:
+    """Makes one of the paper's networks.
+
+    Args:
+        name: one of `NAMES`.
+        input_shape: shape of one example, without the batch axis.
+        classes: int, number of logits; the last layer has no activation.
+        kernel_initializer, bias_initializer: a name in
+            `snip_tf.models.initializers.INITIALIZERS`, or what any Keras layer takes.
+            Default: variance scaling by fan-in, as in the authors' release.
+        kernel_regularizer, bias_regularizer: what any Keras layer takes.
+
+    Returns:
+        A built `keras.Model`, not compiled.
+
+    Raises:
+        ValueError: if a name is not known, or the shape does not fit the network.
+
+    Example:
+
+    >>> import snip_tf.models
+    >>> snip_tf.models.build("lenet300", classes=10).count_params()
+    266610
+    """
+    if name not in MODELS:
+        raise ValueError(
+            f"Expected `name` to be one of {', '.join(map(repr, NAMES))}. "
+            f"Received: name={name!r}"
+        )
+    if isinstance(kernel_initializer, str):
+        kernel_initializer = initializers.get(kernel_initializer)
+    if isinstance(bias_initializer, str):
+        bias_initializer = initializers.get(bias_initializer)
+    return MODELS[name](
+        tuple(input_shape),
+        classes,
+        kernel_initializer=kernel_initializer,
+        bias_initializer=bias_initializer,
+        kernel_regularizer=kernel_regularizer,
+        bias_regularizer=bias_regularizer,
+    )

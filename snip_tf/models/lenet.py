@@ -1,0 +1,72 @@
+"""LeNet-300-100 and LeNet-5-Caffe, the paper's networks for MNIST."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+def lenet300(
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    **weights: Any,
+) -> keras.Sequential:
+    """LeNet-300-100: dense layers of 300 and 100 units with ReLU, then logits.
+
+    266,610 parameters for 28 x 28 images and 10 classes, 266,200 of them prunable.
+
+    Args:
+        input_shape: shape of one example; images are flattened.
+        classes: number of logits.
+        **weights: `kernel_initializer`, `bias_initializer`, `kernel_regularizer` and
+            `bias_regularizer` of every layer, as `keras.layers.Dense` takes them.
+
+    Reference: LeCun et al., "Gradient-based learning applied to document recognition",
+    1998; as used in https://arxiv.org/abs/1810.02340.
+    """
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dense(300, activation="relu", name="dense1", **weights),
+            keras.layers.Dense(100, activation="relu", name="dense2", **weights),
+            keras.layers.Dense(classes, name="logits", **weights),
+        ],
+        name="lenet300",
+    )
+
+
+def lenet5(
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    **weights: Any,
+) -> keras.Sequential:
+    """LeNet-5-Caffe: two convolutions, each pooled, a dense layer with ReLU, then
+    logits.
+
+    As in the authors' release, no activation follows the convolutions. 431,080
+    parameters for 28 x 28 x 1 images and 10 classes, 430,500 of them prunable.
+
+    Args:
+        input_shape: (height, width, channels) of one image, at least 16 x 16.
+        classes: number of logits.
+        **weights: `kernel_initializer`, `bias_initializer`, `kernel_regularizer` and
+            `bias_regularizer` of every layer, as `keras.layers.Dense` takes them.
+
+    Reference: the `lenet` example of Caffe; as used in
+        https://arxiv.org/abs/1810.02340.
+    """
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Conv2D(20, 5, name="conv1", **weights),
+            keras.layers.MaxPooling2D(2, name="pool1"),
+            keras.layers.Conv2D(50, 5, name="conv2", **weights),
+            keras.layers.MaxPooling2D(2, name="pool2"),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dense(500, activation="relu", name="dense1", **weights),
+            keras.layers.Dense(classes, name="logits", **weights),
+        ],
+        name="lenet5",
+    )
