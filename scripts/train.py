@@ -1,0 +1,380 @@
+"""Prunes a network at initialization, then trains it in the standard way.
+
+    python scripts/train.py                               # digits, about a minute
+    python scripts/train.py --datasource=mnist --arch=lenet300 --target_sparsity=0.95
+
+Writes to --logdir: flags.json, pruning.json, history.json, summary/ (TensorBoard),
+checkpoint.keras; at the end model.keras, stripped.keras and masks.npz (if pruned), and
+result.json. The same command again continues after an interruption.
+"""
+
+import dataclasses
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import keras
+import rich.console
+import rich.progress
+import tensorflow as tf
+from absl import app, flags
+
+import snip_tf
+import snip_tf.criteria
+import snip_tf.datasets
+import snip_tf.models
+from snip_tf.models.initializers import INITIALIZERS
+from snip_tf.report import weight_rows
+from snip_tf.training import loop, schedules
+from snip_tf.training.augmentation import AUGMENTATIONS
+
+FLAGS = flags.FLAGS
+
+# The flags of the authors' release, by its names.
+flags.DEFINE_enum("datasource", "digits", snip_tf.datasets.NAMES, "Data set.")
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of prepared tensorflow-datasets, read offline; what is not there is "
+    "downloaded into it.",
+)
+flags.DEFINE_alias("path_data", "data_dir")
+flags.DEFINE_list(
+    "aug_kinds", [], f"Augmentations, comma-separated: {', '.join(AUGMENTATIONS)}."
+)
+flags.DEFINE_enum("arch", "lenet5", snip_tf.models.NAMES, "Network.")
+flags.DEFINE_float(
+    "target_sparsity",
+    0.9,
+    "Fraction of the prunable weights that is removed; 0 trains the dense network.",
+)
+flags.DEFINE_integer("batch_size", 100, "Examples in a mini-batch.", lower_bound=1)
+flags.DEFINE_integer("train_iterations", 2000, "Training iterations.", lower_bound=1)
+flags.DEFINE_enum("optimizer", "momentum", list(schedules.OPTIMIZERS), "Optimizer.")
+flags.DEFINE_enum(
+    "lr_decay_type", "constant", schedules.DECAY_TYPES, "Learning rate schedule."
+)
+flags.DEFINE_float("lr", 0.1, "Learning rate, if constant.")
+flags.DEFINE_list(
+    "decay_boundaries", [], "Iterations at which a piecewise rate changes."
+)
+flags.DEFINE_list("decay_values", [], "Learning rates, one more than boundaries.")
+flags.DEFINE_enum(
+    "initializer_w_bp", "vs", list(INITIALIZERS), "Initializer of w before pruning."
+)
+flags.DEFINE_enum(
+    "initializer_b_bp", "zeros", list(INITIALIZERS), "Initializer of b before pruning."
+)
+flags.DEFINE_enum(
+    "initializer_w_ap",
+    None,
+    list(INITIALIZERS),
+    "Initializer of w after pruning: draws the weights anew, as the release does. "
+    "Default: the weights that were scored are trained.",
+)
+flags.DEFINE_enum(
+    "initializer_b_ap",
+    "zeros",
+    list(INITIALIZERS),
+    "Initializer of b after pruning, where initializer_w_ap is given.",
+)
+flags.DEFINE_string("logdir", "logs", "Folder for all that is written.")
+flags.DEFINE_integer(
+    "check_interval", 100, "Iterations between validations.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "save_interval", 500, "Iterations between checkpoints.", lower_bound=1
+)
+# Flags of our own.
+flags.DEFINE_enum("criterion", "snip", list(snip_tf.criteria.CRITERIA), "Criterion.")
+flags.DEFINE_integer(
+    "scoring_batch_size",
+    None,
+    "Examples that the network is scored on; default batch_size.",
+    lower_bound=1,
+)
+flags.DEFINE_bool(
+    "prune_biases", False, "Prunes biases with the weights, as the release does."
+)
+flags.DEFINE_float(
+    "weight_decay",
+    5e-4,
+    "Adds weight_decay / 2 * sum(w^2) over all parameters to the loss.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "none", "mirrored"],
+    "tf.distribute strategy; auto mirrors where there are several GPUs.",
+)
+flags.DEFINE_bool("jit_compile", False, "Compiles training steps with XLA.")
+flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0)
+
+flags.register_validator(
+    "target_sparsity",
+    lambda value: 0 <= value < 1,
+    "expected 0 <= target_sparsity < 1; for 95 % write 0.95",
+)
+flags.register_validator(
+    "aug_kinds",
+    lambda kinds: set(kinds) <= set(AUGMENTATIONS),
+    f"expected some of {', '.join(AUGMENTATIONS)}",
+)
+flags.register_validator("lr", lambda value: value > 0, "expected a positive number")
+
+# Flags that may change between a run and its continuation.
+_NOT_COMPARED = ("logdir", "data_dir", "strategy")
+# The error that the authors' release reports is the best of this many last checkpoints.
+_BEST_OF = 5
+
+
+def main(argv: list[str]) -> None:
+    """Reads the data, prunes, trains, and writes what came out."""
+    if argv[1:]:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    logdir = Path(FLAGS.logdir)
+    optimizer = _make_optimizer()
+    _claim(logdir)
+    keras.utils.set_random_seed(FLAGS.seed)
+    data = snip_tf.datasets.load(FLAGS.datasource, FLAGS.data_dir, seed=FLAGS.seed)
+    strategy = _make_strategy()
+
+    with strategy.scope():
+        saved = loop.load_checkpoint(logdir)
+    if saved:
+        model, history = saved
+        print(f"Continuing at iteration {int(model.optimizer.iterations)}.")
+    else:
+        model, history = _make_model(data, optimizer, strategy, logdir), []
+    if FLAGS.target_sparsity:
+        snip_tf.summary(model)
+    else:
+        model.summary()
+
+    settings = loop.Settings(
+        iterations=FLAGS.train_iterations,
+        batch_size=FLAGS.batch_size,
+        check_interval=FLAGS.check_interval,
+        save_interval=FLAGS.save_interval,
+        seed=FLAGS.seed,
+        aug_kinds=FLAGS.aug_kinds,
+        jit_compile=FLAGS.jit_compile,
+    )
+    with _Progress(settings.iterations, int(model.optimizer.iterations)) as progress:
+        history = loop.train(
+            model, data, settings, logdir, strategy, progress.update, history
+        )
+    _write_models(model, logdir)
+    result = _result(model, history, logdir)
+    loop.write_json(logdir / "result.json", result)
+    print(
+        f"Test error {result['final_error']:.2f} %, best of the last {_BEST_OF} "
+        f"checkpoints {result['best_checkpoint_error']:.2f} %, at sparsity "
+        f"{result['sparsity']:.4g}. Pruning took {result['pruning_seconds']:.2f} s, "
+        f"training {result['training_seconds']:.0f} s. All is in {logdir}/"
+    )
+
+
+def _make_optimizer() -> keras.optimizers.Optimizer:
+    try:
+        return schedules.make_optimizer(
+            FLAGS.optimizer,
+            FLAGS.lr,
+            FLAGS.lr_decay_type,
+            [int(boundary) for boundary in FLAGS.decay_boundaries],
+            [float(value) for value in FLAGS.decay_values],
+        )
+    except ValueError as error:
+        raise app.UsageError(
+            f"--lr_decay_type, --decay_boundaries, --decay_values: {error}"
+        ) from error
+
+
+def _claim(logdir: Path) -> None:
+    """Writes the flags to the folder; refuses one that holds a run of other flags."""
+    chosen = _chosen_flags()
+    path = logdir / "flags.json"
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        different = [
+            f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
+            for name in sorted(earlier.keys() | chosen.keys())
+            if name not in _NOT_COMPARED and earlier.get(name) != chosen.get(name)
+        ]
+        if different:
+            raise app.UsageError(
+                f"Expected --logdir to be new, or to hold a run with the same flags to "
+                f"continue. Received: {logdir}, where {'; '.join(different)}. Name "
+                f"another --logdir."
+            )
+    logdir.mkdir(parents=True, exist_ok=True)
+    loop.write_json(path, chosen)
+
+
+def _chosen_flags() -> dict[str, object]:
+    own = FLAGS.get_key_flags_for_module(__name__)
+    return {flag.name: flag.value for flag in own if flag.name != "path_data"}
+
+
+def _make_strategy() -> tf.distribute.Strategy:
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    if FLAGS.strategy == "mirrored" or (FLAGS.strategy == "auto" and several):
+        strategy = tf.distribute.MirroredStrategy()
+    else:
+        strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    if FLAGS.batch_size % replicas:
+        raise app.UsageError(
+            f"Expected --batch_size to be a multiple of the {replicas} replicas. "
+            f"Received: --batch_size={FLAGS.batch_size}"
+        )
+    return strategy
+
+
+def _make_model(
+    data: snip_tf.datasets.Dataset,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    logdir: Path,
+) -> keras.Model:
+    """The network, pruned at initialization, in the strategy's scope and compiled."""
+
+    def network(initializer_w: str, initializer_b: str) -> keras.Model:
+        decay = keras.regularizers.L2(FLAGS.weight_decay / 2)
+        return snip_tf.models.build(
+            FLAGS.arch,
+            input_shape=data.input_shape,
+            classes=data.classes,
+            kernel_initializer=initializer_w,
+            bias_initializer=initializer_b,
+            kernel_regularizer=decay if FLAGS.weight_decay else None,
+            bias_regularizer=decay if FLAGS.weight_decay else None,
+        )
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    before = network(FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+    seconds, masks = 0.0, {}
+    if FLAGS.target_sparsity:
+        start = time.perf_counter()
+        pruned = snip_tf.prune_model(
+            before,
+            *data.train,
+            sparsity=FLAGS.target_sparsity,
+            batch_size=FLAGS.scoring_batch_size or FLAGS.batch_size,
+            loss=loss,
+            criterion=FLAGS.criterion,
+            include="*bias" if FLAGS.prune_biases else None,
+            seed=FLAGS.seed,
+        )
+        seconds = time.perf_counter() - start
+        masks = snip_tf.get_masks(pruned)
+    loop.write_json(logdir / "pruning.json", {"seconds": seconds})
+
+    after = before
+    if FLAGS.initializer_w_ap:
+        after = network(FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
+    with strategy.scope():
+        model = snip_tf.apply_masks(after, masks) if masks else _copy(after)
+        model.compile(optimizer, loss, jit_compile=FLAGS.jit_compile)
+    return model
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    """The same model, its variables made anew in the scope of the present strategy."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line for each checkpoint."""
+
+    def __init__(self, iterations: int, done: int):
+        self._console = rich.console.Console(highlight=False)
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=iterations, completed=done)
+        self._iterations = iterations
+        self._validation_error = ""
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, iteration: int, loss: float, check: loop.Check | None) -> None:
+        if check:
+            self._validation_error = f"validation error {check.validation_error:.2f} %"
+        text = f"loss {loss:.4f}  {self._validation_error}"
+        self._bar.update(self._task, completed=iteration, description=text)
+        if check and check.test_error is not None and self._bar.disable:
+            rate = check.iteration / check.seconds
+            print(
+                f"{iteration}/{self._iterations}  loss {check.loss:.4f}  "
+                f"{self._validation_error}  {rate:.0f} iterations/s",
+                flush=True,
+            )
+
+
+def _write_models(model: keras.Model, logdir: Path) -> None:
+    model.save(logdir / "model.keras")
+    if FLAGS.target_sparsity:
+        snip_tf.strip_pruning(model).save(logdir / "stripped.keras")
+        snip_tf.save_masks(logdir / "masks.npz", snip_tf.get_masks(model))
+
+
+def _result(
+    model: keras.Model, history: list[loop.Check], logdir: Path
+) -> dict[str, object]:
+    saved = [check.test_error for check in history if check.test_error is not None]
+    layers = []
+    if FLAGS.target_sparsity:
+        layers = [dataclasses.asdict(row) for row in weight_rows(model)]
+    return {
+        "final_error": saved[-1],
+        "best_checkpoint_error": min(saved[-_BEST_OF:]),
+        "validation_error": history[-1].validation_error,
+        "sparsity": snip_tf.sparsity(model),
+        "layers": layers,
+        "pruning_seconds": json.loads((logdir / "pruning.json").read_text())["seconds"],
+        "training_seconds": history[-1].seconds,
+        "flags": _chosen_flags(),
+        "versions": {
+            "python": platform.python_version(),
+            "snip_tf": snip_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file is part of, if it is one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    app.run(main)

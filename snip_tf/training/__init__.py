@@ -1,0 +1,1 @@
+"""What `scripts/train.py` drives: optimizers, input pipeline, augmentation, loop."""

@@ -1,0 +1,239 @@
+"""The training loop: iterations under a tf.distribute strategy, checked and saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from snip_tf.datasets import Dataset, Examples
+from snip_tf.training.input_pipeline import training_batches
+
+_EVALUATION_BATCH = 1000
+_CHECKPOINT = "checkpoint.keras"
+_HISTORY = "history.json"
+# Iterations in one call of the compiled function, at most: progress is shown in
+# between.
+_CHUNK = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to train: counts are in iterations (mini-batches)."""
+
+    iterations: int
+    batch_size: int
+    check_interval: int
+    save_interval: int
+    seed: int = 0
+    aug_kinds: Sequence[str] = ()
+    jit_compile: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What was measured after an iteration. Errors are in percent.
+
+    `loss` is the mean training loss, regularization included, since the last check;
+    `test_error` is measured where a checkpoint is saved, and `seconds` is the time
+    spent in training steps so far.
+    """
+
+    iteration: int
+    loss: float
+    learning_rate: float
+    validation_error: float
+    test_error: float | None
+    seconds: float
+
+
+def train(
+    model: keras.Model,
+    data: Dataset,
+    settings: Settings,
+    logdir: Path,
+    strategy: tf.distribute.Strategy,
+    on_progress: Callable[[int, float, Check | None], None],
+    history: list[Check],
+) -> list[Check]:
+    """Trains a model and keeps in `logdir` all that is needed to continue.
+
+    The loss is the softmax cross-entropy of the logits, averaged over the global batch,
+    plus the model's regularization losses.
+
+    Args:
+        model: a `keras.Model` made in the strategy's scope and compiled with the
+            optimizer; it continues at the optimizer's iteration.
+        data: its training split is trained on, the others are evaluated.
+        settings: how long and how.
+        logdir: folder for the checkpoint, the history and the summaries.
+        strategy: where to run.
+        on_progress: called with (iteration, loss, the check made there or None).
+        history: the checks of an interrupted run up to the checkpoint, else empty.
+
+    Returns:
+        The checks, one for each `check_interval`, each `save_interval` and the last
+        iteration.
+
+    Raises:
+        FloatingPointError: if the loss is NaN or infinite.
+    """
+    history = list(history)
+    start = int(model.optimizer.iterations)
+    batches = training_batches(
+        *data.train,
+        settings.batch_size,
+        seed=settings.seed,
+        start=start,
+        aug_kinds=settings.aug_kinds,
+    )
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    iterator = iter(
+        strategy.experimental_distribute_dataset(batches.with_options(options))
+    )
+    run = _training_function(model, strategy, settings)
+    writer = tf.summary.create_file_writer(str(logdir / "summary"))
+    seconds = history[-1].seconds if history else 0.0
+    losses: list[tuple[int, float]] = []
+    iteration = start
+    while iteration < settings.iterations:
+        count = _until_next_stop(iteration, settings)
+        begin = time.perf_counter()
+        loss = float(run(iterator, count))
+        seconds += time.perf_counter() - begin
+        iteration += count
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"Expected a finite training loss. Received: {loss} between iterations "
+                f"{iteration - count} and {iteration}. Lower the learning rate (--lr)."
+            )
+        losses.append((count, loss))
+        last = iteration == settings.iterations
+        saves = last or iteration % settings.save_interval == 0
+        check = None
+        if saves or iteration % settings.check_interval == 0:
+            check = Check(
+                iteration=iteration,
+                loss=float(
+                    np.average([v for _, v in losses], weights=[n for n, _ in losses])
+                ),
+                learning_rate=float(model.optimizer.learning_rate),
+                validation_error=error_percent(model, data.validation),
+                test_error=error_percent(model, data.test) if saves else None,
+                seconds=seconds,
+            )
+            losses.clear()
+            history.append(check)
+            _write_summary(writer, check)
+        if saves:
+            save_checkpoint(logdir, model, history)
+        on_progress(iteration, loss, check)
+    writer.close()
+    return history
+
+
+def _until_next_stop(iteration: int, settings: Settings) -> int:
+    stops = [settings.iterations - iteration, _CHUNK]
+    for interval in (settings.check_interval, settings.save_interval):
+        stops.append(interval - iteration % interval)
+    return min(stops)
+
+
+def _training_function(
+    model: keras.Model, strategy: tf.distribute.Strategy, settings: Settings
+) -> Callable:
+    """A compiled function that runs some iterations and returns their mean loss.
+
+    A loop inside one `tf.function` rather than `Model.fit`: a step of a small network
+    takes less time than `fit` spends between two, and Keras 3.15's `fit` does not run
+    under MultiWorkerMirroredStrategy.
+    """
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="sum"
+    )
+    optimizer = model.optimizer
+    replicas = strategy.num_replicas_in_sync
+    variables = model.trainable_variables
+    with strategy.scope():
+        optimizer.build(variables)
+
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            # Replicas add up their gradients, so each has its share of the mean.
+            loss = cross_entropy(labels, logits) / settings.batch_size
+            if model.losses:
+                loss += tf.add_n(model.losses) / replicas
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply(gradients, variables)
+        return loss
+
+    if settings.jit_compile:
+        step = tf.function(step, jit_compile=True)
+
+    @tf.function
+    def run(iterator, count):
+        total = tf.constant(0.0)
+        for _ in tf.range(count):
+            loss = strategy.run(step, args=next(iterator))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+        return total / tf.cast(count, tf.float32)
+
+    return lambda iterator, count: run(iterator, tf.constant(count))
+
+
+def error_percent(model: keras.Model, examples: Examples) -> float:
+    """The share of examples, in percent, whose largest logit is not their label."""
+    images, labels = examples
+    logits = model.predict(images, batch_size=_EVALUATION_BATCH, verbose=0)
+    return float(100 * np.mean(logits.argmax(axis=-1) != labels))
+
+
+def _write_summary(writer: tf.summary.SummaryWriter, check: Check) -> None:
+    with writer.as_default(step=check.iteration):
+        for name, value in dataclasses.asdict(check).items():
+            if name != "iteration" and value is not None:
+                tf.summary.scalar(name, value)
+    writer.flush()
+
+
+def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> None:
+    """Writes the model with its optimizer, and the history up to it.
+
+    Each is written beside its place and renamed, the model last: a run that is killed
+    at any point finds a whole checkpoint, and history at least up to it.
+    """
+    rows = [dataclasses.asdict(check) for check in history]
+    write_json(logdir / _HISTORY, rows)
+    partial = logdir / f"partial-{_CHECKPOINT}"
+    model.save(partial)
+    os.replace(partial, logdir / _CHECKPOINT)
+
+
+def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
+    """The model and the history that `save_checkpoint` wrote; None if there is none."""
+    if not (logdir / _CHECKPOINT).exists():
+        return None
+    model = keras.models.load_model(logdir / _CHECKPOINT)
+    rows = json.loads((logdir / _HISTORY).read_text())
+    history = [Check(**row) for row in rows]
+    done = int(model.optimizer.iterations)
+    return model, [check for check in history if check.iteration <= done]
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON file beside its place, then renames it."""
+    partial = path.with_name(f"partial-{path.name}")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,60 @@
+"""Optimizers and learning rates by the names of the authors' release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+
+OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "sgd": keras.optimizers.SGD,
+    "momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    "adam": keras.optimizers.Adam,
+}
+DECAY_TYPES = ("constant", "piecewise")
+
+
+def make_optimizer(
+    name: str,
+    lr: float,
+    decay_type: str = "constant",
+    boundaries: Sequence[int] = (),
+    values: Sequence[float] = (),
+) -> keras.optimizers.Optimizer:
+    """An optimizer with its learning rate.
+
+    Args:
+        name: one of `OPTIMIZERS`; `momentum` is SGD with momentum 0.9.
+        lr: float, the learning rate where `decay_type` is `"constant"`.
+        decay_type: `"constant"`, or `"piecewise"`: `values[i]` after `boundaries[i -
+            1]` iterations and until `boundaries[i]`.
+        boundaries: iterations, increasing.
+        values: learning rates, one more than boundaries.
+
+    Raises:
+        ValueError: if the lengths do not fit or the boundaries do not increase.
+    """
+    if decay_type == "constant":
+        if boundaries or values:
+            raise ValueError(
+                f"Expected no boundaries or values with the decay type 'constant'. "
+                f"Received: boundaries={list(boundaries)}, values={list(values)}. "
+                f"Use the decay type 'piecewise'."
+            )
+        return OPTIMIZERS[name](lr)
+    if len(values) != len(boundaries) + 1 or not boundaries:
+        raise ValueError(
+            f"Expected at least one boundary, and one more value than boundaries. "
+            f"Received: boundaries={list(boundaries)}, values={list(values)}"
+        )
+    if list(boundaries) != sorted(set(boundaries)) or boundaries[0] < 1:
+        raise ValueError(
+            f"Expected positive, increasing boundaries. "
+            f"Received: boundaries={list(boundaries)}"
+        )
+    # Keras keeps a value up to and including its boundary, counting iterations from 0,
+    # which would be one iteration too long.
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [boundary - 1 for boundary in boundaries], list(values)
+    )
+    return OPTIMIZERS[name](schedule)
