@@ -139,13 +139,8 @@ def _common_length(data: Batch) -> int:
 
 
 def _from_iterable(source: Any, batches: int) -> Iterator[Batch]:
-    if isinstance(source, keras.utils.PyDataset):
-        # A PyDataset without a length is endless, as in `fit`.
-        length = source.num_batches
-        positions = itertools.count() if length is None else range(length)
-        source = (source[index] for index in positions)
     taken = 0
-    for batch in itertools.islice(source, batches):
+    for batch in itertools.islice(_iterate(source), batches):
         taken += 1
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if not _are_arrays(x):
@@ -158,6 +153,14 @@ def _from_iterable(source: Any, batches: int) -> Iterator[Batch]:
             f"Expected at least batches={batches} mini-batches. Received: a data set "
             f"that ended after {taken}" + (" (it is empty)" if taken == 0 else "")
         )
+
+
+def _iterate(source: Any) -> Iterator[Any]:
+    if not isinstance(source, keras.utils.PyDataset):
+        return iter(source)
+    length = source.num_batches  # None is endless, as in `fit`
+    positions = itertools.count() if length is None else range(length)
+    return (source[index] for index in positions)
 
 
 def _check_count(name: str, value: Any) -> None:

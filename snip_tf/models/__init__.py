@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,8 @@ def build(
         classes: int, number of logits; the last layer has no activation.
         kernel_initializer, bias_initializer: a name in
             `snip_tf.models.initializers.INITIALIZERS`, or what any Keras layer takes.
-            Default: variance scaling by fan-in, as in the authors' release.
+            Default: variance scaling by fan-in, as in the authors' release. Each layer
+            draws values of its own, also from one initializer with a seed.
         kernel_regularizer, bias_regularizer: what any Keras layer takes.
 
     Returns:
@@ -55,15 +57,15 @@ def build(
             f"Expected `name` to be one of {', '.join(map(repr, NAMES))}. "
             f"Received: name={name!r}"
         )
-    if isinstance(kernel_initializer, str):
-        kernel_initializer = initializers.get(kernel_initializer)
-    if isinstance(bias_initializer, str):
-        bias_initializer = initializers.get(bias_initializer)
-    return MODELS[name](
-        tuple(input_shape),
-        classes,
-        kernel_initializer=kernel_initializer,
-        bias_initializer=bias_initializer,
-        kernel_regularizer=kernel_regularizer,
-        bias_regularizer=bias_regularizer,
-    )
+    number = itertools.count()
+
+    def weights() -> dict[str, Any]:
+        layer = next(number)
+        return {
+            "kernel_initializer": initializers.for_layer(kernel_initializer, layer),
+            "bias_initializer": initializers.for_layer(bias_initializer, layer),
+            "kernel_regularizer": kernel_regularizer,
+            "bias_regularizer": bias_regularizer,
+        }
+
+    return MODELS[name](tuple(input_shape), classes, weights)

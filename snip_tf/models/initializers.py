@@ -15,12 +15,31 @@ INITIALIZERS: dict[str, type[keras.initializers.Initializer]] = {
 }
 
 
-def get(name: str) -> keras.initializers.Initializer:
-    """A new initializer by its name in `INITIALIZERS`, or by Keras' own name.
+def for_layer(
+    initializer: str | keras.initializers.Initializer, layer: int
+) -> keras.initializers.Initializer:
+    """A new initializer for one layer of a network.
+
+    A Keras initializer gives the same random numbers each time it is called, so that
+    one object for several layers would draw all of them alike, up to scale.
+
+    Args:
+        initializer: a name in `INITIALIZERS`, a name that Keras knows, or an
+            initializer; its seed, if it has one, is raised by `layer`.
+        layer: int, the number of the layer.
 
     Raises:
-        ValueError: if neither has that name.
+        ValueError: if there is no initializer of that name.
     """
+    if isinstance(initializer, str):
+        initializer = _by_name(initializer)
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config["seed"] += layer
+    return type(initializer).from_config(config)
+
+
+def _by_name(name: str) -> keras.initializers.Initializer:
     if name in INITIALIZERS:
         return INITIALIZERS[name]()
     try:

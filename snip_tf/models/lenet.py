@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import keras
 def lenet300(
     input_shape: tuple[int, ...] = (28, 28, 1),
     classes: int = 10,
-    **weights: Any,
+    weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
     """LeNet-300-100: dense layers of 300 and 100 units with ReLU, then logits.
 
@@ -19,8 +20,8 @@ def lenet300(
     Args:
         input_shape: shape of one example; images are flattened.
         classes: number of logits.
-        **weights: `kernel_initializer`, `bias_initializer`, `kernel_regularizer` and
-            `bias_regularizer` of every layer, as `keras.layers.Dense` takes them.
+        weights: called once for each layer; the initializers and regularizers of its
+            kernel and bias, as keyword arguments of `keras.layers.Dense`.
 
     Reference: LeCun et al., "Gradient-based learning applied to document recognition",
     1998; as used in https://arxiv.org/abs/1810.02340.
@@ -29,9 +30,9 @@ def lenet300(
         [
             keras.Input(input_shape),
             keras.layers.Flatten(name="flatten"),
-            keras.layers.Dense(300, activation="relu", name="dense1", **weights),
-            keras.layers.Dense(100, activation="relu", name="dense2", **weights),
-            keras.layers.Dense(classes, name="logits", **weights),
+            keras.layers.Dense(300, activation="relu", name="dense1", **weights()),
+            keras.layers.Dense(100, activation="relu", name="dense2", **weights()),
+            keras.layers.Dense(classes, name="logits", **weights()),
         ],
         name="lenet300",
     )
@@ -40,7 +41,7 @@ def lenet300(
 def lenet5(
     input_shape: tuple[int, ...] = (28, 28, 1),
     classes: int = 10,
-    **weights: Any,
+    weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
     """LeNet-5-Caffe: two convolutions, each pooled, a dense layer with ReLU, then
     logits.
@@ -51,8 +52,8 @@ def lenet5(
     Args:
         input_shape: (height, width, channels) of one image, at least 16 x 16.
         classes: number of logits.
-        **weights: `kernel_initializer`, `bias_initializer`, `kernel_regularizer` and
-            `bias_regularizer` of every layer, as `keras.layers.Dense` takes them.
+        weights: called once for each layer; the initializers and regularizers of its
+            kernel and bias, as keyword arguments of `keras.layers.Dense`.
 
     Reference: the `lenet` example of Caffe; as used in
         https://arxiv.org/abs/1810.02340.
@@ -60,13 +61,13 @@ def lenet5(
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            keras.layers.Conv2D(20, 5, name="conv1", **weights),
+            keras.layers.Conv2D(20, 5, name="conv1", **weights()),
             keras.layers.MaxPooling2D(2, name="pool1"),
-            keras.layers.Conv2D(50, 5, name="conv2", **weights),
+            keras.layers.Conv2D(50, 5, name="conv2", **weights()),
             keras.layers.MaxPooling2D(2, name="pool2"),
             keras.layers.Flatten(name="flatten"),
-            keras.layers.Dense(500, activation="relu", name="dense1", **weights),
-            keras.layers.Dense(classes, name="logits", **weights),
+            keras.layers.Dense(500, activation="relu", name="dense1", **weights()),
+            keras.layers.Dense(classes, name="logits", **weights()),
         ],
         name="lenet5",
     )

@@ -1,0 +1,188 @@
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from snip_tf import MaskedLayer
+from snip_tf.weights import weights_by_path
+
+RNG = np.random.default_rng(0)
+
+
+def random_masks(layer, include=("kernel",)):
+    return {
+        path: RNG.random(weight.shape) < 0.3
+        for path, weight in weights_by_path(layer).items()
+        if path.rpartition("/")[2] in include
+    }
+
+
+def mask_layer(layer, masks):
+    """A masked clone of a built layer, and a plain clone with zeros in its weights."""
+    config = keras.saving.serialize_keras_object(layer)
+    inner = keras.saving.deserialize_keras_object(config)
+    plain = keras.saving.deserialize_keras_object(config)
+    for clone in (inner, plain):
+        clone.set_weights(layer.get_weights())
+    masked = MaskedLayer(inner, {path: mask.shape for path, mask in masks.items()})
+    masked.set_masks(masks)
+    weights = weights_by_path(plain)
+    for path, mask in masks.items():
+        weights[path].assign(weights[path].numpy() * mask)
+    return masked, plain
+
+
+def built(layer, *shape):
+    layer(np.zeros((1, *shape), np.float32))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: keras.layers.Dense(4, activation="relu"), (6,)),
+        (lambda: keras.layers.Conv2D(3, 3), (8, 8, 2)),
+        (lambda: keras.layers.DepthwiseConv2D(3), (8, 8, 2)),
+        (lambda: keras.layers.EinsumDense("abc,cd->abd", (None, 4)), (3, 6)),
+        (lambda: keras.layers.LSTM(4), (5, 3)),
+        (lambda: keras.layers.Bidirectional(keras.layers.GRU(4)), (5, 3)),
+    ],
+    ids=["dense", "conv", "depthwise", "einsum", "lstm", "bidirectional"],
+)
+def test_computes_what_the_layer_does_with_zeros_in_its_weights(make, shape):
+    layer = built(make(), *shape)
+    masked, plain = mask_layer(layer, random_masks(layer, ("kernel",)))
+    x = RNG.normal(size=(2, *shape)).astype(np.float32)
+    np.testing.assert_array_equal(masked(x), plain(x))
+
+
+def test_masks_hold_even_where_the_stored_weight_is_not_zero():
+    layer = built(keras.layers.Dense(4), 6)
+    masks = random_masks(layer)
+    masked, plain = mask_layer(layer, masks)
+    masked.layer.kernel.assign(layer.kernel)
+    x = RNG.normal(size=(2, 6)).astype(np.float32)
+    np.testing.assert_array_equal(masked(x), plain(x))
+
+
+def test_infinite_weights_are_removed_too():
+    masked = MaskedLayer(built(keras.layers.Dense(1), 2), {"kernel": (2, 1)})
+    masked.set_masks({"kernel": np.array([[True], [False]])})
+    masked.layer.kernel.assign([[1.0], [np.inf]])
+    np.testing.assert_array_equal(masked(np.ones((1, 2))), [[1.0]])
+
+
+def test_changes_of_state_are_kept():
+    class Block(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = keras.layers.Dense(4, name="dense")
+            self.norm = keras.layers.BatchNormalization(momentum=0.5, name="norm")
+            self.drop = keras.layers.Dropout(0.5, name="drop")
+
+        def build(self, shape):
+            self.dense.build(shape)
+            self.norm.build((None, 4))
+
+        def call(self, x, training=False):
+            y = self.norm(self.dense(x), training=training)
+            return self.drop(y, training=training)
+
+    block = Block()
+    block.build((None, 3))
+    masked = MaskedLayer(block, {"dense/kernel": (3, 4)})
+    x = RNG.normal(size=(8, 3)).astype(np.float32)
+    first = np.asarray(masked(x, training=True))
+    mean = 0.5 * np.asarray(block.dense(x)).mean(axis=0)
+    np.testing.assert_allclose(block.norm.moving_mean, mean, rtol=1e-5, atol=1e-6)
+    second = np.asarray(masked(x, training=True))
+    assert ((first == 0) != (second == 0)).any(), "dropout repeats itself"
+
+
+def test_losses_of_the_layer_are_handed_on_once():
+    dense = keras.layers.Dense(
+        4, activity_regularizer=keras.regularizers.L2(0.1), kernel_regularizer="l2"
+    )
+    masked = MaskedLayer(built(dense, 3), {"kernel": (3, 4)})
+    x = RNG.normal(size=(8, 3)).astype(np.float32)
+    outputs = np.asarray(masked(x))
+    activity = 0.1 * (outputs**2).sum() / 8
+    kernel = 0.01 * (dense.kernel.numpy() ** 2).sum()
+    np.testing.assert_allclose(sum(masked.losses), activity + kernel, rtol=1e-5)
+
+
+def test_runs_inside_a_stateless_scope():
+    """As under another backend's trainer: values come from the scope, and go there."""
+    norm = built(keras.layers.BatchNormalization(momentum=0.5), 3)
+    masked = MaskedLayer(norm, {})
+    x = RNG.normal(1, size=(8, 3)).astype(np.float32)
+    with keras.StatelessScope([(norm.gamma, np.full(3, 2.0))]) as scope:
+        outputs = masked(x, training=False)
+        masked(x, training=True)
+        moved = scope.get_current_value(norm.moving_mean)
+    np.testing.assert_allclose(outputs, 2 * x / np.sqrt(1.001), rtol=1e-5)
+    np.testing.assert_allclose(moved, 0.5 * x.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(norm.moving_mean, 0)
+    np.testing.assert_array_equal(norm.gamma, 1)
+
+
+def test_has_the_signature_of_the_layer():
+    attention = keras.layers.MultiHeadAttention(2, 4)
+    x = keras.Input((5, 8))
+    attention(x, x)
+    masked = MaskedLayer(attention, {})
+    assert inspect.signature(masked.call) == inspect.signature(attention.call)
+    y = RNG.normal(size=(2, 5, 8)).astype(np.float32)
+    plain = attention(query=y, value=y, use_causal_mask=True)
+    np.testing.assert_array_equal(masked(query=y, value=y, use_causal_mask=True), plain)
+
+
+def test_passes_keras_masks_through():
+    x = np.array([[1, 2, 0]])
+    embedded = keras.layers.Embedding(5, 4, mask_zero=True)(x)
+    lstm = keras.layers.LSTM(3, return_sequences=True)
+    plain = lstm(embedded)
+    masked = MaskedLayer(lstm, {})
+    outputs = masked(embedded)
+    np.testing.assert_array_equal(outputs, plain)
+    np.testing.assert_array_equal(outputs._keras_mask, [[True, True, False]])
+
+
+def test_keeps_a_constraint_of_the_layer():
+    dense = built(keras.layers.Dense(4, kernel_constraint="non_neg"), 3)
+    masked = MaskedLayer(dense, {"kernel": (3, 4)})
+    masked(np.zeros((1, 3)))
+    masked.set_masks({"kernel": np.eye(3, 4, dtype=bool)})
+    value = np.array([[1.0, -1, 1, 1], [1, -1, 1, 1], [1, 1, 1, 1]], np.float32)
+    expected = np.eye(3, 4) * np.maximum(value, 0)
+    np.testing.assert_array_equal(dense.kernel.constraint(value), expected)
+
+
+def test_from_config():
+    layer = built(keras.layers.Dense(4, name="head"), 3)
+    masked = MaskedLayer(layer, {"kernel": (3, 4)})
+    copy = MaskedLayer.from_config(masked.get_config())
+    assert copy.name == "head"
+    assert copy.layer.built
+    assert {path: mask.shape for path, mask in copy.masks.items()} == {"kernel": (3, 4)}
+    assert copy.get_config() == masked.get_config()
+
+
+def test_a_frozen_layer_stays_frozen():
+    layer = built(keras.layers.Dense(4), 3)
+    layer.trainable = False
+    masked = MaskedLayer(layer, {"kernel": (3, 4)})
+    assert masked.trainable_variables == []
+    copy = MaskedLayer.from_config(masked.get_config())
+    assert copy.trainable_variables == []
+
+
+def test_half_precision_computes_in_half_and_stores_in_full():
+    layer = built(keras.layers.Dense(4, dtype="mixed_bfloat16"), 3)
+    masked, plain = mask_layer(layer, random_masks(layer))
+    x = RNG.normal(size=(2, 3)).astype(np.float32)
+    assert keras.backend.standardize_dtype(masked(x).dtype) == "bfloat16"
+    np.testing.assert_array_equal(masked(x), plain(x))
+    assert masked.layer.kernel.dtype == "float32"
+    assert masked.compute_output_spec(keras.KerasTensor((2, 3))).dtype == "bfloat16"

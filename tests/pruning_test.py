@@ -1,0 +1,308 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import snip_tf
+from snip_tf import models
+from tests import numpy_reference
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+GRADIENTS = {
+    "lenet300": numpy_reference.lenet300_gradients,
+    "lenet5": numpy_reference.lenet5_gradients,
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from snip_tf import datasets
+
+    images, labels = datasets.load("digits").train
+    return images[:100], labels[:100]
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(32, 8)).astype(np.float32), rng.integers(4, size=32)
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu", name="hidden"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(4, name="head"),
+        ]
+    )
+
+
+def kept(model):
+    return {path: int(m.sum()) for path, m in snip_tf.get_masks(model).items()}
+
+
+def assert_same(left, right):
+    assert list(left) == list(right)
+    for path in left:
+        np.testing.assert_array_equal(left[path], right[path])
+
+
+@pytest.mark.parametrize("name", ["lenet300", "lenet5"])
+def test_masks_equal_a_float64_reference(name, digits, record_property):
+    """Only scores that float32 cannot tell from the threshold may fall otherwise."""
+    keras.utils.set_random_seed(1)
+    model = models.build(name)
+    gradients = GRADIENTS[name](model.get_weights(), *digits)
+    kernels = snip_tf.prunable_weights(model)
+    scores = [
+        np.abs(g * kernel.numpy().astype(np.float64))
+        for g, kernel in zip(gradients, kernels.values(), strict=True)
+    ]
+    every = np.concatenate([score.ravel() for score in scores])
+    for sparsity in (0.5, 0.9, 0.95, 0.99):
+        number = round((1 - sparsity) * every.size)
+        expected = numpy_reference.keep_largest(scores, number)
+        pruned = snip_tf.prune_model(model, *digits, sparsity=sparsity, loss=LOSS)
+        masks = snip_tf.get_masks(pruned)
+        assert sum(mask.sum() for mask in masks.values()) == number
+        threshold = np.sort(every)[-number]
+        swapped = 0
+        for path, mask, score in zip(kernels, expected, scores, strict=True):
+            differ = masks[path] != mask
+            swapped += int(differ.sum())
+            np.testing.assert_allclose(score[differ], threshold, rtol=1e-4)
+        print(f"{name} at {sparsity}: {swapped} of {every.size} differ by rounding")
+        record_property(f"differ_by_rounding_at_{sparsity}", swapped)
+        assert swapped <= 1e-4 * every.size
+
+
+def test_scores_equal_a_float64_reference(digits):
+    model = models.build("lenet5")
+    gradients = numpy_reference.lenet5_gradients(model.get_weights(), *digits)
+    kernels = snip_tf.prunable_weights(model)
+    expected = {
+        path: np.abs(g * kernel.numpy())
+        for (path, kernel), g in zip(kernels.items(), gradients, strict=True)
+    }
+    total = sum(score.sum() for score in expected.values())
+    scores = snip_tf.connection_sensitivity(model, *digits, loss=LOSS)
+    for path, score in scores.items():
+        assert score.dtype == np.float32
+        np.testing.assert_allclose(score, expected[path] / total, rtol=1e-3, atol=1e-9)
+    assert sum(s.sum(dtype=np.float64) for s in scores.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_sparsity_is_exact_to_one_weight(model, data, sparsity, scope):
+    if sparsity == 0.99:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pruned = snip_tf.prune_model(
+                model, *data, sparsity=sparsity, scope=scope, loss=LOSS
+            )
+    else:
+        pruned = snip_tf.prune_model(
+            model, *data, sparsity=sparsity, scope=scope, loss=LOSS
+        )
+    numbers = kept(pruned)
+    if scope == "layer":
+        assert numbers["hidden/kernel"] == round((1 - sparsity) * 128)
+        assert numbers["head/kernel"] == round((1 - sparsity) * 64)
+    else:
+        assert sum(numbers.values()) == round((1 - sparsity) * 192)
+
+
+def test_all_forms_of_data_give_the_same_masks(model, data):
+    x, y = data
+
+    class Whole(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return x, y
+
+    def prune(*data):
+        return snip_tf.get_masks(
+            snip_tf.prune_model(model, *data, sparsity=0.5, loss=LOSS)
+        )
+
+    expected = prune(x, y)
+    for same in (
+        (tf.constant(x), tf.constant(y)),
+        (tf.data.Dataset.from_tensors((x, y)),),
+        (Whole(),),
+        (iter([(x, y)]),),
+    ):
+        assert_same(prune(*same), expected)
+
+
+def test_leaves_the_model_as_it_was(model, data):
+    model.compile("adam", LOSS, metrics=["accuracy"])
+    model.fit(*data, verbose=0)
+
+    def state():
+        variables = [*model.variables, *model.optimizer.variables]
+        return [v.numpy() for v in variables + model.metrics_variables]
+
+    before = state()
+    snip_tf.prune_model(model, *data, sparsity=0.5, training=True)
+    for old, new in zip(before, state(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert model.compiled
+    assert model.train_function is not None
+
+
+def test_builds_an_unbuilt_model_on_the_first_batch(data):
+    model = keras.Sequential([keras.layers.Dense(4, name="head")])
+    pruned = snip_tf.prune_model(model, *data, sparsity=0.5, loss=LOSS)
+    assert kept(pruned) == {"head/kernel": 16}
+
+
+def test_include_and_exclude(model, data):
+    pruned = snip_tf.prune_model(
+        model, *data, sparsity=0.5, loss=LOSS, include="head/bias", exclude="hidden/*"
+    )
+    assert set(kept(pruned)) == {"head/kernel", "head/bias"}
+    assert snip_tf.sparsity(pruned) == 0.5
+
+
+def test_several_batches_equal_one_larger(model, data):
+    x, y = data
+    whole = snip_tf.prune_model(model, x, y, sparsity=0.5, loss=LOSS)
+    parts = snip_tf.prune_model(
+        model, x, y, sparsity=0.5, loss=LOSS, batch_size=8, batches=4
+    )
+    assert_same(snip_tf.get_masks(whole), snip_tf.get_masks(parts))
+
+
+def test_a_criterion_may_be_a_callable(model, data):
+    def magnitude(model, weights, batches, *, loss, training):
+        return {path: np.abs(w.numpy()) for path, w in weights.items()}
+
+    pruned = snip_tf.prune_model(model, *data, sparsity=0.75, criterion=magnitude)
+    weights = np.concatenate(
+        [w.numpy().ravel() for w in snip_tf.prunable_weights(model).values()]
+    )
+    threshold = np.sort(np.abs(weights))[-48]
+    for path, w in snip_tf.prunable_weights(model).items():
+        expected = np.abs(w.numpy()) >= threshold
+        np.testing.assert_array_equal(snip_tf.get_masks(pruned)[path], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda scores: scores.popitem(), "exactly the weights"),
+        (lambda scores: scores.update(x=0), "exactly the weights"),
+        (
+            lambda scores: scores.update({"head/kernel": np.ones(3)}),
+            "of shape \\(3,\\)",
+        ),
+        (
+            lambda scores: scores.update({"head/kernel": np.full((16, 4), np.nan)}),
+            "64 of the scores of 'head/kernel' are NaN",
+        ),
+    ],
+)
+def test_refuses_scores_that_do_not_fit(model, data, change, message):
+    def criterion(model, weights, batches, **options):
+        scores = {path: np.ones(w.shape) for path, w in weights.items()}
+        change(scores)
+        return scores
+
+    with pytest.raises(ValueError, match=message):
+        snip_tf.prune_model(model, *data, sparsity=0.5, criterion=criterion)
+
+
+def test_pruning_again_keeps_what_was_removed_removed(model, data):
+    once = snip_tf.prune_model(model, *data, sparsity=0.5, loss=LOSS)
+    twice = snip_tf.prune_model(once, *data, sparsity=0.8, loss=LOSS)
+    assert snip_tf.sparsity(twice) == pytest.approx(0.8, abs=1 / 192)
+    for path, mask in snip_tf.get_masks(twice).items():
+        assert not (mask & ~snip_tf.get_masks(once)[path]).any()
+    with pytest.raises(ValueError, match=r"at least 0\.8.*pruned to that already"):
+        snip_tf.prune_model(twice, *data, sparsity=0.5, loss=LOSS)
+
+
+def test_warns_of_a_layer_that_kept_nothing(model, data):
+    def only_hidden(model, weights, batches, **options):
+        return {
+            path: np.full(w.shape, float(path.startswith("hidden")))
+            for path, w in weights.items()
+        }
+
+    with pytest.warns(UserWarning, match="kept nothing of head/kernel"):
+        snip_tf.prune_model(model, *data, sparsity=0.5, criterion=only_hidden)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"sparsity": 95}, ValueError, r"sparsity=0\.95"),
+        ({"sparsity": 1.0}, ValueError, "every weight"),
+        ({"sparsity": -0.5}, ValueError, "0 <= sparsity < 1"),
+        ({"sparsity": float("nan")}, ValueError, "Received: sparsity=nan"),
+        ({"sparsity": "0.95"}, TypeError, "Received: sparsity='0.95' of type str"),
+        ({"scope": "local"}, ValueError, "'global', 'layer'"),
+        ({"criterion": "sinp"}, ValueError, "'snip'"),
+        ({"batch_size": 0}, ValueError, "`batch_size` to be at least 1"),
+        ({"batches": 0}, ValueError, "`batches` to be at least 1"),
+        ({"include": "hiden/*"}, ValueError, "Did you mean 'hidden/"),
+        ({"exclude": "*"}, ValueError, "at least one prunable weight"),
+        ({"loss": None}, ValueError, "not compiled"),
+    ],
+)
+def test_bad_arguments(model, data, arguments, error, message):
+    with pytest.raises(error, match=message):
+        snip_tf.prune_model(
+            model, *data, **{"sparsity": 0.5, "loss": LOSS, **arguments}
+        )
+
+
+def test_bad_data(model, data):
+    x, y = data
+    bad = [
+        ((x, y[:-1]), "x has 32, y has 31"),
+        ((x[:0], y[:0]), "0 examples"),
+        ((x, y + 1), "labels from 0 to 3.*labels from 1 to 4"),
+        ((x * np.nan, y), "finite loss"),
+        ((x, None), "y=None"),
+        ((tf.data.Dataset.from_tensors((x, y)).take(0),), "it is empty"),
+    ]
+    for data, message in bad:
+        with pytest.raises(ValueError, match=message):
+            snip_tf.prune_model(model, *data, sparsity=0.5, loss=LOSS)
+
+
+def test_a_gradient_that_is_not_finite_names_the_weight(model, data):
+    def rooted(y_true, y_pred):
+        # The square root of 0 has an infinite slope: 0 * inf is NaN.
+        return keras.ops.sqrt(keras.ops.sum(y_pred * 0, axis=-1))
+
+    with pytest.raises(ValueError, match="'hidden/kernel' are NaN"):
+        snip_tf.prune_model(model, *data, sparsity=0.5, loss=rooted)
+
+
+def test_sensitivity_of_a_loss_that_is_flat(model, data):
+    def flat(y_true, y_pred):
+        return keras.ops.sum(y_pred * 0, axis=-1)
+
+    with pytest.raises(ValueError, match="zero for every prunable weight"):
+        snip_tf.connection_sensitivity(model, *data, loss=flat)
+
+
+def test_nothing_prunable(data):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.BatchNormalization()])
+    with pytest.raises(ValueError, match="at least one prunable weight"):
+        snip_tf.prune_model(model, *data, sparsity=0.5, loss="mse")
+    for thing in (None, "model.keras", keras.layers.Dense(3)):
+        with pytest.raises(TypeError, match="Keras 3 model"):
+            snip_tf.prune_model(thing, *data, sparsity=0.5)

@@ -1,0 +1,129 @@
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from snip_tf import select_masks, selection
+from tests.numpy_reference import keep_largest
+
+FLOATS = [np.float16, np.float32, np.float64]
+
+
+@st.composite
+def scores_of_any_kind(draw):
+    """A few weights of one float type, with as many ties as hypothesis likes."""
+    dtype = draw(st.sampled_from(FLOATS))
+    width = 8 * np.dtype(dtype).itemsize
+    plain = st.floats(allow_nan=False, allow_infinity=False, width=width)
+    tied = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0])
+    shapes = draw(
+        st.lists(hnp.array_shapes(min_dims=1, max_dims=3, max_side=6), min_size=1)
+    )
+    elements = draw(st.sampled_from([plain, tied]))
+    return {
+        f"w{i}": draw(hnp.arrays(dtype, shape, elements=elements))
+        for i, shape in enumerate(shapes)
+    }
+
+
+def reference(scores, sparsity):
+    total = sum(score.size for score in scores.values())
+    kept = round((1 - sparsity) * total)
+    masks = keep_largest([s.astype(np.float64) for s in scores.values()], kept)
+    return dict(zip(scores, masks, strict=True))
+
+
+def assert_same(masks, expected):
+    assert list(masks) == list(expected)
+    for path in expected:
+        np.testing.assert_array_equal(masks[path], expected[path], err_msg=path)
+
+
+@hypothesis.given(scores_of_any_kind(), st.floats(0, 1, exclude_max=True))
+@hypothesis.settings(max_examples=300, deadline=None)
+def test_equals_a_full_stable_sort(scores, sparsity):
+    assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
+
+
+@hypothesis.given(scores_of_any_kind(), st.floats(0, 1, exclude_max=True))
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_by_layer_equals_a_full_stable_sort_of_each(scores, sparsity):
+    expected = {}
+    for path, score in scores.items():
+        expected |= reference({path: score}, sparsity)
+    assert_same(select_masks(scores, sparsity, scope="layer"), expected)
+
+
+@hypothesis.given(scores_of_any_kind(), st.floats(0, 1, exclude_max=True))
+@hypothesis.settings(max_examples=50, deadline=None)
+def test_the_size_of_the_chunks_does_not_matter(scores, sparsity):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_CHUNK", 3)
+        assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
+
+
+def test_large_scores_across_several_chunks():
+    rng = np.random.default_rng(0)
+    # Rounded, so that thousands tie at the threshold, on both sides of a chunk's end.
+    scores = {
+        "a": rng.exponential(size=(1500, 1000)).astype(np.float32).round(2),
+        "b": rng.exponential(size=700_001).astype(np.float32).round(2),
+    }
+    for sparsity in (0.1, 0.5, 0.95, 0.999):
+        assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.0, 0.5, 0.9, np.float32(0.25)])
+def test_the_number_kept_is_exact_when_all_scores_tie(sparsity):
+    scores = {"a": np.zeros((7, 9)), "b": np.zeros(38)}
+    masks = select_masks(scores, sparsity)
+    kept = round((1 - sparsity) * 101)
+    assert sum(mask.sum() for mask in masks.values()) == kept
+    in_order = np.concatenate([mask.ravel() for mask in masks.values()])
+    np.testing.assert_array_equal(in_order, np.arange(101) < kept)
+
+
+def test_scores_of_several_types_are_compared_by_value():
+    scores = {"a": np.array([1, 2], np.int32), "b": np.array([1.5, 0.1], np.float32)}
+    masks = select_masks(scores, 0.5)
+    assert masks["a"].tolist() == [False, True]
+    assert masks["b"].tolist() == [True, False]
+
+
+def test_empty_weights_are_no_obstacle():
+    masks = select_masks({"a": np.zeros((0, 3)), "b": np.arange(4.0)}, 0.5)
+    assert masks["a"].shape == (0, 3)
+    assert masks["b"].tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("sparsity", [1.0, -0.1, 1.5, 95, float("nan"), float("inf")])
+def test_refuses_a_sparsity_outside_the_range(sparsity):
+    with pytest.raises(ValueError, match=r"0 <= sparsity < 1.*Received"):
+        select_masks({"a": np.ones(3)}, sparsity)
+
+
+def test_says_how_95_percent_is_written():
+    with pytest.raises(ValueError, match=r"write sparsity=0\.95"):
+        select_masks({"a": np.ones(3)}, 95)
+
+
+@pytest.mark.parametrize("sparsity", ["0.9", None, True, [0.9]])
+def test_refuses_a_sparsity_that_is_no_number(sparsity):
+    with pytest.raises(TypeError, match="Received: sparsity="):
+        select_masks({"a": np.ones(3)}, sparsity)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_names_the_weight_with_a_bad_score(bad):
+    with pytest.raises(ValueError, match="'head/kernel'"):
+        select_masks({"a": np.ones(2), "head/kernel": np.array([1, bad])}, 0.5)
+
+
+def test_refuses_scores_that_are_none():
+    with pytest.raises(ValueError, match="at least one"):
+        select_masks({}, 0.5)
+    with pytest.raises(TypeError, match="real numbers"):
+        select_masks({"a": np.array(["x"])}, 0.5)
+    with pytest.raises(ValueError, match="'global', 'layer'"):
+        select_masks({"a": np.ones(2)}, 0.5, scope="tensor")

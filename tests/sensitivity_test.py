@@ -1,0 +1,182 @@
+import keras
+import numpy as np
+import pytest
+
+from snip_tf.sensitivity import mean_gradients
+from snip_tf.weights import prunable_weights, weights_by_path
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(12, 5)).astype(np.float32), rng.integers(3, size=12)
+
+
+@pytest.fixture
+def model():
+    """A network with all the state that a forward pass may change."""
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(6, kernel_regularizer="l2", activity_regularizer="l1"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3, kernel_regularizer="l2"),
+        ]
+    )
+
+
+def gradients(model, *batches, **options):
+    batches = [(x, y, None) for x, y in batches]
+    return mean_gradients(model, prunable_weights(model), batches, **options)
+
+
+def numpy_loss(weights, x, y):
+    """The loss of `model` in inference mode with fresh statistics, in float64."""
+    kernel1, bias1, kernel2, bias2 = weights
+    hidden = (x.astype(np.float64) @ kernel1 + bias1) / np.sqrt(1 + 1e-3)
+    logits = hidden @ kernel2 + bias2
+    log_sum = np.log(np.exp(logits).sum(axis=1))
+    return np.mean(log_sum - logits[np.arange(len(y)), y])
+
+
+def test_equals_finite_differences_of_the_data_loss_alone(model, data):
+    layers = [model.layers[0], model.layers[3]]
+    weights = [v.numpy().astype(np.float64) for layer in layers for v in layer.weights]
+    found = list(gradients(model, data, loss=LOSS).values())
+    for position, gradient in ((0, found[0]), (2, found[1])):
+        for index in np.ndindex(gradient.shape):
+            sides = []
+            for step in (1e-5, -1e-5):
+                moved = [w.copy() for w in weights]
+                moved[position][index] += step
+                sides.append(numpy_loss(moved, *data))
+            expected = (sides[0] - sides[1]) / 2e-5
+            np.testing.assert_allclose(gradient[index], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_batches_are_averaged_with_their_signs_like_one_larger(model, data):
+    x, y = data
+    whole = gradients(model, data, loss=LOSS)
+    parts = gradients(
+        model, (x[:3], y[:3]), (x[3:8], y[3:8]), (x[8:], y[8:]), loss=LOSS
+    )
+    for path, gradient in whole.items():
+        np.testing.assert_allclose(parts[path], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_leaves_the_model_as_it_was(model, data, training):
+    model.compile("adam", LOSS, metrics=["accuracy"])
+    model.fit(*data, verbose=0)
+
+    def state():
+        variables = [*model.variables, *model.optimizer.variables]
+        variables += model.metrics_variables
+        return [variable.numpy() for variable in variables]
+
+    before = state()
+    gradients(model, data, training=training)
+    for old, new in zip(before, state(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_training_mode_uses_the_statistics_of_the_batch(model, data):
+    inference = gradients(model, data, loss=LOSS)
+    training = gradients(model, data, loss=LOSS, training=True)
+    for path in inference:
+        assert not np.allclose(inference[path], training[path])
+
+
+def test_the_compiled_loss_is_the_default(model, data):
+    expected = gradients(model, data, loss=LOSS)
+    model.compile("sgd", LOSS)
+    found = gradients(model, data)
+    for path in expected:
+        np.testing.assert_array_equal(found[path], expected[path])
+
+
+def test_a_loss_may_be_a_name_or_a_function(data):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+    x, y = data
+
+    def squares(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+    targets = y[:, None].astype(np.float32)
+    by_name = gradients(model, (x, targets), loss="mse")
+    by_function = gradients(model, (x, targets), loss=squares)
+    np.testing.assert_allclose(
+        *(next(iter(g.values())) for g in (by_name, by_function))
+    )
+
+
+def test_sample_weights_weigh_the_examples(data):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    x, y = data
+    half = (np.arange(12) < 6).astype(np.float32)
+    weights = prunable_weights(model)
+    weighted = mean_gradients(model, weights, [(x, y, half)], loss=LOSS)
+    only = mean_gradients(model, weights, [(x[:6], y[:6], None)], loss=LOSS)
+    for path in only:
+        # The loss is divided by all 12 examples, as in `fit`.
+        np.testing.assert_allclose(2 * weighted[path], only[path], rtol=1e-5)
+
+
+def two_headed_model():
+    x = keras.Input((5,), name="x")
+    a = keras.layers.Dense(3, name="a")(x)
+    b = keras.layers.Dense(1, name="b")(x)
+    return keras.Model({"x": x}, {"a": a, "b": b})
+
+
+def test_several_outputs_with_loss_weights(data):
+    model = two_headed_model()
+    x, y = {"x": data[0]}, {"a": data[1], "b": data[0][:, :1]}
+    model.compile("sgd", {"a": LOSS, "b": "mse"}, loss_weights={"a": 2.0, "b": 0.5})
+    both = gradients(model, (x, y))
+    head = keras.Model(model.input, model.output["a"])
+    alone = gradients(head, (x, data[1]), loss=LOSS)
+    np.testing.assert_allclose(both["a/kernel"], 2 * alone["a/kernel"], rtol=1e-5)
+
+
+def test_a_model_that_is_not_compiled_needs_a_loss(model, data):
+    with pytest.raises(ValueError, match=r"not compiled.*pass loss="):
+        gradients(model, data)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="compiled without a loss"):
+        gradients(model, data)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("loss", [LOSS, "sparse_categorical_crossentropy"])
+def test_labels_out_of_range(model, data, label, loss):
+    x, y = data[0], data[1].copy()
+    y[4] = label
+    with pytest.raises(ValueError, match="Expected labels from 0 to 2"):
+        gradients(model, (x, y), loss=loss)
+
+
+def test_missing_targets(model, data):
+    with pytest.raises(ValueError, match="y=None"):
+        gradients(model, (data[0], None), loss=LOSS)
+
+
+def test_a_loss_that_is_not_finite(model, data):
+    x = data[0].copy()
+    x[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"finite loss.*Received: loss=nan"):
+        gradients(model, (x, data[1]), loss=LOSS)
+
+
+def test_names_a_weight_that_the_loss_does_not_depend_on(data):
+    model = two_headed_model()
+    head = keras.Model(model.input, model.output["a"])
+    weights = weights_by_path(model)
+    chosen = {path: weights[path] for path in ("a/kernel", "b/kernel")}
+    batch = ({"x": data[0]}, data[1], None)
+    with pytest.raises(ValueError, match="does not depend on 'b/kernel'"):
+        mean_gradients(head, chosen, [batch], loss=LOSS)
