@@ -52,7 +52,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("batch_size", 100, "Examples in a mini-batch.", lower_bound=1)
 flags.DEFINE_integer("train_iterations", 2000, "Training iterations.", lower_bound=1)
-flags.DEFINE_enum("optimizer", "momentum", list(schedules.OPTIMIZERS), "Optimizer.")
+flags.DEFINE_enum("optimizer", "sgd", list(schedules.OPTIMIZERS), "Optimizer.")
 flags.DEFINE_enum(
     "lr_decay_type", "constant", schedules.DECAY_TYPES, "Learning rate schedule."
 )
@@ -125,8 +125,8 @@ flags.register_validator(
 )
 flags.register_validator("lr", lambda value: value > 0, "expected a positive number")
 
-# Flags that may change between a run and its continuation.
-_NOT_COMPARED = ("logdir", "data_dir", "strategy")
+# Where a run reads and writes; no part of what it does, nor of its result.
+_PLACES = ("data_dir", "path_data", "logdir")
 # The error that the authors' release reports is the best of this many last checkpoints.
 _BEST_OF = 5
 
@@ -202,7 +202,7 @@ def _claim(logdir: Path) -> None:
         different = [
             f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
             for name in sorted(earlier.keys() | chosen.keys())
-            if name not in _NOT_COMPARED and earlier.get(name) != chosen.get(name)
+            if earlier.get(name) != chosen.get(name)
         ]
         if different:
             raise app.UsageError(
@@ -216,7 +216,7 @@ def _claim(logdir: Path) -> None:
 
 def _chosen_flags() -> dict[str, object]:
     own = FLAGS.get_key_flags_for_module(__name__)
-    return {flag.name: flag.value for flag in own if flag.name != "path_data"}
+    return {flag.name: flag.value for flag in own if flag.name not in _PLACES}
 
 
 def _make_strategy() -> tf.distribute.Strategy:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -87,53 +87,37 @@ def train(
         FloatingPointError: if the loss is NaN or infinite.
     """
     history = list(history)
-    start = int(model.optimizer.iterations)
-    batches = training_batches(
-        *data.train,
-        settings.batch_size,
-        seed=settings.seed,
-        start=start,
-        aug_kinds=settings.aug_kinds,
-    )
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.DATA
-    )
-    iterator = iter(
-        strategy.experimental_distribute_dataset(batches.with_options(options))
-    )
+    iteration = int(model.optimizer.iterations)
+    batches = _batches(data, settings, strategy, start=iteration)
     run = _training_function(model, strategy, settings)
     writer = tf.summary.create_file_writer(str(logdir / "summary"))
     seconds = history[-1].seconds if history else 0.0
-    losses: list[tuple[int, float]] = []
-    iteration = start
+    loss_since_check, since_check = 0.0, 0
     while iteration < settings.iterations:
         count = _until_next_stop(iteration, settings)
         begin = time.perf_counter()
-        loss = float(run(iterator, count))
+        loss = float(run(batches, count))
         seconds += time.perf_counter() - begin
         iteration += count
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"Expected a finite training loss. Received: {loss} between iterations "
-                f"{iteration - count} and {iteration}. Lower the learning rate (--lr)."
+                f"Expected a finite training loss. Received: {loss} in iterations "
+                f"{iteration - count} to {iteration}. Lower the learning rate (--lr)."
             )
-        losses.append((count, loss))
-        last = iteration == settings.iterations
-        saves = last or iteration % settings.save_interval == 0
+        loss_since_check += count * loss
+        since_check += count
         check = None
-        if saves or iteration % settings.check_interval == 0:
+        saves = _is_due(iteration, settings.save_interval, settings)
+        if saves or _is_due(iteration, settings.check_interval, settings):
             check = Check(
                 iteration=iteration,
-                loss=float(
-                    np.average([v for _, v in losses], weights=[n for n, _ in losses])
-                ),
+                loss=loss_since_check / since_check,
                 learning_rate=float(model.optimizer.learning_rate),
                 validation_error=error_percent(model, data.validation),
                 test_error=error_percent(model, data.test) if saves else None,
                 seconds=seconds,
             )
-            losses.clear()
+            loss_since_check, since_check = 0.0, 0
             history.append(check)
             _write_summary(writer, check)
         if saves:
@@ -141,6 +125,28 @@ def train(
         on_progress(iteration, loss, check)
     writer.close()
     return history
+
+
+def _batches(
+    data: Dataset, settings: Settings, strategy: tf.distribute.Strategy, start: int
+) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    batches = training_batches(
+        *data.train,
+        settings.batch_size,
+        seed=settings.seed,
+        start=start,
+        aug_kinds=settings.aug_kinds,
+    )
+    # Each replica gets its share of every batch, not batches of its own.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
+
+
+def _is_due(iteration: int, interval: int, settings: Settings) -> bool:
+    return iteration % interval == 0 or iteration == settings.iterations
 
 
 def _until_next_stop(iteration: int, settings: Settings) -> int:
