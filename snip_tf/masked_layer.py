@@ -25,8 +25,9 @@ class MaskedLayer(keras.layers.Wrapper):
 
     Args:
         layer: `keras.Layer`, the inner layer.
-        masks: `{weight path below the layer: shape}`, such as `{"kernel": (784, 300)}`.
-            The masks start as all True; `set_masks` changes them.
+        masks: `{weight path below the layer: mask}`, a boolean array of the weight's
+            shape, True is kept; or the shape alone, such as `{"kernel": (784, 300)}`,
+            for a mask that keeps all until `set_masks` changes it.
         name: defaults to the name of the inner layer.
         **kwargs: what any Keras layer takes.
 
@@ -45,7 +46,7 @@ class MaskedLayer(keras.layers.Wrapper):
     def __init__(
         self,
         layer: keras.Layer,
-        masks: Mapping[str, Sequence[int]],
+        masks: Mapping[str, np.ndarray | Sequence[int]],
         name: str | None = None,
         **kwargs: Any,
     ):
@@ -60,16 +61,17 @@ class MaskedLayer(keras.layers.Wrapper):
         self.supports_jit = layer.supports_jit
         # A bool takes a quarter of the memory of the weight that it masks and costs no
         # more time in a step: `benchmarks/mask_dtype.py` has the figures.
-        self._masks = {
-            path: self.add_weight(
-                shape=tuple(shape),
-                initializer="ones",
-                dtype="bool",
-                trainable=False,
-                name=path.replace("/", "_") + "_mask",
-            )
-            for path, shape in masks.items()
-        }
+        self._masks = {path: self._add_mask(path, masks[path]) for path in masks}
+
+    def _add_mask(self, path: str, mask: np.ndarray | Sequence[int]) -> keras.Variable:
+        mask = mask if isinstance(mask, np.ndarray) else np.ones(mask, bool)
+        return self.add_weight(
+            shape=mask.shape,
+            initializer=lambda shape, dtype: keras.ops.convert_to_tensor(mask, dtype),
+            dtype="bool",
+            trainable=False,
+            name=path.replace("/", "_") + "_mask",
+        )
 
     @property
     def unmasked_layer(self) -> keras.Layer:
@@ -91,12 +93,8 @@ class MaskedLayer(keras.layers.Wrapper):
         for path, mask in masks.items():
             self._masks[path].assign(mask)
         if self.layer.built:
-            self.zero_removed()
-
-    def zero_removed(self) -> None:
-        """Stores exact zeros where a mask is False."""
-        for weight, mask in self.masked_weights():
-            weight.assign(_masked(weight, mask))
+            for weight, mask in self.masked_weights():
+                weight.assign(_masked(weight, mask))
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the inner layer, and holds its removed weights at zero from now on."""

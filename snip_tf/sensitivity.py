@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,8 +12,8 @@ import tensorflow as tf
 
 from snip_tf.batches import Batch, example_count
 
-# loss(x, y, y_pred, sample_weight) -> scalar tensor
-DataLoss = Callable[[Any, Any, Any, Any], tf.Tensor]
+# loss(y, y_pred, sample_weight) -> scalar tensor
+DataLoss = Callable[[Any, Any, Any], tf.Tensor]
 
 
 def mean_gradients(
@@ -76,7 +77,7 @@ def _gradients(
         tape.watch(values)
         with keras.StatelessScope():
             y_pred = model(x, training=training)
-        loss = data_loss(x, y, y_pred, sample_weight)
+        loss = data_loss(y, y_pred, sample_weight)
     if not np.isfinite(loss):
         raise ValueError(
             f"Expected a finite loss on the mini-batch. Received: loss={float(loss)}. "
@@ -110,22 +111,33 @@ def _data_loss(model: keras.Model, loss: Any) -> DataLoss:
             )
         loss = model.loss
         loss_weights = model.get_compile_config().get("loss_weights")
-    # A model without layers has no regularizers, so that its `compute_loss` is the data
-    # loss alone, with all that `compile` understands: names, functions, one loss for
-    # each output, loss weights.
-    judge = keras.Model(name="data_loss")
-    judge.output_names = getattr(model, "output_names", None)
-    judge.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+    one_output = not keras.tree.is_nested(getattr(model, "output", None))
+    if isinstance(loss, keras.losses.Loss) and one_output and loss_weights is None:
+        compute = loss
+    else:
+        compute = _as_compiled(model, loss, loss_weights)
 
-    def data_loss(x: Any, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+    def data_loss(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
         if y is None:
             raise ValueError(
                 "Expected targets to compute the loss with. Received: y=None"
             )
         _check_labels(loss, y, y_pred)
-        return judge.compute_loss(x, y, y_pred, sample_weight)
+        return compute(y, y_pred, sample_weight)
 
     return data_loss
+
+
+def _as_compiled(model: keras.Model, loss: Any, loss_weights: Any) -> Callable:
+    """What `compile` makes of names, functions, and losses of several outputs.
+
+    A model without layers has no regularizers, so that its `compute_loss` is the loss
+    of the data alone.
+    """
+    judge = keras.Model(name="data_loss")
+    judge.output_names = getattr(model, "output_names", None)
+    judge.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+    return functools.partial(judge.compute_loss, None)
 
 
 def _check_labels(loss: Any, y: Any, y_pred: Any) -> None:
