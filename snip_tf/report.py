@@ -128,7 +128,7 @@ def summary(
     >>> pruned = snip_tf.apply_masks(model, {"out/kernel": mask})
     >>> lines = []
     >>> snip_tf.summary(pruned, line_length=80, print_fn=lines.append)
-    >>> print(lines[3])
+    >>> print(lines[4])
     │ out   │ kernel │ (2, 2) │        3 / 4 │   25.00% │
     """
     rows = weight_rows(pruned)

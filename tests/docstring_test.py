@@ -1,0 +1,31 @@
+"""The examples in the docstrings run, and every public function has one."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import snip_tf
+
+MODULES = [
+    name for _, name, _ in pkgutil.walk_packages(snip_tf.__path__, prefix="snip_tf.")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert failed == 0
+
+
+@pytest.mark.parametrize("name", snip_tf.__all__)
+def test_public_functions_are_documented(name):
+    text = getattr(snip_tf, name).__doc__
+    assert "Example" in text
+    assert "Args:" in text
+    if name not in ("MaskedLayer", "summary", "save_masks"):
+        assert "Returns:" in text
+    if name != "MaskedLayer":
+        assert "Raises:" in text

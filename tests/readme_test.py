@@ -1,0 +1,36 @@
+import re
+import shlex
+from pathlib import Path
+
+import snip_tf
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    pruned = names["pruned"]
+    assert snip_tf.sparsity(pruned) == 1 - round(0.05 * 50_200) / 50_200
+    assert pruned.evaluate(names["x"], names["y"], verbose=0)[1] > 0.9
+    assert snip_tf.sparsity(names["model"]) == 0
+    assert (tmp_path / "small.keras").stat().st_size > 0
+    assert "Prunable parameters" in capsys.readouterr().out
+
+
+def test_names_every_public_function():
+    for name in snip_tf.__all__:
+        if name != "MaskedLayer":
+            assert f"`{name}" in README or f" `{name}" in README, name
+
+
+def test_the_two_commands_set_up_a_venv_of_their_own():
+    commands = [
+        line for line in README.splitlines() if line.startswith("python3 -m venv")
+    ]
+    main, tests = (shlex.split(command) for command in commands)
+    assert main[-2:] == [".venv/bin/python", "scripts/train.py"]
+    assert tests[-2:] == ["-m", "pytest"]
+    assert main[:-1] == tests[:-2], "the set-up is the same"
