@@ -12,6 +12,7 @@ import dataclasses
 import json
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -137,10 +138,12 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     logdir = Path(FLAGS.logdir)
     optimizer = _make_optimizer()
-    _claim(logdir)
-    keras.utils.set_random_seed(FLAGS.seed)
-    data = snip_tf.datasets.load(FLAGS.datasource, FLAGS.data_dir, seed=FLAGS.seed)
     strategy = _make_strategy()
+    _refuse_another_run(logdir)
+    keras.utils.set_random_seed(FLAGS.seed)
+    data = _load_data()
+    logdir.mkdir(parents=True, exist_ok=True)
+    loop.write_json(logdir / "flags.json", _chosen_flags())
 
     with strategy.scope():
         saved = loop.load_checkpoint(logdir)
@@ -164,15 +167,18 @@ def main(argv: list[str]) -> None:
         jit_compile=FLAGS.jit_compile,
     )
     with _Progress(settings.iterations, int(model.optimizer.iterations)) as progress:
-        history = loop.train(
-            model, data, settings, logdir, strategy, progress.update, history
-        )
+        try:
+            history = loop.train(
+                model, data, settings, logdir, strategy, progress.update, history
+            )
+        except FloatingPointError as error:
+            sys.exit(str(error))
     _write_models(model, logdir)
     result = _result(model, history, logdir)
     loop.write_json(logdir / "result.json", result)
     print(
-        f"Test error {result['final_error']:.2f} %, best of the last {_BEST_OF} "
-        f"checkpoints {result['best_checkpoint_error']:.2f} %, at sparsity "
+        f"Test error {result['final_error']:.2f} % (of the best of the last {_BEST_OF} "
+        f"checkpoints {result['best_checkpoint_error']:.2f} %) at sparsity "
         f"{result['sparsity']:.4g}. Pruning took {result['pruning_seconds']:.2f} s, "
         f"training {result['training_seconds']:.0f} s. All is in {logdir}/"
     )
@@ -188,30 +194,40 @@ def _make_optimizer() -> keras.optimizers.Optimizer:
             [float(value) for value in FLAGS.decay_values],
         )
     except ValueError as error:
-        raise app.UsageError(
-            f"--lr_decay_type, --decay_boundaries, --decay_values: {error}"
-        ) from error
+        sys.exit(f"--lr_decay_type, --decay_boundaries, --decay_values: {error}")
 
 
-def _claim(logdir: Path) -> None:
-    """Writes the flags to the folder; refuses one that holds a run of other flags."""
-    chosen = _chosen_flags()
+def _refuse_another_run(logdir: Path) -> None:
+    """Ends the program if the folder holds a run of other flags."""
     path = logdir / "flags.json"
-    if path.exists():
-        earlier = json.loads(path.read_text())
-        different = [
-            f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
-            for name in sorted(earlier.keys() | chosen.keys())
-            if earlier.get(name) != chosen.get(name)
-        ]
-        if different:
-            raise app.UsageError(
-                f"Expected --logdir to be new, or to hold a run with the same flags to "
-                f"continue. Received: {logdir}, where {'; '.join(different)}. Name "
-                f"another --logdir."
-            )
-    logdir.mkdir(parents=True, exist_ok=True)
-    loop.write_json(path, chosen)
+    if not path.exists():
+        return
+    earlier, chosen = json.loads(path.read_text()), _chosen_flags()
+    different = [
+        f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
+        for name in sorted(earlier.keys() | chosen.keys())
+        if earlier.get(name) != chosen.get(name)
+    ]
+    if different:
+        sys.exit(
+            f"Expected --logdir to be new, or to hold a run with the same flags to "
+            f"continue. Received: {logdir}, where {'; '.join(different)}. Name another "
+            f"--logdir."
+        )
+
+
+def _load_data() -> snip_tf.datasets.Dataset:
+    try:
+        data = snip_tf.datasets.load(FLAGS.datasource, FLAGS.data_dir, seed=FLAGS.seed)
+    except OSError as error:
+        sys.exit(f"--datasource={FLAGS.datasource}: {error}")
+    examples = len(data.train[0])
+    if FLAGS.batch_size > examples:
+        sys.exit(
+            f"Expected --batch_size to be at most the {examples} training examples. "
+            f"Received: --batch_size={FLAGS.batch_size}"
+        )
+    return data
 
 
 def _chosen_flags() -> dict[str, object]:
@@ -227,7 +243,7 @@ def _make_strategy() -> tf.distribute.Strategy:
         strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     if FLAGS.batch_size % replicas:
-        raise app.UsageError(
+        sys.exit(
             f"Expected --batch_size to be a multiple of the {replicas} replicas. "
             f"Received: --batch_size={FLAGS.batch_size}"
         )

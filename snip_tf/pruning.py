@@ -224,16 +224,17 @@ def _check_not_lower(
     scope: str,
 ) -> None:
     """A pruned model cannot be pruned to a lower sparsity: the weights are gone."""
+    if not earlier:
+        return
     arrays = {p: earlier.get(p, np.ones(w.shape, bool)) for p, w in weights.items()}
     groups = [arrays] if scope == "global" else [{p: m} for p, m in arrays.items()]
     for group in groups:
-        kept = kept_count(group, sparsity)
         left = sum(int(mask.sum()) for mask in group.values())
-        if earlier and kept > left:
+        if kept_count(group, sparsity) > left:
             total = sum(mask.size for mask in group.values())
             raise ValueError(
-                f"Expected a sparsity of at least {1 - left / total:g}, since the "
-                f"model is pruned to that already and what was removed stays removed. "
+                f"Expected a sparsity of at least {1 - left / total:g}, since the model "
+                f"is pruned to that already and what was removed stays removed. "
                 f"Received: sparsity={sparsity}. Prune the original model instead."
             )
 

@@ -37,7 +37,7 @@ def load_arrays(
         raise _damaged(name, data_dir, error) from error
     try:
         builder.download_and_prepare()  # does nothing where it is prepared
-    except Exception as error:  # whatever the network or the disk says is the cause
+    except OSError as error:
         raise OSError(
             f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or a "
             f"network to download it. Received: neither ({error}). Name the folder "
