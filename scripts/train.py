@@ -137,8 +137,9 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     logdir = Path(FLAGS.logdir)
-    optimizer = _make_optimizer()
     strategy = _make_strategy()
+    with strategy.scope():
+        optimizer = _make_optimizer()
     _refuse_another_run(logdir)
     keras.utils.set_random_seed(FLAGS.seed)
     data = _load_data()
@@ -149,7 +150,7 @@ def main(argv: list[str]) -> None:
         saved = loop.load_checkpoint(logdir)
     if saved:
         model, history = saved
-        print(f"Continuing at iteration {int(model.optimizer.iterations)}.")
+        print(f"Continuing at iteration {loop.iterations_done(model)}.")
     else:
         model, history = _make_model(data, optimizer, strategy, logdir), []
     if FLAGS.target_sparsity:
@@ -166,7 +167,7 @@ def main(argv: list[str]) -> None:
         aug_kinds=FLAGS.aug_kinds,
         jit_compile=FLAGS.jit_compile,
     )
-    with _Progress(settings.iterations, int(model.optimizer.iterations)) as progress:
+    with _Progress(settings.iterations, loop.iterations_done(model)) as progress:
         try:
             history = loop.train(
                 model, data, settings, logdir, strategy, progress.update, history

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 
@@ -70,17 +69,14 @@ def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None
     check_masks(masks)
     header = {"format": _FORMAT, "shapes": {p: m.shape for p, m in masks.items()}}
     bits = {f"bits{i}": np.packbits(mask) for i, mask in enumerate(masks.values())}
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
-        try:
+    partial = f"{os.fspath(path)}.partial"
+    try:
+        with open(partial, "wb") as file:
             np.savez_compressed(file, header=np.array(json.dumps(header)), **bits)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
 
 
 def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:

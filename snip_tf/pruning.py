@@ -223,7 +223,7 @@ def _check_not_lower(
     sparsity: float,
     scope: str,
 ) -> None:
-    """A pruned model cannot be pruned to a lower sparsity: the weights are gone."""
+    """A pruned model is not pruned to a lower sparsity: its weights are gone."""
     if not earlier:
         return
     arrays = {p: earlier.get(p, np.ones(w.shape, bool)) for p, w in weights.items()}
@@ -233,7 +233,7 @@ def _check_not_lower(
         if kept_count(group, sparsity) > left:
             total = sum(mask.size for mask in group.values())
             raise ValueError(
-                f"Expected a sparsity of at least {1 - left / total:g}, since the model "
+                f"Expected a sparsity of at least {1 - left / total:g}, as the model "
                 f"is pruned to that already and what was removed stays removed. "
                 f"Received: sparsity={sparsity}. Prune the original model instead."
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import tensorflow as tf
 
 
 def load_arrays(
@@ -25,19 +24,15 @@ def load_arrays(
     """
     import tensorflow_datasets as tfds  # slow to import
 
+    # tensorflow-datasets, and what it stands on, raise errors of many kinds, plain
+    # `Exception` among them; each becomes the cause of one that says what to do.
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        tf.errors.OpError,
-    ) as error:
-        raise _damaged(name, data_dir, error) from error
+    except Exception as error:
+        raise _damaged(name, os.path.join(data_dir or "", name), error) from error
     try:
         builder.download_and_prepare()  # does nothing where it is prepared
-    except OSError as error:
+    except Exception as error:
         raise OSError(
             f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or a "
             f"network to download it. Received: neither ({error}). Name the folder "
@@ -48,7 +43,7 @@ def load_arrays(
         try:
             dataset = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
             inputs, labels = tfds.as_numpy(dataset)
-        except (ValueError, KeyError, AssertionError, tf.errors.OpError) as error:
+        except Exception as error:
             raise _damaged(name, builder.data_dir, error) from error
         expected = builder.info.splits[split].num_examples
         if len(inputs) != expected:
@@ -60,10 +55,10 @@ def load_arrays(
     return arrays
 
 
-def _damaged(name: str, folder: str | os.PathLike | None, error: Exception) -> OSError:
+def _damaged(name: str, folder: str | os.PathLike, error: Exception) -> OSError:
     return OSError(
         f"Expected a complete, prepared data set {name!r} in "
-        f"{os.fspath(folder or '')!r}. Received: one that cannot be read: "
+        f"{os.fspath(folder)!r}. Received: one that cannot be read: "
         f"{type(error).__name__}: {error}. Remove the folder to have it downloaded "
         "anew, or name another with --data_dir."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 
 # VS-X and VS-H are the paper's names for variance scaling after Glorot and He; `vs` is
@@ -15,10 +17,8 @@ INITIALIZERS: dict[str, type[keras.initializers.Initializer]] = {
 }
 
 
-def for_layer(
-    initializer: str | keras.initializers.Initializer, layer: int
-) -> keras.initializers.Initializer:
-    """A new initializer for one layer of a network.
+def for_layer(initializer: str | Callable, layer: int) -> Callable:
+    """An initializer for one layer of a network that draws values of its own.
 
     A Keras initializer gives the same random numbers each time it is called, so that
     one object for several layers would draw all of them alike, up to scale.
@@ -33,6 +33,10 @@ def for_layer(
     """
     if isinstance(initializer, str):
         initializer = _by_name(initializer)
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer  # a function
+    if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
+        return initializer  # its state moves on with each draw
     config = initializer.get_config()
     if isinstance(config.get("seed"), int):
         config["seed"] += layer

@@ -43,8 +43,8 @@ class Check:
     """What was measured after an iteration. Errors are in percent.
 
     `loss` is the mean training loss, regularization included, since the last check;
-    `test_error` is measured where a checkpoint is saved, and `seconds` is the time
-    spent in training steps so far.
+    `learning_rate` is that of the next iteration; `test_error` is measured where a
+    checkpoint is saved; `seconds` is the time spent in training steps so far.
     """
 
     iteration: int
@@ -87,7 +87,7 @@ def train(
         FloatingPointError: if the loss is NaN or infinite.
     """
     history = list(history)
-    iteration = int(model.optimizer.iterations)
+    iteration = iterations_done(model)
     batches = _batches(data, settings, strategy, start=iteration)
     run = _training_function(model, strategy, settings)
     writer = tf.summary.create_file_writer(str(logdir / "summary"))
@@ -112,7 +112,7 @@ def train(
             check = Check(
                 iteration=iteration,
                 loss=loss_since_check / since_check,
-                learning_rate=float(model.optimizer.learning_rate),
+                learning_rate=_number(model.optimizer.learning_rate),
                 validation_error=error_percent(model, data.validation),
                 test_error=error_percent(model, data.test) if saves else None,
                 seconds=seconds,
@@ -147,6 +147,16 @@ def _batches(
 
 def _is_due(iteration: int, interval: int, settings: Settings) -> bool:
     return iteration % interval == 0 or iteration == settings.iterations
+
+
+def iterations_done(model: keras.Model) -> int:
+    """How many training iterations a model's optimizer has made."""
+    return int(_number(model.optimizer.iterations))
+
+
+def _number(value: keras.Variable | tf.Tensor) -> float:
+    # Under a strategy `float` fails: the variable is mirrored.
+    return float(keras.ops.convert_to_numpy(value))
 
 
 def _until_next_stop(iteration: int, settings: Settings) -> int:
@@ -234,7 +244,7 @@ def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     model = keras.models.load_model(logdir / _CHECKPOINT)
     rows = json.loads((logdir / _HISTORY).read_text())
     history = [Check(**row) for row in rows]
-    done = int(model.optimizer.iterations)
+    done = iterations_done(model)
     return model, [check for check in history if check.iteration <= done]
 
 

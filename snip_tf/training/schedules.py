@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -26,14 +27,29 @@ def make_optimizer(
     Args:
         name: one of `OPTIMIZERS`; `momentum` is SGD with momentum 0.9.
         lr: float, the learning rate where `decay_type` is `"constant"`.
-        decay_type: `"constant"`, or `"piecewise"`: `values[i]` after `boundaries[i -
-            1]` iterations and until `boundaries[i]`.
+        decay_type: `"constant"`, or `"piecewise"`: `values[i]` until `boundaries[i]`
+            iterations are done, and the last value from then on.
         boundaries: iterations, increasing.
         values: learning rates, one more than boundaries.
 
     Raises:
-        ValueError: if the lengths do not fit or the boundaries do not increase.
+        ValueError: if a name is not known, a rate is not positive, the lengths do not
+            fit, or the boundaries do not increase.
     """
+    for kind, chosen, known in [
+        ("name", name, OPTIMIZERS),
+        ("decay_type", decay_type, DECAY_TYPES),
+    ]:
+        if chosen not in known:
+            raise ValueError(
+                f"Expected `{kind}` to be one of {', '.join(map(repr, known))}. "
+                f"Received: {kind}={chosen!r}"
+            )
+    for rate in (lr, *values):
+        if not 0 < rate < math.inf:  # also catches NaN
+            raise ValueError(
+                f"Expected learning rates to be positive numbers. Received: {rate}"
+            )
     if decay_type == "constant":
         if boundaries or values:
             raise ValueError(
@@ -55,6 +71,6 @@ def make_optimizer(
     # Keras keeps a value up to and including its boundary, counting iterations from 0,
     # which would be one iteration too long.
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [boundary - 1 for boundary in boundaries], list(values)
+        [boundary - 1 for boundary in boundaries], [float(value) for value in values]
     )
     return OPTIMIZERS[name](schedule)

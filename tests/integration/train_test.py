@@ -1,0 +1,404 @@
+"""scripts/train.py: a few real runs as processes of their own, and what it refuses."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+
+import snip_tf
+import snip_tf.datasets
+from snip_tf.weights import weights_by_path
+
+pytest.importorskip("sklearn")
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "train.py"
+LENET300 = ("--arch=lenet300", "--optimizer=momentum", "--check_interval=20")
+SHORT = (*LENET300, "--train_iterations=20", "--save_interval=20")
+# Long enough to be killed in the middle.
+LONG = (
+    *LENET300,
+    "--train_iterations=160",
+    "--save_interval=20",
+    "--target_sparsity=0.95",
+    "--seed=3",
+    "--aug_kinds=translate_px",
+    "--lr_decay_type=piecewise",
+    "--decay_boundaries=90,150",
+    "--decay_values=0.1,0.01,0.001",
+)
+REFUSALS = (app.UsageError, SystemExit)
+FILES = {
+    "checkpoint.keras",
+    "flags.json",
+    "history.json",
+    "model.keras",
+    "pruning.json",
+    "result.json",
+    "summary",
+}
+FILES_IF_PRUNED = FILES | {"masks.npz", "stripped.keras"}
+
+
+def start(logdir, *arguments, **options):
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), f"--logdir={logdir}", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+        **options,
+    )
+
+
+def run(logdir, *arguments):
+    process = start(
+        logdir, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return logdir
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs") / "undisturbed", *LONG)
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    logdir = tmp_path_factory.mktemp("runs") / "dense"
+    return run(logdir, "--target_sparsity=0", *SHORT)
+
+
+@pytest.fixture(scope="module")
+def like_the_release(tmp_path_factory):
+    """Its weights after pruning hardly move."""
+    logdir = tmp_path_factory.mktemp("runs") / "release"
+    options = ("--initializer_w_ap=vs", "--prune_biases", "--lr=1e-6")
+    return run(logdir, *options, *SHORT)
+
+
+@pytest.fixture(scope="module")
+def continued(tmp_path_factory):
+    """Killed after its first checkpoint, then started again."""
+    logdir = tmp_path_factory.mktemp("runs") / "continued"
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with start(logdir, *LONG, **options) as process:
+        lines = iter(process.stdout.readline, "")
+        assert any(line.startswith("20/160") for line in lines), "no checkpoint"
+        process.kill()
+    assert not (logdir / "result.json").exists(), "killed too late to be a test"
+    return run(logdir, *LONG)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def timeless(value):
+    """Without the measured seconds, which are never the same."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if "seconds" not in k}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def load(logdir):
+    return keras.models.load_model(logdir / "model.keras")
+
+
+def error_percent(model, examples):
+    wrong = np.asarray(model(examples[0])).argmax(axis=1) != examples[1]
+    return 100 * wrong.sum() / len(wrong)
+
+
+def names(logdir):
+    return {path.name for path in logdir.iterdir()}
+
+
+def mean_square_of_kept(logdir, layer, fan_in):
+    """Of the weights of a layer that are left, in the variance of the first draw."""
+    kernel = load(logdir).get_layer(layer).layer.kernel.numpy()
+    return fan_in * (kernel[kernel != 0] ** 2).mean()
+
+
+def test_writes_all_files(undisturbed):
+    assert names(undisturbed) == FILES_IF_PRUNED
+
+
+def test_all_files_may_be_read_by_the_same_people(undisturbed):
+    modes = {
+        p.name: oct(p.stat().st_mode) for p in undisturbed.iterdir() if p.is_file()
+    }
+    assert set(modes.values()) == {modes["result.json"]}, modes
+
+
+def test_the_sparsity_is_exact(undisturbed):
+    masks = snip_tf.load_masks(undisturbed / "masks.npz")
+    assert list(masks) == ["dense1/kernel", "dense2/kernel", "logits/kernel"]
+    kept = sum(mask.sum() for mask in masks.values())
+    assert kept == round(0.05 * 266_200)
+    np.testing.assert_allclose(
+        read(undisturbed / "result.json")["sparsity"], 1 - kept / 266_200
+    )
+
+
+def test_the_model_has_the_masks_and_zeros_where_they_remove(undisturbed):
+    model, masks = load(undisturbed), snip_tf.load_masks(undisturbed / "masks.npz")
+    stripped = keras.models.load_model(undisturbed / "stripped.keras")
+    of_model = snip_tf.get_masks(model)
+    assert list(of_model) == list(masks)
+    for path, mask in masks.items():
+        np.testing.assert_array_equal(of_model[path], mask)
+        for weights in (weights_by_path(model), weights_by_path(stripped)):
+            np.testing.assert_array_equal(weights[path].numpy() != 0, mask)
+
+
+def test_the_stripped_model_is_plain_and_computes_the_same(undisturbed):
+    model = load(undisturbed)
+    stripped = keras.models.load_model(undisturbed / "stripped.keras")
+    assert not any(isinstance(x, snip_tf.MaskedLayer) for x in stripped.layers)
+    images = snip_tf.datasets.load("digits", seed=3).test[0]
+    np.testing.assert_allclose(stripped(images), model(images), atol=1e-6)
+
+
+def test_the_result_agrees_with_the_model(undisturbed):
+    result, model = read(undisturbed / "result.json"), load(undisturbed)
+    data = snip_tf.datasets.load("digits", seed=3)
+    test, validation = (error_percent(model, e) for e in (data.test, data.validation))
+    np.testing.assert_allclose(result["final_error"], test)
+    np.testing.assert_allclose(result["validation_error"], validation)
+    assert test < 40, "it learned nothing: chance is 90"
+    assert int(model.optimizer.iterations) == 160
+
+
+def test_the_result_agrees_with_the_history(undisturbed):
+    result, history = (
+        read(undisturbed / f"{name}.json") for name in ("result", "history")
+    )
+    assert [row["iteration"] for row in history] == list(range(20, 161, 20))
+    errors = [row["test_error"] for row in history]
+    assert result["final_error"] == errors[-1]
+    assert result["best_checkpoint_error"] == min(errors[-5:])
+    assert result["training_seconds"] == history[-1]["seconds"] > 0
+    pruning = read(undisturbed / "pruning.json")
+    assert result["pruning_seconds"] == pruning["seconds"] > 0
+
+
+def test_the_result_describes_the_run(undisturbed):
+    result = read(undisturbed / "result.json")
+    assert result["flags"] == read(undisturbed / "flags.json")
+    assert result["flags"]["decay_boundaries"] == ["90", "150"]
+    assert result["versions"]["keras"] == keras.__version__
+    assert result["versions"]["snip_tf"] == snip_tf.__version__
+    assert result["commit"] is None or re.search("[0-9a-f]{7}", result["commit"])
+    masks = snip_tf.load_masks(undisturbed / "masks.npz")
+    for layer, (path, mask) in zip(result["layers"], masks.items(), strict=True):
+        assert layer["path"] == path
+        assert layer["shape"] == list(mask.shape)
+        assert (layer["kept"], layer["total"]) == (mask.sum(), mask.size)
+
+
+def test_killed_and_continued_equals_undisturbed(undisturbed, continued):
+    assert names(continued) == FILES_IF_PRUNED
+    for name in ("result.json", "history.json"):
+        expected = timeless(read(undisturbed / name))
+        assert timeless(read(continued / name)) == expected
+    first, second = load(undisturbed), load(continued)
+    for model in (first, second):
+        model.optimizer.build(model.trainable_variables)
+    for a, b in zip(
+        [*first.variables, *first.optimizer.variables],
+        [*second.variables, *second.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_sparsity_0_trains_the_dense_network(dense):
+    assert names(dense) == FILES
+    result, model = read(dense / "result.json"), load(dense)
+    assert (result["sparsity"], result["layers"]) == (0, [])
+    assert not any(isinstance(layer, snip_tf.MaskedLayer) for layer in model.layers)
+    assert all((w.numpy() != 0).all() for w in snip_tf.prunable_weights(model).values())
+    test = snip_tf.datasets.load("digits").test
+    np.testing.assert_allclose(result["final_error"], error_percent(model, test))
+
+
+def test_prunes_biases_as_the_release_does(like_the_release):
+    """They are zero when they are scored, so all of them go; and they stay zero."""
+    masks = snip_tf.load_masks(like_the_release / "masks.npz")
+    assert sum(mask.sum() for mask in masks.values()) == round(0.1 * 266_610)
+    biases = [path for path in masks if path.endswith("bias")]
+    assert len(biases) == 3
+    weights = weights_by_path(load(like_the_release))
+    for path in biases:
+        assert not masks[path].any()
+        assert not weights[path].numpy().any()
+
+
+def test_draws_the_weights_anew_as_the_release_does(undisturbed, like_the_release):
+    """What is kept of the scored draw is larger than the rest; of another it is not."""
+    assert mean_square_of_kept(undisturbed, "dense2", 300) > 1.5
+    new = mean_square_of_kept(like_the_release, "dense2", 300)
+    np.testing.assert_allclose(new, 1, atol=0.1)
+
+
+@pytest.fixture(scope="module")
+def train():
+    """The script as a module, in this process; its flags go when the tests are over."""
+    spec = importlib.util.spec_from_file_location("script_train", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    before = set(flags.FLAGS)
+    spec.loader.exec_module(module)
+    yield module
+    flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def parse(train):
+    with flagsaver.flagsaver():
+        yield lambda *arguments: flags.FLAGS(["train.py", *arguments])
+
+
+@pytest.fixture
+def main(train, parse):
+    return lambda *arguments: train.main(parse(*arguments))
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    def fail(*args, **kwargs):
+        pytest.fail("it began to work")
+
+    monkeypatch.setattr(snip_tf.datasets, "load", fail)
+
+
+def test_a_mirrored_strategy_gives_the_same(dense, main, tmp_path):
+    """Twice: the second time it continues at the end of the first."""
+    arguments = ("--target_sparsity=0", *SHORT, f"--logdir={tmp_path}")
+    main(*arguments, "--strategy=mirrored")
+    first = read(tmp_path / "result.json")
+    for found, expected in zip(
+        load(tmp_path).get_weights(), load(dense).get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    main(*arguments, "--strategy=mirrored")
+    assert read(tmp_path / "result.json") == first
+
+
+def test_refuses_at_the_command_line(tmp_path):
+    """Before anything is written, with a status that other programs understand."""
+    logdir = tmp_path / "logs"
+    process = start(logdir, "--target_sparsity=95", stderr=subprocess.PIPE)
+    _, message = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "for 95 % write 0.95" in message
+    assert not logdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "known"),
+    [
+        ("--datasource=imagenet", "digits.*mnist"),
+        ("--arch=lenet", "lenet300.*lenet5"),
+        ("--aug_kinds=fliplr,rotate", "fliplr.*translate_px"),
+        ("--optimizer=lamb", "sgd.*momentum.*adam"),
+        ("--initializer_w_bp=vs-y", "vs.*vs-x.*vs-h"),
+        ("--criterion=magnitude", "snip"),
+        ("--target_sparsity=1", "0 <= target_sparsity < 1"),
+        ("--target_sparsity=-0.1", "0 <= target_sparsity < 1"),
+        ("--target_sparsity=nan", "0 <= target_sparsity < 1"),
+        ("--lr=0", "positive"),
+        ("--batch_size=0", "positive|greater|at least"),
+        ("--train_iterations=0", "positive|greater|at least"),
+        ("--seed=-1", "non-negative|greater|at least"),
+        ("--weight_decay=-1", "non-negative|greater|at least"),
+    ],
+)
+def test_refuses_a_value_and_says_what_is_known(parse, argument, known):
+    name = argument.partition("=")[0].removeprefix("--")
+    with pytest.raises(flags.Error, match=f"(?s){name}.*({known})"):
+        parse(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr_decay_type=piecewise", "--decay_boundaries=10"], "one more value"),
+        (["--lr_decay_type=piecewise", "--decay_values=0.1"], "one boundary"),
+        (["--decay_boundaries=10", "--decay_values=0.1,0.01"], "'constant'"),
+        (
+            [
+                "--lr_decay_type=piecewise",
+                "--decay_boundaries=ten",
+                "--decay_values=0.1,0.01",
+            ],
+            "'ten'",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("no_work")
+def test_refuses_a_schedule_that_does_not_fit(main, tmp_path, arguments, message):
+    logdir = tmp_path / "logs"
+    with pytest.raises(REFUSALS, match=f"--decay_boundaries.*{message}"):
+        main(f"--logdir={logdir}", *arguments)
+    assert not logdir.exists()
+
+
+@pytest.mark.usefixtures("no_work")
+def test_refuses_what_is_no_flag(main):
+    with pytest.raises(REFUSALS, match=r"flags only.*0\.95"):
+        main("0.95")
+
+
+def test_refuses_a_batch_larger_than_the_data(main, tmp_path, monkeypatch):
+    """Before it prunes, and without a claim to the folder."""
+    monkeypatch.setattr(snip_tf, "prune_model", lambda *_, **__: pytest.fail("pruned"))
+    logdir = tmp_path / "logs"
+    with pytest.raises(REFUSALS, match=r"batch_size.*1351"):
+        main(f"--logdir={logdir}", *SHORT, "--batch_size=1351")
+    assert not logdir.exists()
+
+
+def test_data_that_is_not_there(main, tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        raise OSError("no folder of that name")
+
+    monkeypatch.setattr(snip_tf.datasets, "load", load)
+    logdir = tmp_path / "logs"
+    with pytest.raises(REFUSALS, match=r"mnist.*no folder of that name"):
+        main(f"--logdir={logdir}", "--datasource=mnist")
+    assert not logdir.exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(main, tmp_path):
+    with pytest.raises(SystemExit, match=r"(nan|inf).*--lr"):
+        main(f"--logdir={tmp_path}", *SHORT, "--lr=1e30")
+    assert not names(tmp_path) & {"checkpoint.keras", "model.keras", "result.json"}
+
+
+@pytest.mark.usefixtures("no_work")
+def test_refuses_the_folder_of_a_run_with_other_flags(main, undisturbed):
+    before = {p.name: p.read_bytes() for p in undisturbed.iterdir() if p.is_file()}
+    with pytest.raises(REFUSALS, match=r"--seed was 3 there and is 4 now"):
+        main(f"--logdir={undisturbed}", *LONG, "--seed=4")
+    with pytest.raises(REFUSALS, match="--prune_biases was False"):
+        main(f"--logdir={undisturbed}", *LONG, "--prune_biases")
+    after = {p.name: p.read_bytes() for p in undisturbed.iterdir() if p.is_file()}
+    assert after == before
+
+
+def test_path_data_is_the_releases_name_of_data_dir(parse):
+    parse("--path_data=a folder")
+    assert flags.FLAGS.data_dir == "a folder"
