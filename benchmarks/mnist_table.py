@@ -30,9 +30,7 @@ flags.DEFINE_bool("table_only", False, "Runs nothing.")
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results" / "mnist"
-_SEEDS = (0, 1, 2)
-
-# The paper's recipe: SGD with momentum 0.9, batch 100, rate x0.1 after 25,000
+# The paper's recipe: SGD with momentum 0.9, batch 100, rate 0.1 and x0.1 after 25,000
 # iterations, L2 term of weight decay 5e-4, scored on one mini-batch of 100.
 _RECIPE = {
     "datasource": "mnist",
@@ -40,16 +38,11 @@ _RECIPE = {
     "train_iterations": 30000,
     "lr_decay_type": "piecewise",
     "decay_boundaries": "25000",
+    "decay_values": "0.1,0.01",
     "check_interval": 1000,
     "save_interval": 1000,
 }
-# LeNet-5-Caffe has no activation after its convolutions, and at the paper's rate the
-# dense network diverges in the first iterations, as it does at 0.05 for one seed of
-# two.
-_RECIPE_OF = {
-    "lenet300": {"decay_values": "0.1,0.01"},
-    "lenet5": {"decay_values": "0.03,0.003"},
-}
+_SLOW = {"decay_values": "0.03,0.003"}
 _LENET300 = {"lenet300": (0.95, 0.98)}
 
 
@@ -58,11 +51,16 @@ class Variant(NamedTuple):
 
     flags: dict[str, object]
     cells: dict[str, tuple[float, ...]]
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
-# The paper's, then what was tried to come closer to its figures.
+# The paper's, then what was tried to come closer to its figures. LeNet-5-Caffe has no
+# activation after its convolutions, and dense it diverges at the paper's rate in the
+# first hundred iterations, with every seed.
 _VARIANTS = {
-    "paper": Variant({}, {"lenet300": (0, 0.95, 0.98), "lenet5": (0, 0.98, 0.99)}),
+    "paper": Variant({}, {"lenet300": (0, 0.95, 0.98), "lenet5": (0.98, 0.99)}),
+    "rate 0.03": Variant(_SLOW, {"lenet5": (0,)}),
+    "rate 0.03, one seed": Variant(_SLOW, {"lenet5": (0.98, 0.99)}, seeds=(0,)),
     "scored on 10,000": Variant({"scoring_batch_size": 10000}, _LENET300),
     "scored on 1,000": Variant({"scoring_batch_size": 1000}, _LENET300),
     "x0.1 after 50,000 of 60,000": Variant(
@@ -71,7 +69,6 @@ _VARIANTS = {
     "as the release": Variant(
         {"initializer_w_ap": "vs", "prune_biases": True}, _LENET300
     ),
-    "rate 0.1": Variant({"decay_values": "0.1,0.01"}, {"lenet5": (0.98, 0.99)}),
     "Glorot initialization": Variant({"initializer_w_bp": "vs-x"}, _LENET300),
 }
 _PAPER = {
@@ -98,7 +95,7 @@ def all_runs() -> list[Run]:
     return [
         Run(name, arch, sparsity, seed)
         for name, variant in _VARIANTS.items()
-        for seed in _SEEDS
+        for seed in variant.seeds
         for arch, sparsity in _cells(variant)
     ]
 
@@ -121,7 +118,6 @@ def execute(run: Run) -> None:
     logdir = Path(FLAGS.logdir) / result_path(run).relative_to(_RESULTS).with_suffix("")
     chosen = {
         **_RECIPE,
-        **_RECIPE_OF[run.arch],
         **_VARIANTS[run.variant].flags,
         "arch": run.arch,
         "target_sparsity": run.sparsity,
@@ -146,7 +142,10 @@ def execute(run: Run) -> None:
 
 def row(variant: str, arch: str, sparsity: float) -> str | None:
     """One line of the table: mean and standard deviation over the seeds there are."""
-    paths = [result_path(Run(variant, arch, sparsity, seed)) for seed in _SEEDS]
+    paths = [
+        result_path(Run(variant, arch, sparsity, seed))
+        for seed in _VARIANTS[variant].seeds
+    ]
     results = [json.loads(path.read_text()) for path in paths if path.exists()]
     if not results:
         return None
