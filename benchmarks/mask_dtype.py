@@ -2,13 +2,17 @@
 
 Trains each network with `MaskedLayer` as it is (bool, `where`) and with the two
 alternatives (uint8 cast to the weight's type, and the weight's own type, both
-multiplied), in turn, and prints the median step time over the dense model's.
+multiplied), each in turn with the dense model, and prints the median ratio of the step
+times.
 
     python benchmarks/mask_dtype.py
 """
 
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from unittest import mock
 
 import keras
@@ -74,39 +78,46 @@ def step_seconds(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
     return (time.perf_counter() - start) / STEPS
 
 
-def main() -> None:
+def ratio(build: Callable, dtype: str) -> tuple[float, int]:
+    """The median step time over the dense model's, and the bytes of the masks."""
+    model, shape = build()
     rng = np.random.default_rng(0)
-    print("network     mask      step over dense   bytes of masks")
-    for build in (lenet300, lenet5, wide_mlp):
-        model, shape = build()
-        x = rng.normal(size=(STEPS * BATCH_SIZE, *shape)).astype(np.float32)
-        y = rng.integers(10, size=len(x))
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        weights = prunable_weights(model)
-        masks = {path: rng.random(w.shape) < 0.05 for path, w in weights.items()}
-        variants = {"dense": model, "bool": apply_masks(model, masks)}
-        for dtype in ("uint8", "float32"):
-            variants[dtype] = masked_as(dtype, model, masks)
-        for name, variant in variants.items():
+    x = rng.normal(size=(STEPS * BATCH_SIZE, *shape)).astype(np.float32)
+    y = rng.integers(10, size=len(x))
+    weights = prunable_weights(model)
+    masks = {path: rng.random(w.shape) < 0.05 for path, w in weights.items()}
+    masked = masked_as(dtype, model, masks)
+    product = masked_layer._masked if dtype == "bool" else multiplied
+    # The step is traced in the first call, with the product in place of `where`.
+    with mock.patch.object(masked_layer, "_masked", product):
+        for each in (model, masked):
             optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
-            variant.compile(optimizer, loss, jit_compile=False)
-            # The step is traced here, with the product in place of `where`.
-            product = (
-                multiplied if name in ("uint8", "float32") else masked_layer._masked
-            )
-            with mock.patch.object(masked_layer, "_masked", product):
-                step_seconds(variant, x, y)
-        times: dict[str, list[float]] = {name: [] for name in variants}
-        for _ in range(ROUNDS):
-            for name, variant in variants.items():
-                times[name].append(step_seconds(variant, x, y))
-        entries = sum(mask.size for mask in masks.values())
-        for name in ("bool", "uint8", "float32"):
-            pairs = zip(times[name], times["dense"], strict=True)
-            ratio = statistics.median(masked / dense for masked, dense in pairs)
-            size = entries * np.dtype(name).itemsize
-            print(f"{build.__name__:11} {name:9} {ratio:14.2f}   {size:15,}")
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            each.compile(optimizer, loss, jit_compile=False)
+            step_seconds(each, x, y)
+    pairs = [
+        (step_seconds(masked, x, y), step_seconds(model, x, y)) for _ in range(ROUNDS)
+    ]
+    size = sum(mask.size for mask in masks.values()) * np.dtype(dtype).itemsize
+    return statistics.median(masked / dense for masked, dense in pairs), size
 
+
+def main() -> None:
+    if sys.argv[1:]:
+        network, dtype = sys.argv[1:]
+        found, size = ratio(NETWORKS[network], dtype)
+        print(f"{network:11} {dtype:9} {found:14.2f}   {size:15,}")
+        return
+    print("network     mask      step over dense   bytes of masks", flush=True)
+    for network in NETWORKS:
+        for dtype in ("bool", "uint8", "float32"):
+            # A process for each: models that lie in memory beside these two would
+            # take part in what is measured.
+            command = [sys.executable, __file__, network, dtype]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+NETWORKS = {build.__name__: build for build in (lenet300, lenet5, wide_mlp)}
 
 if __name__ == "__main__":
     main()

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf.masks import check_masks
 from snip_tf.weights import weights_by_path
 
 
@@ -75,8 +76,7 @@ class MaskedLayer(keras.layers.Wrapper):
 
     @property
     def unmasked_layer(self) -> keras.Layer:
-        """The inner layer; its presence makes this wrapper transparent to weight "
-        "paths."""
+        """The inner layer. Having it, the wrapper is no part of a weight path."""
         return self.layer
 
     @property
@@ -89,7 +89,12 @@ class MaskedLayer(keras.layers.Wrapper):
 
         Args:
             masks: `{weight path below the layer: bool array}` for any of the masks.
+
+        Raises:
+            TypeError: if a mask is not boolean.
+            ValueError: if a path is not known, or a shape does not fit.
         """
+        check_masks(masks, self._masks)
         for path, mask in masks.items():
             self._masks[path].assign(mask)
         if self.layer.built:
@@ -100,6 +105,7 @@ class MaskedLayer(keras.layers.Wrapper):
         """Builds the inner layer, and holds its removed weights at zero from now on."""
         super().build(input_shape)
         for weight, mask in self.masked_weights():
+            weight.assign(_masked(weight, mask))
             if not isinstance(weight.constraint, _KeepZeros):
                 weight.constraint = _KeepZeros(weight.constraint, mask)
 

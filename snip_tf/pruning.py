@@ -244,7 +244,6 @@ def _warn_of_cut_layers(masks: Mapping[str, np.ndarray]) -> None:
     if cut:
         warnings.warn(
             f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "
-            f"weights any more. Lower the sparsity, exclude them, or use "
-            f"scope='layer'.",
+            f"weights any more. Lower the sparsity, or exclude them.",
             stacklevel=3,
         )

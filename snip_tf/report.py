@@ -16,6 +16,7 @@ import rich.table
 
 from snip_tf.weights import (
     check_model,
+    layer_tree,
     prunable_weights,
     weights_by_path,
     why_not_prunable,
@@ -28,12 +29,11 @@ _LISTED = 4
 
 @dataclasses.dataclass(frozen=True)
 class WeightRow:
-    """One pruned weight: how many of its connections are kept, and what that leaves
-    idle.
+    """One pruned weight: how many of its connections are kept, and what is left idle.
 
-    The last two axes of a kernel are read as inputs and units (features, filters, or
-    the gates of a recurrent cell). An idle input is one that no kept connection reads;
-    an idle unit is one that no kept connection enters. A weight of rank 1 has neither.
+    An idle input of a kernel is one that no kept connection reads; an idle unit (or
+    filter, or gate of a recurrent cell) is one that no kept connection enters. Both are
+    counted for dense, convolutional and recurrent kernels; elsewhere they stay 0.
     """
 
     path: str
@@ -51,15 +51,38 @@ class WeightRow:
         return 1 - self.kept / self.total
 
 
+# Layers whose kernel has the inputs on its last axis but one and the units on its last.
+# Other kinds lay theirs out in other ways.
+_UNITS_LAST = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.SimpleRNNCell,
+    keras.layers.GRUCell,
+    keras.layers.LSTMCell,
+)
+
+
 def weight_rows(pruned: keras.Model) -> list[WeightRow]:
     """A row for each pruned weight, in the model's order."""
-    return [_weight_row(path, mask) for path, mask in get_masks(pruned).items()]
+    units_last = {
+        id(weight)
+        for layer in layer_tree(pruned)
+        if isinstance(layer, _UNITS_LAST)
+        for weight in layer.weights
+    }
+    weights = weights_by_path(pruned)
+    return [
+        _weight_row(path, mask, id(weights[path]) in units_last)
+        for path, mask in get_masks(pruned).items()
+    ]
 
 
-def _weight_row(path: str, mask: np.ndarray) -> WeightRow:
+def _weight_row(path: str, mask: np.ndarray, units_last: bool) -> WeightRow:
     idle = {}
-    if mask.ndim >= 2:
-        # Of a convolution, a filter position is enough to connect input and unit.
+    if units_last and mask.ndim >= 2:
+        # Of a convolution, one position of the filter connects an input and a unit.
         connected = mask.any(axis=tuple(range(mask.ndim - 2)))
         idle = {
             "inputs": connected.shape[0],

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf.batches import Batch, example_count
+from snip_tf.compiling import compile_arguments
+from snip_tf.weights import weights_by_path
 
 # loss(y, y_pred, sample_weight) -> scalar tensor
 DataLoss = Callable[[Any, Any, Any], tf.Tensor]
@@ -27,8 +29,9 @@ def mean_gradients(
     """dL/dw of the data loss at the current weights, averaged over mini-batches.
 
     The mean keeps the signs and weighs each batch by its number of examples, so that
-    several batches give the gradient of one larger batch (in inference mode; with
-    `training=True`, BatchNorm's statistics are those of each batch).
+    several batches give the gradient of one larger batch: in inference mode (in
+    training mode BatchNorm's statistics are those of each batch), and for a loss that
+    is a mean over the examples, as Keras' losses are by default.
 
     The model runs under a `keras.StatelessScope`: what a forward pass changes
     (BatchNorm statistics, seed states) is caught there and dropped.
@@ -79,11 +82,7 @@ def _gradients(
             y_pred = model(x, training=training)
         loss = data_loss(y, y_pred, sample_weight)
     if not np.isfinite(loss):
-        raise ValueError(
-            f"Expected a finite loss on the mini-batch. Received: loss={float(loss)}. "
-            f"Look for NaN or infinity in the data or the weights, and check that the "
-            f"loss fits the model's outputs (logits or probabilities)."
-        )
+        raise _not_finite(model, float(loss))
     gradients = tape.gradient(loss, values)
     for path, gradient in gradients.items():
         if gradient is None:
@@ -98,62 +97,69 @@ def _gradients(
     }
 
 
+def _not_finite(model: keras.Model, loss: float) -> ValueError:
+    bad = [
+        path
+        for path, weight in weights_by_path(model).items()
+        if not np.isfinite(np.asarray(weight, np.float64)).all()
+    ]
+    where = f"the weights {', '.join(bad)}" if bad else "the data"
+    return ValueError(
+        f"Expected a finite loss on the mini-batch. Received: loss={loss}. Look for "
+        f"NaN or infinity in {where}, and check that the loss fits the model's outputs "
+        f"(logits or probabilities)."
+    )
+
+
 def _data_loss(model: keras.Model, loss: Any) -> DataLoss:
     """The loss of the data alone, with no regularization term."""
     loss_weights = None
     if loss is None:
-        if not model.compiled or model.loss is None:
+        arguments = compile_arguments(model)
+        loss, loss_weights = arguments.get("loss"), arguments.get("loss_weights")
+        if loss is None:
             raise ValueError(
                 f"Expected a compiled model, or a `loss`. Received: loss=None with "
                 f"model {model.name!r}, which is "
-                f"{'compiled without a loss' if model.compiled else 'not compiled'}. "
+                f"{'compiled without a loss' if arguments else 'not compiled'}. "
                 f"Call model.compile(loss=...) first, or pass loss=..."
             )
-        loss = model.loss
-        loss_weights = model.get_compile_config().get("loss_weights")
-    one_output = not keras.tree.is_nested(getattr(model, "output", None))
-    if isinstance(loss, keras.losses.Loss) and one_output and loss_weights is None:
-        compute = loss
-    else:
-        compute = _as_compiled(model, loss, loss_weights)
+
+    @functools.cache
+    def judge() -> keras.Model:
+        # Understands all that `compile` does: names, functions, several outputs. It has
+        # no layers, so no regularizers: its `compute_loss` is that of the data alone.
+        judge = keras.Model(name="data_loss")
+        judge.output_names = getattr(model, "output_names", None)
+        judge.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+        return judge
 
     def data_loss(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
         if y is None:
             raise ValueError(
                 "Expected targets to compute the loss with. Received: y=None"
             )
+        if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
+            return judge().compute_loss(None, y, y_pred, sample_weight)
         _check_labels(loss, y, y_pred)
-        return compute(y, y_pred, sample_weight)
+        if isinstance(loss, keras.losses.Loss) and loss_weights is None:
+            return loss(y, y_pred, sample_weight)
+        return judge().compute_loss(None, y, y_pred, sample_weight)
 
     return data_loss
 
 
-def _as_compiled(model: keras.Model, loss: Any, loss_weights: Any) -> Callable:
-    """What `compile` makes of names, functions, and losses of several outputs.
-
-    A model without layers has no regularizers, so that its `compute_loss` is the loss
-    of the data alone.
-    """
-    judge = keras.Model(name="data_loss")
-    judge.output_names = getattr(model, "output_names", None)
-    judge.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
-    return functools.partial(judge.compute_loss, None)
-
-
-def _check_labels(loss: Any, y: Any, y_pred: Any) -> None:
+def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
     """Integer labels must name one of the outputs: a GPU would just return NaN."""
     name = getattr(loss, "__name__", None) or (
         loss if isinstance(loss, str) else type(loss).__name__
     )
     if name not in ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"):
         return
-    for labels, logits in zip(
-        keras.tree.flatten(y), keras.tree.flatten(y_pred), strict=False
-    ):
-        labels, classes = np.asarray(labels), logits.shape[-1]
-        if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-            raise ValueError(
-                f"Expected labels from 0 to {classes - 1}, since the model has "
-                f"{classes} outputs. Received: labels from {labels.min()} to "
-                f"{labels.max()}"
-            )
+    labels, classes = np.asarray(y), y_pred.shape[-1]
+    labels = labels[labels != getattr(loss, "ignore_class", None)]
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(
+            f"Expected labels from 0 to {classes - 1}, since the model has {classes} "
+            f"outputs. Received: labels from {labels.min()} to {labels.max()}"
+        )

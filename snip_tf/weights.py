@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 
@@ -19,6 +19,13 @@ def held_layers(layer: keras.Layer) -> list[keras.Layer]:
     # Keras gives the layers that a model holds in public, but not those of a plain
     # layer; this is the only place that asks in private.
     return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """A layer and all that it holds at any depth, MaskedLayers included."""
+    yield layer
+    for sub in held_layers(layer):
+        yield from layer_tree(sub)
 
 
 def _unmasked(layer: keras.Layer) -> keras.Layer:
@@ -83,6 +90,8 @@ def why_not_prunable(path: str, variable: keras.Variable) -> str | None:
         return "a bias"
     if name in ("gamma", "beta"):
         return "a normalization scale or offset"
+    if name == "alpha":
+        return "the slope of an activation"
     if "embedding" in name:
         return "an embedding"
     if len(variable.shape) < 2:
@@ -136,16 +145,19 @@ def prunable_weights(
             f"it a `keras.Input`."
         )
     weights = weights_by_path(model)
-    included = _matching(weights, include, "include")
+    trainable = {path: v for path, v in weights.items() if v.trainable}
+    included = _matching(trainable, include, "include")
     excluded = _matching(weights, exclude, "exclude")
     chosen = {}
     for path, variable in weights.items():
         default = why_not_prunable(path, variable) is None
-        added = path in included and variable.trainable
-        if (default or added) and path not in excluded:
+        if (default or path in included) and path not in excluded:
             chosen[path] = variable
     if not chosen:
-        reasons = (f"{p} ({why_not_prunable(p, v)})" for p, v in weights.items())
+        reasons = (
+            f"{path} ({why_not_prunable(path, variable) or 'excluded'})"
+            for path, variable in weights.items()
+        )
         raise ValueError(
             f"Expected a model with at least one prunable weight (a trainable kernel). "
             f"Received: model={model.name!r} with include={include!r}, "

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
+import random
+import types
 from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
 
+from snip_tf.compiling import compile_like
 from snip_tf.masked_layer import MaskedLayer
 from snip_tf.masks import check_masks
-from snip_tf.weights import check_model, held_layers, weights_by_path
+from snip_tf.weights import check_model, layer_tree, weights_by_path
 
 
 def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
@@ -28,9 +30,9 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
         removed ones exactly zero; compiled as `model` is, with a new optimizer.
 
     Raises:
-        TypeError: if `model` is not a Keras model.
-        ValueError: if it is not built, or a mask has an unknown path, another shape
-            than its weight, or is not boolean.
+        TypeError: if `model` is not a Keras model, or a mask is not boolean.
+        ValueError: if the model is not built, or a mask has an unknown path or another
+            shape than its weight.
 
     Example:
 
@@ -126,13 +128,8 @@ def current_masks(model: keras.Model) -> dict[str, np.ndarray]:
 def check_can_wrap(model: keras.Model) -> None:
     """Raises unless `model` is a built Sequential or Functional model."""
     check_model(model)
-    graph_model = isinstance(model, keras.Sequential) or hasattr(model, "operations")
-    if not graph_model:
-        raise ValueError(
-            f"Expected a Sequential or Functional model. Received: model "
-            f"{model.name!r} of the subclass {type(model).__name__}, whose layers "
-            f"cannot be copied from its configuration."
-        )
+    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
+        raise _no_plain_model(model)
     if not model.built:
         raise ValueError(
             f"Expected a built model. Received: model={model.name!r}, not built. Call "
@@ -140,8 +137,16 @@ def check_can_wrap(model: keras.Model) -> None:
         )
 
 
+def _no_plain_model(model: keras.Model) -> ValueError:
+    return ValueError(
+        f"Expected a Sequential or Functional model. Received: model {model.name!r} of "
+        f"the subclass {type(model).__name__}, which Keras cannot copy from its "
+        f"configuration."
+    )
+
+
 def _masked_layers(layer: keras.Layer) -> Iterator[MaskedLayer]:
-    return (part for part in _tree(layer) if isinstance(part, MaskedLayer))
+    return (part for part in layer_tree(layer) if isinstance(part, MaskedLayer))
 
 
 def _rebuild(
@@ -154,7 +159,8 @@ def _rebuild(
 
     def copy_layer(layer):
         if not isinstance(layer, keras.Layer):
-            return layer  # an operation (`keras.ops`) in a Functional graph: no state
+            # An operation (`keras.ops`) in a Functional graph, which has no state.
+            return type(layer).from_config(layer.get_config())
         layer = getattr(layer, "unmasked_layer", layer)
         copy = _copy_layer(layer)
         copies.append((layer, copy))
@@ -166,15 +172,20 @@ def _rebuild(
         }
         return MaskedLayer(copy, masked) if masked else copy
 
+    # Keras draws default seeds from Python's generator, which is the user's too.
+    random_state = random.getstate()
     with _uncompiled(model):
         copied_model = keras.models.clone_model(
             model, clone_function=copy_layer, recursive=True
         )
+    random.setstate(random_state)
+    if type(copied_model) is not type(model):
+        raise _no_plain_model(model)
+    for old, new in zip(_models(model), _models(copied_model), strict=True):
+        new.trainable = old.trainable
     for layer, copy in copies:
-        for old, new in zip(layer.variables, copy.variables, strict=True):
-            mask = by_weight.get(id(old))
-            new.assign(old if mask is None else keras.ops.where(mask, old, 0.0))
-    _compile_like(copied_model, model)
+        _copy_state(layer, copy, by_weight)
+    compile_like(copied_model, model)
     return copied_model
 
 
@@ -187,10 +198,30 @@ def _copy_layer(layer: keras.Layer) -> keras.Layer:
     copy = keras.saving.deserialize_keras_object(
         config, custom_objects=_custom_objects(layer), safe_mode=False
     )
+    copy.name = layer.name  # which a layer without a `get_config` does not tell
     if build_config and not copy.built:
         with _zero_initializers(copy):
             copy.build_from_config(build_config)
     return copy
+
+
+def _copy_state(
+    layer: keras.Layer, copy: keras.Layer, masks: Mapping[int, np.ndarray]
+) -> None:
+    """What a configuration does not hold: values, functions, what is trainable."""
+    for part, new in zip(layer_tree(layer), layer_tree(copy), strict=True):
+        new.trainable = part.trainable
+        for name, value in vars(part).items():
+            if isinstance(value, types.FunctionType):
+                # By name or by its code, Keras may have found another function.
+                setattr(new, name, value)
+    for old, new in zip(layer.variables, copy.variables, strict=True):
+        mask = masks.get(id(old))
+        new.assign(old if mask is None else keras.ops.where(mask, old, 0.0))
+        new.trainable = old.trainable
+    for part in layer_tree(copy):
+        if hasattr(part, "finalize_state"):
+            part.finalize_state()  # preprocessing layers compute from their state
 
 
 @contextlib.contextmanager
@@ -202,7 +233,7 @@ def _zero_initializers(layer: keras.Layer) -> Iterator[None]:
     """
     found = [
         (owner, name, value)
-        for owner in _tree(layer)
+        for owner in layer_tree(layer)
         for name, value in vars(owner).items()
         if isinstance(value, keras.initializers.Initializer)
     ]
@@ -216,16 +247,14 @@ def _zero_initializers(layer: keras.Layer) -> Iterator[None]:
             setattr(owner, name, value)
 
 
-def _tree(layer: keras.Layer) -> Iterator[keras.Layer]:
-    yield layer
-    for sub in held_layers(layer):
-        yield from _tree(sub)
+def _models(model: keras.Model) -> Iterator[keras.Model]:
+    return (part for part in layer_tree(model) if isinstance(part, keras.Model))
 
 
 def _custom_objects(layer: keras.Layer) -> dict[str, object]:
     """The classes of a layer's parts and the functions they were given, by name."""
     objects: dict[str, object] = {}
-    for part in _tree(layer):
+    for part in layer_tree(layer):
         objects[type(part).__name__] = type(part)
         for value in vars(part).values():
             if callable(value) and not isinstance(value, keras.Layer):
@@ -241,7 +270,7 @@ def _uncompiled(model: keras.Model) -> Iterator[None]:
     It would compile the copies too, from their configuration, which fails for any loss
     or metric that is not registered.
     """
-    models = [m for m in _tree(model) if isinstance(m, keras.Model) and m.compiled]
+    models = [inner for inner in _models(model) if inner.compiled]
     for compiled in models:
         compiled.compiled = False
     try:
@@ -249,24 +278,3 @@ def _uncompiled(model: keras.Model) -> Iterator[None]:
     finally:
         for compiled in models:
             compiled.compiled = True
-
-
-def _compile_like(copy: keras.Model, model: keras.Model) -> None:
-    """Compiles a copy as the model is, with a new optimizer and new metrics."""
-    if not model.compiled:
-        return
-    losses = [f for f in keras.tree.flatten(model.loss) if callable(f)]
-    custom = {getattr(f, "__name__", type(f).__name__): f for f in losses}
-    custom = {k: f if hasattr(f, "__name__") else type(f) for k, f in custom.items()}
-    custom[type(model.optimizer).__name__] = type(model.optimizer)
-    try:
-        with keras.saving.custom_object_scope(custom):
-            copy.compile_from_config(model.get_compile_config())
-    except (TypeError, ValueError) as error:
-        warnings.warn(
-            f"The copy of {model.name!r} is not compiled, since something that the "
-            f"model was compiled with cannot be made again from its configuration: "
-            f"{error}. "
-            f"Call `compile` on the copy.",
-            stacklevel=2,
-        )

@@ -66,6 +66,23 @@ def test_masks_hold_even_where_the_stored_weight_is_not_zero():
     np.testing.assert_array_equal(masked(x), plain(x))
 
 
+def test_stored_weights_are_zero_from_the_start():
+    mask = np.array([[True, False], [False, False], [True, True]])
+    masked = MaskedLayer(keras.layers.Dense(2), {"kernel": mask})
+    masked(np.ones((1, 3)))
+    np.testing.assert_array_equal(masked.layer.kernel.numpy() != 0, mask)
+
+
+def test_refuses_masks_that_do_not_fit():
+    masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": (3, 2)})
+    with pytest.raises(ValueError, match="Did you mean 'kernel'"):
+        masked.set_masks({"krnel": np.ones((3, 2), bool)})
+    with pytest.raises(ValueError, match=r"of shape \(2, 3\)"):
+        masked.set_masks({"kernel": np.ones((2, 3), bool)})
+    with pytest.raises(TypeError, match="float64"):
+        masked.set_masks({"kernel": np.full((3, 2), 0.3)})
+
+
 def test_infinite_weights_are_removed_too():
     masked = MaskedLayer(built(keras.layers.Dense(1), 2), {"kernel": (2, 1)})
     masked.set_masks({"kernel": np.array([[True], [False]])})

@@ -112,6 +112,15 @@ def test_names_are_not_taken_for_markup(model):
     assert any("[bold]x[red]" in line for line in lines_of(pruned, line_length=100))
 
 
+def test_idle_units_are_counted_only_where_the_kernel_is_known():
+    for layer in (layers.Conv2DTranspose(3, 2), layers.DepthwiseConv2D(2)):
+        odd = keras.Sequential([keras.Input((6, 6, 2)), layer])
+        (path,) = snip_tf.prunable_weights(odd)
+        mask = np.zeros(layer.kernel.shape, bool)
+        (row,) = weight_rows(snip_tf.apply_masks(odd, {path: mask}))
+        assert (row.inputs, row.units) == (0, 0)
+
+
 def test_biases_can_be_pruned_and_reported(model):
     pruned = snip_tf.apply_masks(model, {"fc/bias": np.arange(5) < 2})
     (row,) = weight_rows(pruned)

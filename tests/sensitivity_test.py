@@ -160,6 +160,33 @@ def test_labels_out_of_range(model, data, label, loss):
         gradients(model, (x, y), loss=loss)
 
 
+def test_a_label_that_the_loss_ignores_is_no_output(model, data):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    x, y = data
+    kept = y.copy()
+    kept[3] = -1
+    ignored = gradients(model, (x, kept), loss=loss)
+    rest = np.arange(12) != 3
+    expected = gradients(model, (x[rest], y[rest]), loss=LOSS)
+    for path in expected:
+        np.testing.assert_allclose(ignored[path], expected[path], rtol=1e-4, atol=1e-6)
+
+
+def test_targets_may_be_a_list_of_one(data):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    x, y = data[0], np.eye(3, dtype=np.float32)[data[1]]
+    loss = keras.losses.MeanSquaredError()
+    found = [gradients(model, (x, targets), loss=loss) for targets in (y, [y])]
+    np.testing.assert_allclose(*(next(iter(each.values())) for each in found))
+
+
+def test_names_the_weights_that_are_not_finite(model, data):
+    model.layers[3].kernel.assign(model.layers[3].kernel * np.inf)
+    path = f"{model.layers[3].name}/kernel"
+    with pytest.raises(ValueError, match=f"infinity in the weights {path}"):
+        gradients(model, data, loss=LOSS)
+
+
 def test_missing_targets(model, data):
     with pytest.raises(ValueError, match="y=None"):
         gradients(model, (data[0], None), loss=LOSS)

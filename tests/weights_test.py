@@ -86,7 +86,16 @@ def test_include_adds_and_exclude_takes_away(model):
 def test_frozen_weights_are_not_prunable_even_if_included(model):
     model.get_layer("inner").trainable = False
     assert "inner/fc/kernel" not in paths(model)
-    assert "inner/fc/kernel" not in paths(model, include="inner/*")
+    with pytest.raises(ValueError, match="`include` to match"):
+        paths(model, include="inner/*")
+
+
+def test_slopes_of_activations_are_not_kernels():
+    shape = (4, 4, 2)
+    model = keras.Sequential(
+        [keras.Input(shape), layers.Conv2D(2, 1, name="conv"), layers.PReLU()]
+    )
+    assert paths(model) == ["conv/kernel"]
 
 
 def test_a_shared_layer_counts_once():

@@ -1,3 +1,5 @@
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -151,33 +153,76 @@ def test_a_weight_without_a_mask_is_not_wrapped():
     assert isinstance(pruned.get_layer("head"), snip_tf.MaskedLayer)
 
 
+def test_adapted_normalization_normalizes():
+    norm = layers.Normalization()
+    norm.adapt(RNG.normal(5, 3, size=(100, 4)))
+    model = keras.Sequential([keras.Input((4,)), norm, layers.Dense(3)])
+    masks, x = random_masks(model), data_for(model)
+    expected = zeroed_outputs(model, masks, x)
+    assert_equal(np.asarray(snip_tf.apply_masks(model, masks)(x)), expected)
+
+
+def test_what_is_frozen_stays_frozen():
+    base = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="fc")], name="base"
+    )
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(2, name="head")(base(x)))
+    base.trainable = False
+    model.get_layer("head").bias.trainable = False
+    pruned = snip_tf.apply_masks(model, {"head/kernel": np.ones((4, 2), bool)})
+    for copy in (pruned, snip_tf.strip_pruning(pruned)):
+        assert not copy.get_layer("base").trainable
+        assert [w.name for w in copy.trainable_weights] == ["kernel"]
+    assert snip_tf.prunable_weights(pruned).keys() == {"head/kernel"}
+
+
+def test_operations_are_not_shared_with_the_copy():
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.ops.relu(layers.Dense(3, name="fc")(x)))
+    pruned = snip_tf.apply_masks(model, {"fc/kernel": np.ones((4, 3), bool)})
+    assert not {id(op) for op in model.operations} & {
+        id(op) for op in pruned.operations
+    }
+
+
+def test_the_random_numbers_of_the_caller_are_left_alone(model):
+    masks = random_masks(model)
+    states = random.getstate(), np.random.get_state()[2]
+    snip_tf.apply_masks(model, masks)
+    assert (random.getstate(), np.random.get_state()[2]) == states
+
+
 def test_compiled_like_the_original():
+    """Also where nothing could be made again from a name."""
     model = sequential()
 
     def my_loss(y_true, y_pred):
         return keras.ops.mean(keras.ops.abs(y_true - y_pred), axis=-1)
 
-    model.compile(
-        keras.optimizers.Adam(0.02), my_loss, metrics=["mae"], jit_compile=False
-    )
+    def my_metric(y_true, y_pred):
+        return keras.ops.mean(y_pred)
+
+    metrics = ["mae", my_metric, keras.metrics.MeanSquaredError(name="mse")]
+    model.compile(keras.optimizers.Adam(0.02), my_loss, metrics=metrics)
     pruned = snip_tf.apply_masks(model, random_masks(model))
     assert pruned.compiled
     assert float(pruned.optimizer.learning_rate) == pytest.approx(0.02)
     assert pruned.optimizer is not model.optimizer
-    logs = pruned.train_on_batch(
-        np.ones((2, 8, 8, 1)), np.ones((2, 4)), return_dict=True
-    )
-    assert set(logs) == {"loss", "mae"}
+    data = np.ones((2, 8, 8, 1)), np.ones((2, 4))
+    logs = pruned.train_on_batch(*data, return_dict=True)
+    assert set(logs) == {"loss", "mae", "my_metric", "mse"}
+    assert float(metrics[2].total) == 0, "the metric of the original was updated"
 
 
 def test_says_so_if_it_cannot_compile_the_copy():
+    class Falling(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1 / (1 + keras.ops.cast(step, "float32"))
+
     model = sequential()
-
-    def my_metric(y_true, y_pred):
-        return keras.ops.mean(y_pred)
-
-    model.compile("sgd", "mse", metrics=[my_metric])
-    with pytest.warns(UserWarning, match=r"my_metric.*Call `compile` on the copy"):
+    model.compile(keras.optimizers.SGD(Falling()), "mse")
+    with pytest.warns(UserWarning, match="Call `compile` on the copy"):
         pruned = snip_tf.apply_masks(model, random_masks(model))
     assert not pruned.compiled
 
@@ -187,19 +232,38 @@ def test_classes_and_functions_need_not_be_registered():
         def call(self, x):
             return 2 * super().call(x)
 
+    class Unconfigured(layers.Layer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = units
+
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+        def call(self, x):
+            return x @ self.kernel
+
     def squared(x):
         return x * x
 
+    def sigmoid(x):  # has the name of one that Keras knows
+        return 10 * keras.ops.tanh(x)
+
     model = keras.Sequential(
         [
-            keras.Input((3,)),
+            keras.Input((5, 3)),
+            layers.LSTM(4, activation=sigmoid, name="lstm"),
             Scaled(4, activation=squared, name="scaled"),
-            layers.Lambda(lambda x: x + 1),
+            Unconfigured(4, name="odd"),
+            layers.Lambda(lambda x: keras.ops.sin(x) + 1),
         ]
     )
     masks, x = random_masks(model), data_for(model)
     expected = zeroed_outputs(model, masks, x)
-    assert_equal(np.asarray(snip_tf.apply_masks(model, masks)(x)), expected)
+    pruned = snip_tf.apply_masks(model, masks)
+    assert_equal(np.asarray(pruned(x)), expected)
+    assert list(snip_tf.get_masks(pruned)) == list(masks)
+    assert "odd/kernel" in masks
 
 
 def test_refuses_masks_that_do_not_fit():
@@ -221,6 +285,13 @@ def test_refuses_models_without_masks_or_weights():
         snip_tf.strip_pruning(sequential())
     with pytest.raises(TypeError, match="Keras 3 model"):
         snip_tf.get_masks("model.keras")
+
+    class Own(keras.Sequential):
+        pass
+
+    own = Own([keras.Input((2,)), layers.Dense(2, name="dense")])
+    with pytest.raises(ValueError, match="subclass Own"):
+        snip_tf.apply_masks(own, {"dense/kernel": np.ones((2, 2), bool)})
     unbuilt = keras.Sequential([layers.Dense(2)])
     with pytest.raises(ValueError, match="not built"):
         snip_tf.apply_masks(unbuilt, {"dense/kernel": np.ones((2, 2), bool)})

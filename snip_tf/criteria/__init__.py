@@ -20,7 +20,7 @@ def get(criterion: str | Callable) -> Callable:
     """The criterion of that name, or the callable itself."""
     if callable(criterion):
         return criterion
-    if criterion not in CRITERIA:
+    if not isinstance(criterion, str) or criterion not in CRITERIA:
         raise ValueError(
             f"Expected `criterion` to be one of {', '.join(map(repr, CRITERIA))} or a "
             f"callable. Received: criterion={criterion!r}"

@@ -12,3 +12,5 @@ def test_by_name_or_itself():
 def test_unknown_names_list_the_known():
     with pytest.raises(ValueError, match=r"'snip'.*Received: criterion='snipp'"):
         criteria.get("snipp")
+    with pytest.raises(ValueError, match="Received: criterion="):
+        criteria.get(["snip"])

@@ -1,0 +1,47 @@
+"""What a model was compiled with, and the same for a copy of it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """The arguments of `model.compile`, as the very objects that were given.
+
+    Keras' public `get_compile_config` gives them serialized, which fails for a function
+    or class that is not registered, and for many schedules; so this reads the private
+    record. Empty if the model is not compiled.
+    """
+    return dict(model._compile_config.config) if model.compiled else {}
+
+
+def compile_like(copy: keras.Model, model: keras.Model) -> None:
+    """Compiles a copy as the model is, with a new optimizer and new metrics.
+
+    Losses keep no state and are shared. Warns, and leaves the copy as it is, if the
+    optimizer or a metric cannot be made again from its own configuration.
+    """
+    arguments = compile_arguments(model)
+    if not arguments:
+        return
+    try:
+        for name in ("optimizer", "metrics", "weighted_metrics"):
+            arguments[name] = keras.tree.map_structure(_made_again, arguments[name])
+    except (NotImplementedError, TypeError, ValueError) as error:
+        warnings.warn(
+            f"The copy of {model.name!r} is not compiled, since something that the "
+            f"model was compiled with cannot be made again from its configuration: "
+            f"{error}. Call `compile` on the copy.",
+            stacklevel=2,
+        )
+        return
+    copy.compile(**arguments)
+
+
+def _made_again(part: Any) -> Any:
+    if isinstance(part, (keras.Optimizer, keras.Metric)):
+        return type(part).from_config(part.get_config())
+    return part  # a name or a function

@@ -1,0 +1,20 @@
+import keras
+
+from snip_tf.compiling import compile_arguments
+
+
+def test_keras_still_keeps_the_arguments_of_compile():
+    """Guards the one read of `Model._compile_config`."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    assert compile_arguments(model) == {}
+
+    def loss(y_true, y_pred):
+        return y_pred
+
+    model.compile("adam", loss, loss_weights=[2.0], metrics=["mae"], jit_compile=False)
+    arguments = compile_arguments(model)
+    assert arguments["loss"] is loss
+    assert arguments["loss_weights"] == [2.0]
+    assert arguments["metrics"] == ["mae"]
+    assert arguments["optimizer"] is model.optimizer
+    assert arguments["jit_compile"] is False
