@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from snip_tf.masks import check_masks
-from snip_tf.weights import weights_by_path
+from snip_tf.weights import layer_tree, weights_by_path
 
 
 @keras.saving.register_keras_serializable(package="snip_tf")
@@ -30,6 +30,9 @@ class MaskedLayer(keras.layers.Wrapper):
             shape, True is kept; or the shape alone, such as `{"kernel": (784, 300)}`,
             for a mask that keeps all until `set_masks` changes it.
         name: defaults to the name of the inner layer.
+        sublayer_names: names for what the inner layer holds, in the order of
+            `layer_tree`. Keras numbers layers without a name anew when they are made
+            from a configuration, but the paths of the masks must stay.
         **kwargs: what any Keras layer takes.
 
     Input shape, output shape: those of the inner layer.
@@ -49,6 +52,7 @@ class MaskedLayer(keras.layers.Wrapper):
         layer: keras.Layer,
         masks: Mapping[str, np.ndarray | Sequence[int]],
         name: str | None = None,
+        sublayer_names: Sequence[str] = (),
         **kwargs: Any,
     ):
         # `Layer.__init__` reads the signature of `self.call` (see `call` below), which
@@ -58,6 +62,8 @@ class MaskedLayer(keras.layers.Wrapper):
         # policy, and the masks are applied to the variables as they are stored.
         kwargs = {"dtype": "float32", "trainable": layer.trainable, **kwargs}
         super().__init__(layer, name=name or layer.name, autocast=False, **kwargs)
+        for sublayer, its_name in zip(self._sublayers(), sublayer_names, strict=False):
+            sublayer.name = its_name
         self.supports_masking = layer.supports_masking
         self.supports_jit = layer.supports_jit
         # A bool takes a quarter of the memory of the weight that it masks and costs no
@@ -167,7 +173,11 @@ class MaskedLayer(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:  # noqa: D102
         shapes = {path: list(mask.shape) for path, mask in self._masks.items()}
-        return {**super().get_config(), "masks": shapes}
+        names = [sublayer.name for sublayer in self._sublayers()]
+        return {**super().get_config(), "masks": shapes, "sublayer_names": names}
+
+    def _sublayers(self) -> list[keras.Layer]:
+        return list(layer_tree(self.layer))[1:]
 
 
 class _KeepZeros(keras.constraints.Constraint):

@@ -198,10 +198,11 @@ def _copy_layer(layer: keras.Layer) -> keras.Layer:
     copy = keras.saving.deserialize_keras_object(
         config, custom_objects=_custom_objects(layer), safe_mode=False
     )
-    copy.name = layer.name  # which a layer without a `get_config` does not tell
     if build_config and not copy.built:
         with _zero_initializers(copy):
             copy.build_from_config(build_config)
+    for part, new in zip(layer_tree(layer), layer_tree(copy), strict=False):
+        new.name = part.name  # a name that Keras gave is not in the configuration
     return copy
 
 

@@ -90,6 +90,45 @@ def test_stripped_file_needs_no_snip_tf(pruned, data, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Block(keras.layers.Layer):
+    """Holds layers without names of their own, which Keras numbers as they come."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.parts = [keras.layers.Dense(units), keras.layers.Dense(units)]
+
+    def build(self, shape):
+        for part in self.parts:
+            part.build(shape)
+            shape = (*shape[:-1], self.units)
+
+    def call(self, x):
+        return self.parts[1](self.parts[0](x))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def test_paths_through_numbered_sublayers_stay(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), Block(4, name="block")])
+    paths = list(snip_tf.prunable_weights(model))
+    masks = {
+        path: np.random.default_rng(0).random(w.shape) < 0.5
+        for path, w in snip_tf.prunable_weights(model).items()
+    }
+    pruned = snip_tf.apply_masks(model, masks)
+    pruned.save(tmp_path / "block.keras")
+    loaded = keras.models.load_model(tmp_path / "block.keras")
+    x = np.ones((2, 3), np.float32)
+    for each in (pruned, loaded):
+        assert list(snip_tf.get_masks(each)) == paths
+        np.testing.assert_equal(snip_tf.get_masks(each), masks)
+        np.testing.assert_array_equal(each(x), pruned(x))
+    assert list(snip_tf.prunable_weights(snip_tf.strip_pruning(loaded))) == paths
+
+
 def test_weights_can_be_saved_alone(pruned, data, tmp_path):
     pruned.save_weights(tmp_path / "some.weights.h5")
     copy = keras.models.clone_model(pruned)
