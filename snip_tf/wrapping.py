@@ -172,13 +172,10 @@ def _rebuild(
         }
         return MaskedLayer(copy, masked) if masked else copy
 
-    # Keras draws default seeds from Python's generator, which is the user's too.
-    random_state = random.getstate()
-    with _uncompiled(model):
+    with _uncompiled(model), _random_state_kept():
         copied_model = keras.models.clone_model(
             model, clone_function=copy_layer, recursive=True
         )
-    random.setstate(random_state)
     if type(copied_model) is not type(model):
         raise _no_plain_model(model)
     for old, new in zip(_models(model), _models(copied_model), strict=True):
@@ -262,6 +259,16 @@ def _custom_objects(layer: keras.Layer) -> dict[str, object]:
                 value = value if hasattr(value, "__name__") else type(value)
                 objects.setdefault(value.__name__, value)
     return objects
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Keras draws default seeds from Python's generator, which is the user's too."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@ import shlex
 from pathlib import Path
 
 import snip_tf
+from benchmarks import mnist_table
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -18,6 +19,16 @@ def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     assert snip_tf.sparsity(names["model"]) == 0
     assert (tmp_path / "small.keras").stat().st_size > 0
     assert "Prunable parameters" in capsys.readouterr().out
+
+
+def test_the_table_is_that_of_the_results_kept():
+    table = mnist_table.table().splitlines()
+    rows = [line for line in table if line.startswith(("| paper ", "| rate 0.03 |"))]
+    assert len(rows) == 6
+    for line in (*table[:2], *rows):
+        assert line in README
+    kept = Path(mnist_table.__file__).parent / "results" / "mnist.md"
+    assert kept.read_text() == mnist_table.table() + "\n"
 
 
 def test_names_every_public_function():
