@@ -8,7 +8,9 @@ benchmarks/results/mnist/, the table as benchmarks/results/mnist.md. What is the
 already is not run again, and a run that was interrupted continues.
 """
 
+import argparse
 import concurrent.futures
+import functools
 import json
 import os
 import shutil
@@ -17,16 +19,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
-
-from absl import app, flags
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder of prepared tensorflow-datasets.")
-flags.DEFINE_string("logdir", "logs/mnist_table", "Folder for the runs under way.")
-flags.DEFINE_integer(
-    "jobs", 2, "Runs at the same time, one thread each.", lower_bound=1
-)
-flags.DEFINE_bool("table_only", False, "Runs nothing.")
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results" / "mnist"
@@ -113,9 +105,11 @@ def result_path(run: Run) -> Path:
     return _RESULTS / folder / f"{run.arch}-{run.sparsity}-seed{run.seed}.json"
 
 
-def execute(run: Run) -> None:
+def execute(run: Run, options: argparse.Namespace) -> None:
     """Runs the main program and keeps its result."""
-    logdir = Path(FLAGS.logdir) / result_path(run).relative_to(_RESULTS).with_suffix("")
+    logdir = Path(options.logdir) / result_path(run).relative_to(_RESULTS).with_suffix(
+        ""
+    )
     chosen = {
         **_RECIPE,
         **_VARIANTS[run.variant].flags,
@@ -124,8 +118,8 @@ def execute(run: Run) -> None:
         "seed": run.seed,
         "logdir": logdir,
     }
-    if FLAGS.data_dir:
-        chosen["data_dir"] = FLAGS.data_dir
+    if options.data_dir:
+        chosen["data_dir"] = options.data_dir
     command = [sys.executable, str(_ROOT / "scripts" / "train.py")]
     command += [f"--{name}={value}" for name, value in chosen.items()]
     logdir.mkdir(parents=True, exist_ok=True)
@@ -173,15 +167,22 @@ def table() -> str:
     return "\n".join(lines + [line for line in rows if line])
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    if not FLAGS.table_only:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data_dir", help="folder of prepared tensorflow-datasets")
+    parser.add_argument("--logdir", default="logs/mnist_table", help="for the runs")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="runs at a time, a thread each"
+    )
+    parser.add_argument("--table_only", action="store_true", help="runs nothing")
+    options = parser.parse_args()
+    if not options.table_only:
         missing = [run for run in all_runs() if not result_path(run).exists()]
-        with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-            list(pool.map(execute, missing))
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(functools.partial(execute, options=options), missing))
     _RESULTS.with_suffix(".md").write_text(table() + "\n")
     print(table())
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
