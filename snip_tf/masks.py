@@ -51,7 +51,7 @@ def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None
     and renamed, so that no half-written file is ever found under `path`.
 
     Args:
-        path: where to, by custom `*.npz`. No ending is added.
+        path: where to write, such as `masks.npz`. No ending is added.
         masks: `{weight path: bool array}`, as `get_masks` returns.
 
     Raises:

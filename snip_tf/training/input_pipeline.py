@@ -23,8 +23,8 @@ def training_batches(
 
     Each epoch is a new order of all examples, a function of `seed` and the epoch alone;
     so a run that continues at iteration `start` sees what it would have seen. Whole
-    batches are gathered by index: no per-example work, which for small images takes
-    longer than the training step. The last batch of an epoch, if smaller, is left out.
+    batches are gathered by index, with no work for each example by itself. The last
+    batch of an epoch, if smaller, is left out.
 
     Args:
         images: array, examples along axis 0.

@@ -171,9 +171,9 @@ def _training_function(
 ) -> Callable:
     """A compiled function that runs some iterations and returns their mean loss.
 
-    A loop inside one `tf.function` rather than `Model.fit`: a step of a small network
-    takes less time than `fit` spends between two, and Keras 3.15's `fit` does not run
-    under MultiWorkerMirroredStrategy.
+    A loop inside one `tf.function` rather than `Model.fit`: it stops and continues at
+    any iteration, and Keras 3.15's `fit` does not run under
+    MultiWorkerMirroredStrategy.
     """
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, reduction="sum"
