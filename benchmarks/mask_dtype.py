@@ -19,7 +19,6 @@ import keras
 import numpy as np
 
 from snip_tf import masked_layer
-from snip_tf.masked_layer import MaskedLayer
 from snip_tf.weights import prunable_weights
 from snip_tf.wrapping import apply_masks
 
@@ -59,12 +58,13 @@ def _mlp(inputs: int, *units: int) -> keras.Model:
 
 def masked_as(dtype: str, model: keras.Model, masks: dict) -> keras.Model:
     """The masked model, with masks of another type than the library's."""
-    add_weight = MaskedLayer.add_weight
+    holder = masked_layer._Masks
+    add_weight = holder.add_weight
 
     def add_weight_of_dtype(self, *args, **kwargs):
         return add_weight(self, *args, **{**kwargs, "dtype": dtype})
 
-    with mock.patch.object(MaskedLayer, "add_weight", add_weight_of_dtype):
+    with mock.patch.object(holder, "add_weight", add_weight_of_dtype):
         return apply_masks(model, masks)
 
 
@@ -87,9 +87,9 @@ def ratio(build: Callable, dtype: str) -> tuple[float, int]:
     weights = prunable_weights(model)
     masks = {path: rng.random(w.shape) < 0.05 for path, w in weights.items()}
     masked = masked_as(dtype, model, masks)
-    product = masked_layer._masked if dtype == "bool" else multiplied
+    product = masked_layer.masked_value if dtype == "bool" else multiplied
     # The step is traced in the first call, with the product in place of `where`.
-    with mock.patch.object(masked_layer, "_masked", product):
+    with mock.patch.object(masked_layer, "masked_value", product):
         for each in (model, masked):
             optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -2,96 +2,95 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+import base64
+import contextlib
+import functools
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from snip_tf.masks import check_masks
-from snip_tf.weights import layer_tree, weights_by_path
+from snip_tf.weights import held_layers, layer_tree, weights_by_path
 
 
 @keras.saving.register_keras_serializable(package="snip_tf")
-class MaskedLayer(keras.layers.Wrapper):
-    """Runs a layer of any kind with `w * mask` in the place of its weights.
+class MaskedLayer(keras.layers.Layer):
+    """A layer of any kind that runs with `w * mask` in the place of its weights.
 
-    The inner layer is called inside a `keras.StatelessScope` in which each masked
-    weight has its masked value, so that no layer type needs to be known: whatever reads
-    the weight reads zeros where the mask is False. Removed connections therefore get no
-    gradient, and a constraint on the variable holds them at exactly zero, whatever the
-    optimizer does. What the layer itself changes in a call (BatchNorm statistics, seed
-    and recurrent states) is assigned back, and its losses are handed on.
+    `MaskedLayer(layer, masks)` wraps `layer` in place: the very object becomes an
+    instance of a subclass of both `MaskedLayer` and its own class, as PyTorch's
+    parametrizations do. So whatever refers to the layer (a model, another layer, a
+    training step) now has the masked one, and its attributes are what they were.
+
+    Its `call` runs inside a `keras.StatelessScope` in which each masked weight has its
+    masked value, so that no layer type needs to be known: whatever reads the weight
+    reads zeros where the mask is False. Removed connections therefore get no gradient,
+    and a constraint on the variable holds them at exactly zero, whatever the optimizer
+    does. What the layer changes in a call (BatchNorm statistics, seed and recurrent
+    states) is assigned back, and its losses are handed on.
+
+    The masks are state, not weights: they are saved with the layer, but `weights` and
+    `get_weights` are those of the layer alone.
 
     Args:
-        layer: `keras.Layer`, the inner layer.
-        masks: `{weight path below the layer: mask}`, a boolean array of the weight's
-            shape, True is kept; or the shape alone, such as `{"kernel": (784, 300)}`,
-            for a mask that keeps all until `set_masks` changes it.
-        name: defaults to the name of the inner layer.
-        sublayer_names: names for what the inner layer holds, in the order of
-            `layer_tree`. Keras numbers layers without a name anew when they are made
-            from a configuration, but the paths of the masks must stay.
-        **kwargs: what any Keras layer takes.
+        layer: `keras.Layer`, built or not. Of a `keras.Model`, each layer that has a
+            masked weight is wrapped.
+        masks: `{weight path below the layer: boolean array}` of the weight's shape,
+            True is kept.
 
-    Input shape, output shape: those of the inner layer.
+    Input shape, output shape: those of the layer.
 
     Example:
 
     >>> import keras, numpy as np, snip_tf
     >>> dense = keras.layers.Dense(2, kernel_initializer="ones")
-    >>> masked = snip_tf.MaskedLayer(dense, {"kernel": (3, 2)})
-    >>> masked.set_masks({"kernel": np.array([[1, 0], [0, 0], [1, 1]], bool)})
+    >>> kept = np.array([[True, False], [False, False], [True, True]])
+    >>> masked = snip_tf.MaskedLayer(dense, {"kernel": kept})
     >>> np.asarray(masked(np.ones((1, 3))))
     array([[2., 1.]], dtype=float32)
     """
 
-    def __init__(
-        self,
-        layer: keras.Layer,
-        masks: Mapping[str, np.ndarray | Sequence[int]],
-        name: str | None = None,
-        sublayer_names: Sequence[str] = (),
-        **kwargs: Any,
-    ):
-        # `Layer.__init__` reads the signature of `self.call` (see `call` below), which
-        # is that of the inner layer, before Keras allows attributes to be set.
-        object.__setattr__(self, "_inner_signature", inspect.signature(layer.call))
-        # No casting here: the inner layer casts its inputs and weights by its own
-        # policy, and the masks are applied to the variables as they are stored.
-        kwargs = {"dtype": "float32", "trainable": layer.trainable, **kwargs}
-        super().__init__(layer, name=name or layer.name, autocast=False, **kwargs)
-        for sublayer, its_name in zip(self._sublayers(), sublayer_names, strict=False):
-            sublayer.name = its_name
-        self.supports_masking = layer.supports_masking
-        self.supports_jit = layer.supports_jit
-        # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
-        # training step over the dense model's took 1.08 (LeNet-300-100), 1.10 (LeNet-5)
-        # and 1.19 (an MLP of 6.3 million weights); with uint8 1.12, 1.06, 1.24; with
-        # float32 1.18, 1.00, 1.27: no difference beyond the noise, of about 0.1, while
-        # float32 takes four times the memory, as much as the weight itself.
-        self._masks = {path: self._add_mask(path, masks[path]) for path in masks}
+    _snip_masks: _Masks | None = None
 
-    def _add_mask(self, path: str, mask: np.ndarray | Sequence[int]) -> keras.Variable:
-        mask = mask if isinstance(mask, np.ndarray) else np.ones(mask, bool)
-        return self.add_weight(
-            shape=mask.shape,
-            initializer=lambda shape, dtype: keras.ops.convert_to_tensor(mask, dtype),
-            dtype="bool",
-            trainable=False,
-            name=path.replace("/", "_") + "_mask",
-        )
+    def __new__(cls, layer: keras.Layer, masks: Mapping[str, np.ndarray]):  # noqa: D102
+        if not isinstance(layer, keras.Layer):
+            raise TypeError(
+                f"Expected `layer` to be a `keras.Layer`. Received: {layer!r} of type "
+                f"{type(layer).__name__}"
+            )
+        if isinstance(layer, MaskedLayer):
+            raise ValueError(
+                f"Expected a layer without masks. Received: layer={layer.name!r}, "
+                f"which is a MaskedLayer already. Change its masks with `set_masks`."
+            )
+        if isinstance(layer, keras.Model):
+            masks = _mask_layers_of(layer, masks)
+        _set_class(layer, _masked_class(type(layer)))
+        if masks:
+            layer._add_masks(masks)
+        return layer
 
-    @property
-    def unmasked_layer(self) -> keras.Layer:
-        """The inner layer. Having it, the wrapper is no part of a weight path."""
-        return self.layer
+    def __init__(self, layer: keras.Layer, masks: Mapping[str, np.ndarray]):
+        """All is done, in the place of what was made before; see `__new__`."""
+
+    def _add_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        # Keras locks a layer when it is built, and has no public way to add state to it
+        # after that; its own `enable_lora` does the same.
+        locked = self._tracker.locked
+        self._tracker.unlock()
+        self._snip_masks = _Masks(masks)
+        if locked:
+            self._tracker.lock()
+        if self.built:
+            self._remove()
 
     @property
     def masks(self) -> dict[str, keras.Variable]:
         """`{weight path below the layer: bool variable}`, True is kept."""
-        return dict(self._masks)
+        return dict(self._snip_masks.by_path) if self._snip_masks else {}
 
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Assigns masks, and zeros to the weights that they remove.
@@ -103,84 +102,124 @@ class MaskedLayer(keras.layers.Wrapper):
             TypeError: if a mask is not boolean.
             ValueError: if a path is not known, or a shape does not fit.
         """
-        check_masks(masks, self._masks)
+        known = self.masks
+        check_masks(masks, known)
         for path, mask in masks.items():
-            self._masks[path].assign(mask)
-        if self.layer.built:
-            for weight, mask in self.masked_weights():
-                weight.assign(_masked(weight, mask))
+            known[path].assign(mask)
+        if self.built:
+            self._remove()
 
-    def build(self, input_shape: Any = None) -> None:
-        """Builds the inner layer, and holds its removed weights at zero from now on."""
-        super().build(input_shape)
+    def masked_weights(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Each masked weight with its mask; those of a model's layers are theirs."""
+        masks = self.masks
+        weights = weights_by_path(self) if masks else {}
+        return [(weights[path], mask) for path, mask in masks.items()]
+
+    def _remove(self) -> None:
+        """Zeros the removed weights, and holds them at zero from now on."""
         for weight, mask in self.masked_weights():
-            weight.assign(_masked(weight, mask))
+            weight.assign(masked_value(weight, mask))
             if not isinstance(weight.constraint, _KeepZeros):
                 weight.constraint = _KeepZeros(weight.constraint, mask)
 
-    @property
-    def call(self):
-        """The inner layer's `call`, on masked weights.
+    def _post_build(self) -> None:
+        # Keras calls this after every way in which a layer gets its weights, and has no
+        # public hook for it: `build` is bound to the layer before it is masked.
+        super()._post_build()
+        self._remove()
 
-        A property, so that `inspect.signature(self.call)`, from which Keras learns
-        about `training`, `mask` and the names of the inputs, is that of the inner
-        layer.
-        """
-
-        def call(*args, **kwargs):
-            return self._call_masked(*args, **kwargs)
-
-        call.__signature__ = self._inner_signature
-        return call
-
-    def _call_masked(self, *args: Any, **kwargs: Any) -> Any:
-        masked = {
-            id(weight): _masked(weight, mask) for weight, mask in self.masked_weights()
+    def _call_masked(self, call: Callable, args: tuple, kwargs: dict) -> Any:
+        """`call`, the layer's own, on masked weights."""
+        if self._snip_masks is None:
+            return call(self, *args, **kwargs)
+        values = {
+            id(weight): masked_value(weight, mask)
+            for weight, mask in self.masked_weights()
         }
-        variables = self.layer.variables + self.layer.metrics_variables
+        variables = self.variables + self.metrics_variables
         with keras.StatelessScope(collect_losses=True) as scope:
             for variable in variables:
-                value = masked.get(id(variable))
+                value = values.get(id(variable))
                 if value is None and scope.original_scope is not None:
                     # A scope around this one is not looked through by Keras.
                     value = scope.original_scope.get_current_value(variable)
                 if value is not None:
+                    values[id(variable)] = value
                     scope.add_update((variable, value))
-            before = [scope.get_current_value(variable) for variable in variables]
-            outputs = self.layer(*args, **kwargs)
-        for variable, old in zip(variables, before, strict=True):
+            outputs = call(self, *args, **kwargs)
+        for variable in variables:
             new = scope.get_current_value(variable)
-            if new is not old:
+            if new is not None and new is not values.get(id(variable)):
                 variable.assign(new)
         for loss in scope.losses:
-            # A new tensor: Keras knows losses by their id, and the inner layer has
+            # A new tensor: Keras knows losses by their id, and a layer inside has
             # already claimed this one.
             self.add_loss(keras.ops.add(loss, 0))
         return outputs
 
-    def masked_weights(self) -> list[tuple[keras.Variable, keras.Variable]]:
-        """Each masked weight of the inner layer with its mask."""
-        weights = weights_by_path(self.layer)
-        return [(weights[path], mask) for path, mask in self._masks.items()]
+    def get_config(self) -> dict[str, Any]:
+        """The layer as it was before it was masked, and all the masks in it."""
+        masks = all_masks(self)
+        with unmasked(self):
+            layer = keras.saving.serialize_keras_object(self)
+        layer.pop("compile_config", None)
+        if not isinstance(self, keras.Model):
+            layer.pop("build_config", None)
+        return {
+            "layer": layer,
+            # Keras numbers the layers without a name anew when they are made from a
+            # configuration, but the paths of the masks must stay.
+            "sublayer_names": [part.name for part in layer_tree(self)][1:],
+            "masks": {path: _encoded(mask) for path, mask in masks.items()},
+        }
 
-    # The rest of what Keras asks a layer is answered by the inner one.
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> keras.Layer:  # noqa: D102
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        parts = list(layer_tree(layer))[1:]
+        for part, name in zip(parts, config["sublayer_names"], strict=False):
+            part.name = name
+        masks = {path: _decoded(mask) for path, mask in config["masks"].items()}
+        return MaskedLayer(layer, masks)
 
-    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        return self.layer.compute_output_spec(*args, **kwargs)
 
-    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        return self.layer.compute_output_shape(*args, **kwargs)
+class _Masks(keras.layers.Layer):
+    """Holds the masks of a layer: saved as bits, and in no list of weights."""
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:  # noqa: D102
-        return self.layer.compute_mask(inputs, previous_mask)
+    def __init__(self, masks: Mapping[str, np.ndarray]):
+        super().__init__(name="masks", trainable=False, dtype="float32")
+        # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
+        # training step over the dense model's took 1.08 (LeNet-300-100), 1.10 (LeNet-5)
+        # and 1.19 (an MLP of 6.3 million weights); with uint8 1.12, 1.06, 1.24; with
+        # float32 1.18, 1.00, 1.27: no difference beyond the noise, of about 0.1, while
+        # float32 takes four times the memory, as much as the weight itself.
+        self.by_path = {
+            path: self.add_weight(
+                shape=mask.shape,
+                initializer=lambda shape, dtype, mask=mask: keras.ops.convert_to_tensor(
+                    mask, dtype
+                ),
+                dtype="bool",
+                trainable=False,
+                name=path.replace("/", "_") + "_mask",
+            )
+            for path, mask in masks.items()
+        }
+        self.built = True
 
-    def get_config(self) -> dict[str, Any]:  # noqa: D102
-        shapes = {path: list(mask.shape) for path, mask in self._masks.items()}
-        names = [sublayer.name for sublayer in self._sublayers()]
-        return {**super().get_config(), "masks": shapes, "sublayer_names": names}
+    @property
+    def weights(self) -> list[keras.Variable]:
+        return []
 
-    def _sublayers(self) -> list[keras.Layer]:
-        return list(layer_tree(self.layer))[1:]
+    def save_own_variables(self, store: dict[str, np.ndarray]) -> None:
+        for index, mask in enumerate(self.by_path.values()):
+            store[str(index)] = np.packbits(keras.ops.convert_to_numpy(mask))
+
+    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
+        if not list(store.keys()):
+            return  # the weights of a model that is not pruned; the masks stay
+        for index, mask in enumerate(self.by_path.values()):
+            mask.assign(_unpacked(np.asarray(store[str(index)]), mask.shape))
 
 
 class _KeepZeros(keras.constraints.Constraint):
@@ -198,9 +237,136 @@ class _KeepZeros(keras.constraints.Constraint):
     def __call__(self, w):
         if self.constraint is not None:
             w = self.constraint(w)
-        return _masked(w, self.mask)
+        return masked_value(w, self.mask)
 
 
-def _masked(weight, mask):
-    # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0.
-    return keras.ops.where(mask, weight, keras.ops.zeros((), weight.dtype))
+def masked_value(weight: Any, mask: Any) -> Any:
+    """`weight * mask`, as a tensor: a removed weight is zero whatever it was."""
+    # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0. The number
+    # takes the type of the weight.
+    return keras.ops.where(mask, weight, 0)
+
+
+def all_masks(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """The masks of a layer and of all below it, by weight path; empty without any."""
+    by_weight = {
+        id(weight): mask
+        for part in layer_tree(layer)
+        if isinstance(part, MaskedLayer)
+        for weight, mask in part.masked_weights()
+    }
+    if not by_weight:
+        return {}
+    return {
+        path: by_weight[id(weight)]
+        for path, weight in weights_by_path(layer).items()
+        if id(weight) in by_weight
+    }
+
+
+def mask_model(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Wraps the layers of a model that have a masked weight, in place.
+
+    Keras makes a Sequential or Functional model from its configuration layer by layer,
+    masked ones included. Any other model makes its layers itself, so it is wrapped too,
+    and has their masks in its configuration.
+    """
+    if is_made_of_layers(model):
+        _mask_layers_of(model, masks)
+    else:
+        MaskedLayer(model, masks)
+
+
+def is_made_of_layers(layer: keras.Layer) -> bool:
+    """Whether a layer is exactly a `keras.Sequential` or a Functional model."""
+    return type(layer) in (keras.Sequential, _functional_class())
+
+
+@functools.cache
+def _functional_class() -> type:
+    # Keras has no public name for the class.
+    x = keras.Input(())
+    return type(keras.Model(x, x))
+
+
+def _mask_layers_of(
+    model: keras.Model, masks: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Wraps the layers of a model; returns the masks of weights that are its own."""
+    weights = weights_by_path(model)
+    by_weight = {id(weights[path]): mask for path, mask in masks.items()}
+    in_layers: set[int] = set()
+    for layer in held_layers(model):
+        below = weights_by_path(layer)
+        inside = {
+            path: by_weight[id(weight)]
+            for path, weight in below.items()
+            if id(weight) in by_weight
+        }
+        in_layers.update(id(below[path]) for path in inside)
+        if not inside or isinstance(layer, MaskedLayer):
+            continue  # nothing to do, or shared with a model that came before
+        if isinstance(layer, keras.Model):
+            mask_model(layer, inside)
+        else:
+            MaskedLayer(layer, inside)
+    return {
+        path: mask for path, mask in masks.items() if id(weights[path]) not in in_layers
+    }
+
+
+@contextlib.contextmanager
+def unmasked(layer: keras.Layer) -> Iterator[None]:
+    """Gives the layers of a tree their own classes for a while, to be serialized."""
+    parts = [part for part in layer_tree(layer) if isinstance(part, MaskedLayer)]
+    classes = [type(part) for part in parts]
+    for part, masked_class in zip(parts, classes, strict=True):
+        _set_class(part, masked_class.unmasked_class)
+    try:
+        yield
+    finally:
+        for part, masked_class in zip(parts, classes, strict=True):
+            _set_class(part, masked_class)
+
+
+@functools.cache
+def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
+    """The subclass of `MaskedLayer` and `cls`."""
+
+    # `wraps`, since Keras reads in the signature of `call` which arguments it takes.
+    @functools.wraps(cls.call)
+    def call(self, *args, **kwargs):
+        return self._call_masked(cls.call, args, kwargs)
+
+    masked = type(
+        f"Masked{cls.__name__}",
+        (MaskedLayer, cls),
+        {
+            "call": call,
+            "unmasked_class": cls,
+            "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
+        },
+    )
+    # All share one name in files; `from_config` makes whichever it is.
+    return keras.saving.register_keras_serializable("snip_tf", "MaskedLayer")(masked)
+
+
+def _set_class(layer: keras.Layer, cls: type[keras.Layer]) -> None:
+    # Past the layer's own `__setattr__`, which is for state.
+    object.__setattr__(layer, "__class__", cls)
+
+
+def _encoded(mask: keras.Variable) -> dict[str, Any]:
+    bits = np.packbits(keras.ops.convert_to_numpy(mask)).tobytes()
+    text = base64.b64encode(zlib.compress(bits)).decode("ascii")
+    return {"shape": list(mask.shape), "kept": text}
+
+
+def _decoded(config: Mapping[str, Any]) -> np.ndarray:
+    bits = zlib.decompress(base64.b64decode(config["kept"]))
+    return _unpacked(np.frombuffer(bits, np.uint8), config["shape"])
+
+
+def _unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    size = int(np.prod(shape))
+    return np.unpackbits(bits, count=size).astype(bool).reshape(shape)

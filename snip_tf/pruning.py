@@ -20,8 +20,8 @@ from snip_tf.selection import (
     kept_count,
     select_masks,
 )
-from snip_tf.weights import Patterns, check_model, prunable_weights
-from snip_tf.wrapping import apply_masks, check_can_wrap, current_masks
+from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
+from snip_tf.wrapping import apply_masks, current_masks
 
 Scores = dict[str, np.ndarray]
 
@@ -113,7 +113,7 @@ def prune_model(
         x, y, sample_weight, batch_size=batch_size, batches=batches, seed=seed
     )
     data = _build_on_first(model, data)
-    check_can_wrap(model)
+    check_built(model)
     weights = prunable_weights(model, include, exclude)
     earlier = {p: m for p, m in current_masks(model).items() if p in weights}
     _check_not_lower(weights, earlier, sparsity, scope)

@@ -15,26 +15,21 @@ Patterns = str | Iterable[str] | Callable[[str, keras.Variable], bool]
 def held_layers(layer: keras.Layer) -> list[keras.Layer]:
     """The layers that `layer` holds directly, in the order Keras tracks them."""
     if isinstance(layer, keras.Model):
-        return layer.layers
-    # Keras gives the layers that a model holds in public, but not those of a plain
-    # layer; this is the only place that asks in private.
-    return layer._flatten_layers(include_self=False, recursive=False)
+        held = layer.layers
+    else:
+        # Keras gives the layers that a model holds in public, but not those of a plain
+        # layer; this is the only place that asks in private.
+        held = layer._flatten_layers(include_self=False, recursive=False)
+    # What a `MaskedLayer` keeps its masks in is no part of the model.
+    masks = getattr(layer, "_snip_masks", None)
+    return [part for part in held if part is not masks]
 
 
 def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """A layer and all that it holds at any depth, MaskedLayers included."""
+    """A layer and all that it holds at any depth."""
     yield layer
     for sub in held_layers(layer):
         yield from layer_tree(sub)
-
-
-def _unmasked(layer: keras.Layer) -> keras.Layer:
-    """The layer itself, or the inner one of a `MaskedLayer`.
-
-    So the wrapper is no part of a path, and a pruned model is walked exactly like the
-    model it came from.
-    """
-    return getattr(layer, "unmasked_layer", layer)
 
 
 def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
@@ -61,7 +56,7 @@ def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
                 seen.add(id(weight))
                 found[_unused(prefix + weight.name, found)] = weight
         taken: set[str] = set()
-        for sub in map(_unmasked, held):
+        for sub in held:
             if id(sub) in seen:
                 continue
             seen.add(id(sub))
@@ -69,7 +64,7 @@ def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
             taken.add(name)
             visit(sub, name + "/")
 
-    visit(_unmasked(layer), "")
+    visit(layer, "")
     return found
 
 
@@ -120,7 +115,7 @@ def prunable_weights(
     Returns:
         `{weight path: keras.Variable}`, in the model's order. A weight path is the
         names of the layers from the model down to the owner, then the weight's name;
-        neither the model's own name nor a wrapper is part of it.
+        the model's own name is no part of it.
 
     Raises:
         TypeError: if `model` is not a Keras model, or a pattern is of the wrong kind.
@@ -137,13 +132,7 @@ def prunable_weights(
     >>> list(snip_tf.prunable_weights(model, include="*/bias"))
     ['head/kernel', 'head/bias']
     """
-    check_model(model)
-    if not model.built:
-        raise ValueError(
-            f"Expected a built model, since an unbuilt one has no weights yet. "
-            f"Received: model={model.name!r}, not built. Call it on a batch, or give "
-            f"it a `keras.Input`."
-        )
+    check_built(model)
     weights = weights_by_path(model)
     trainable = {path: v for path, v in weights.items() if v.trainable}
     included = _matching(trainable, include, "include")
@@ -173,6 +162,17 @@ def check_model(model: keras.Model) -> None:
             f"Expected `model` to be a Keras 3 model (`keras.Model`). "
             f"Received: model={model!r} of type "
             f"{type(model).__module__}.{type(model).__name__}"
+        )
+
+
+def check_built(model: keras.Model) -> None:
+    """Raises unless `model` is a Keras 3 model that has its weights."""
+    check_model(model)
+    if not model.built:
+        raise ValueError(
+            f"Expected a built model, since an unbuilt one has no weights yet. "
+            f"Received: model={model.name!r}, not built. Call it on a batch, or give "
+            f"it a `keras.Input`."
         )
 
 

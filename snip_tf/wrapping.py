@@ -1,27 +1,40 @@
-"""Puts `MaskedLayer`s into a copy of a model, and takes them out again."""
+"""Copies of a model: with masks in its layers, and without them again."""
 
 from __future__ import annotations
 
 import contextlib
 import random
+import tempfile
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
 
 from snip_tf.compiling import compile_like
-from snip_tf.masked_layer import MaskedLayer
+from snip_tf.masked_layer import (
+    all_masks,
+    is_made_of_layers,
+    mask_model,
+    masked_value,
+    unmasked,
+)
 from snip_tf.masks import check_masks
-from snip_tf.weights import check_model, layer_tree, weights_by_path
+from snip_tf.weights import (
+    check_built,
+    check_model,
+    held_layers,
+    layer_tree,
+    weights_by_path,
+)
 
 
 def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
     """A copy of a model in which the connections whose mask is False are removed.
 
     Args:
-        model: a built Sequential or Functional `keras.Model`. It is left as it is. If
-            it is pruned already, what was removed stays removed.
+        model: a built `keras.Model`. It is left as it is. If it is pruned already, what
+            was removed stays removed.
         masks: `{weight path: bool array of the weight's shape}`; True is kept. Weights
             without a mask are not pruned.
 
@@ -43,13 +56,15 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     >>> snip_tf.sparsity(pruned)
     0.75
     """
-    check_can_wrap(model)
+    check_built(model)
     check_masks(masks, weights_by_path(model))
     earlier = current_masks(model)
     combined = {**earlier, **masks}
     for path in earlier.keys() & masks.keys():
         combined[path] = earlier[path] & masks[path]
-    return _rebuild(model, combined, wrap=True)
+    pruned = _copy(model)
+    mask_model(pruned, combined)
+    return pruned
 
 
 def strip_pruning(pruned: keras.Model) -> keras.Model:
@@ -75,7 +90,11 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
     >>> type(snip_tf.strip_pruning(pruned).get_layer("out")).__name__
     'Dense'
     """
-    return _rebuild(pruned, get_masks(pruned), wrap=False)
+    stripped = _copy(pruned)
+    weights = weights_by_path(stripped)
+    for path, mask in get_masks(pruned).items():
+        weights[path].assign(masked_value(weights[path], mask))
+    return stripped
 
 
 def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
@@ -113,113 +132,103 @@ def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
 
 def current_masks(model: keras.Model) -> dict[str, np.ndarray]:
     """The masks of a model by weight path; empty if it is not pruned."""
-    by_weight = {
-        id(weight): mask
-        for layer in _masked_layers(model)
-        for weight, mask in layer.masked_weights()
-    }
     return {
-        path: keras.ops.convert_to_numpy(by_weight[id(weight)])
-        for path, weight in weights_by_path(model).items()
-        if id(weight) in by_weight
+        path: keras.ops.convert_to_numpy(mask)
+        for path, mask in all_masks(model).items()
     }
 
 
-def check_can_wrap(model: keras.Model) -> None:
-    """Raises unless `model` is a built Sequential or Functional model."""
-    check_model(model)
-    if not (isinstance(model, keras.Sequential) or hasattr(model, "operations")):
-        raise _no_plain_model(model)
-    if not model.built:
-        raise ValueError(
-            f"Expected a built model. Received: model={model.name!r}, not built. Call "
-            f"it on a batch, or give it a `keras.Input`."
-        )
+def _copy(model: keras.Model) -> keras.Model:
+    """A copy of a model without its masks."""
+    copies: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+
+    def copy_layer(layer: keras.Layer) -> keras.Layer:
+        if id(layer) not in copies:
+            copies[id(layer)] = layer, _new_layer(layer, copy_layer, undo)
+        return copies[id(layer)][1]
+
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(unmasked(model))
+        undo.enter_context(_uncompiled(model))
+        undo.enter_context(_random_state_kept())
+        copy = copy_layer(model)
+        if not copy.built:
+            copy.build_from_config(model.get_build_config())
+    # Outer models come first: what is set on them is set on all below.
+    for layer, new in reversed(copies.values()):
+        if isinstance(layer, keras.Model):
+            new.trainable = layer.trainable
+    for layer, new in copies.values():
+        if isinstance(layer, keras.Layer) and not is_made_of_layers(layer):
+            _copy_state(layer, new)
+    compile_like(copy, model)
+    return copy
 
 
-def _no_plain_model(model: keras.Model) -> ValueError:
-    return ValueError(
-        f"Expected a Sequential or Functional model. Received: model {model.name!r} of "
-        f"the subclass {type(model).__name__}, which Keras cannot copy from its "
-        f"configuration."
-    )
-
-
-def _masked_layers(layer: keras.Layer) -> Iterator[MaskedLayer]:
-    return (part for part in layer_tree(layer) if isinstance(part, MaskedLayer))
-
-
-def _rebuild(
-    model: keras.Model, masks: Mapping[str, np.ndarray], wrap: bool
-) -> keras.Model:
-    """A copy of `model` with `masks` applied, as MaskedLayers or as plain zeros."""
-    weights = weights_by_path(model)
-    by_weight = {id(weights[path]): mask for path, mask in masks.items()}
-    copies: list[tuple[keras.Layer, keras.Layer]] = []
-
-    def copy_layer(layer):
-        if not isinstance(layer, keras.Layer):
-            # An operation (`keras.ops`) in a Functional graph, which has no state.
-            return type(layer).from_config(layer.get_config())
-        layer = getattr(layer, "unmasked_layer", layer)
-        copy = _copy_layer(layer)
-        copies.append((layer, copy))
-        inside = weights_by_path(layer) if wrap else {}
-        masked = {
-            path: by_weight[id(weight)]
-            for path, weight in inside.items()
-            if id(weight) in by_weight
-        }
-        return MaskedLayer(copy, masked) if masked else copy
-
-    with _uncompiled(model), _random_state_kept():
-        copied_model = keras.models.clone_model(
-            model, clone_function=copy_layer, recursive=True
-        )
-    if type(copied_model) is not type(model):
-        raise _no_plain_model(model)
-    for old, new in zip(_models(model), _models(copied_model), strict=True):
-        new.trainable = old.trainable
-    for layer, copy in copies:
-        _copy_state(layer, copy, by_weight)
-    compile_like(copied_model, model)
-    return copied_model
-
-
-def _copy_layer(layer: keras.Layer) -> keras.Layer:
-    """A new layer of the same configuration, built if its build config allows."""
+def _new_layer(
+    layer: keras.Layer, copy_layer: Callable, undo: contextlib.ExitStack
+) -> keras.Layer:
+    """A layer of the same configuration, or a model made of copies of its layers."""
+    if is_made_of_layers(layer):
+        return keras.models.clone_model(layer, clone_function=copy_layer)
+    if not isinstance(layer, keras.Layer):
+        # An operation (`keras.ops`) in a Functional graph, which has no state.
+        return type(layer).from_config(layer.get_config())
     config = keras.saving.serialize_keras_object(layer)
-    build_config = config.pop("build_config", None)
+    config.pop("build_config", None)  # it is built as the original was, in its model
     # The layer is here in the flesh, so that neither its class nor the functions it was
     # given need to be registered, and code inside it (a Lambda) is no stranger's.
     copy = keras.saving.deserialize_keras_object(
         config, custom_objects=_custom_objects(layer), safe_mode=False
     )
-    if build_config and not copy.built:
-        with _zero_initializers(copy):
-            copy.build_from_config(build_config)
-    for part, new in zip(layer_tree(layer), layer_tree(copy), strict=False):
-        new.name = part.name  # a name that Keras gave is not in the configuration
+    _copy_names_and_functions(layer, copy)
+    undo.enter_context(_zero_initializers(copy))
     return copy
 
 
-def _copy_state(
-    layer: keras.Layer, copy: keras.Layer, masks: Mapping[int, np.ndarray]
-) -> None:
-    """What a configuration does not hold: values, functions, what is trainable."""
+def _copy_names_and_functions(layer: keras.Layer, copy: keras.Layer) -> None:
+    """What a configuration loses of the layers that there are before building."""
+    if copy.name != layer.name:  # Keras gave it, and it is not in the configuration
+        copy.name = layer.name
+    for name, value in vars(layer).items():
+        # By name or by its code, Keras may have found another function.
+        if isinstance(value, types.FunctionType) and not hasattr(type(layer), name):
+            setattr(copy, name, value)
+    held, new = held_layers(layer), held_layers(copy)
+    if len(held) == len(new):
+        for part, its_copy in zip(held, new, strict=True):
+            _copy_names_and_functions(part, its_copy)
+
+
+def _copy_state(layer: keras.Layer, copy: keras.Layer) -> None:
+    """What a configuration does not hold: values, and what is trainable."""
+    _copy_names_and_functions(layer, copy)
+    of_masks = {id(mask) for mask in all_masks(layer).values()}
+    variables = [v for v in layer.variables if id(v) not in of_masks]
+    shapes = [(v.name, tuple(v.shape)) for v in variables]
+    shapes_of_copy = [(v.name, tuple(v.shape)) for v in copy.variables]
+    if shapes != shapes_of_copy:
+        raise ValueError(
+            f"Expected {layer.name!r} ({type(layer).__name__}) to be made again from "
+            f"its configuration with the same variables: {shapes}. Received from "
+            f"`from_config` and `build`: {shapes_of_copy}. Have `get_config` return "
+            f"all that its constructor needs, and make its weights in `build` or in "
+            f"the constructor."
+        )
     for part, new in zip(layer_tree(layer), layer_tree(copy), strict=True):
-        new.trainable = part.trainable
-        for name, value in vars(part).items():
-            if isinstance(value, types.FunctionType):
-                # By name or by its code, Keras may have found another function.
-                setattr(new, name, value)
-    for old, new in zip(layer.variables, copy.variables, strict=True):
-        mask = masks.get(id(old))
-        new.assign(old if mask is None else keras.ops.where(mask, old, 0.0))
-        new.trainable = old.trainable
-    for part in layer_tree(copy):
-        if hasattr(part, "finalize_state"):
-            part.finalize_state()  # preprocessing layers compute from their state
+        if new.trainable != part.trainable:
+            new.trainable = part.trainable
+    for old, new in zip(variables, copy.variables, strict=True):
+        new.assign(old)
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
+    for part, new in zip(layer_tree(layer), layer_tree(copy), strict=True):
+        if hasattr(part, "save_assets"):  # the vocabulary of a lookup, for one
+            with tempfile.TemporaryDirectory() as folder:
+                part.save_assets(folder)
+                new.load_assets(folder)
+        if hasattr(new, "finalize_state"):
+            new.finalize_state()  # preprocessing layers compute from their state
 
 
 @contextlib.contextmanager
@@ -243,10 +252,6 @@ def _zero_initializers(layer: keras.Layer) -> Iterator[None]:
     finally:
         for owner, name, value in found:
             setattr(owner, name, value)
-
-
-def _models(model: keras.Model) -> Iterator[keras.Model]:
-    return (part for part in layer_tree(model) if isinstance(part, keras.Model))
 
 
 def _custom_objects(layer: keras.Layer) -> dict[str, object]:
@@ -273,12 +278,16 @@ def _random_state_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uncompiled(model: keras.Model) -> Iterator[None]:
-    """Lets `clone_model` copy the layers alone.
+    """Lets Keras copy the layers alone.
 
     It would compile the copies too, from their configuration, which fails for any loss
     or metric that is not registered.
     """
-    models = [inner for inner in _models(model) if inner.compiled]
+    models = [
+        part
+        for part in layer_tree(model)
+        if isinstance(part, keras.Model) and part.compiled
+    ]
     for compiled in models:
         compiled.compiled = False
     try:

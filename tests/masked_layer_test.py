@@ -10,6 +10,10 @@ from snip_tf.weights import weights_by_path
 RNG = np.random.default_rng(0)
 
 
+def keep_all(*shape):
+    return np.ones(shape, bool)
+
+
 def random_masks(layer, include=("kernel",)):
     return {
         path: RNG.random(weight.shape) < 0.3
@@ -25,8 +29,7 @@ def mask_layer(layer, masks):
     plain = keras.saving.deserialize_keras_object(config)
     for clone in (inner, plain):
         clone.set_weights(layer.get_weights())
-    masked = MaskedLayer(inner, {path: mask.shape for path, mask in masks.items()})
-    masked.set_masks(masks)
+    masked = MaskedLayer(inner, masks)
     weights = weights_by_path(plain)
     for path, mask in masks.items():
         weights[path].assign(weights[path].numpy() * mask)
@@ -61,7 +64,7 @@ def test_masks_hold_even_where_the_stored_weight_is_not_zero():
     layer = built(keras.layers.Dense(4), 6)
     masks = random_masks(layer)
     masked, plain = mask_layer(layer, masks)
-    masked.layer.kernel.assign(layer.kernel)
+    masked.kernel.assign(layer.kernel)
     x = RNG.normal(size=(2, 6)).astype(np.float32)
     np.testing.assert_array_equal(masked(x), plain(x))
 
@@ -70,11 +73,11 @@ def test_stored_weights_are_zero_from_the_start():
     mask = np.array([[True, False], [False, False], [True, True]])
     masked = MaskedLayer(keras.layers.Dense(2), {"kernel": mask})
     masked(np.ones((1, 3)))
-    np.testing.assert_array_equal(masked.layer.kernel.numpy() != 0, mask)
+    np.testing.assert_array_equal(masked.kernel.numpy() != 0, mask)
 
 
 def test_refuses_masks_that_do_not_fit():
-    masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": (3, 2)})
+    masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": keep_all(3, 2)})
     with pytest.raises(ValueError, match="Did you mean 'kernel'"):
         masked.set_masks({"krnel": np.ones((3, 2), bool)})
     with pytest.raises(ValueError, match=r"of shape \(2, 3\)"):
@@ -84,9 +87,9 @@ def test_refuses_masks_that_do_not_fit():
 
 
 def test_infinite_weights_are_removed_too():
-    masked = MaskedLayer(built(keras.layers.Dense(1), 2), {"kernel": (2, 1)})
+    masked = MaskedLayer(built(keras.layers.Dense(1), 2), {"kernel": keep_all(2, 1)})
     masked.set_masks({"kernel": np.array([[True], [False]])})
-    masked.layer.kernel.assign([[1.0], [np.inf]])
+    masked.kernel.assign([[1.0], [np.inf]])
     np.testing.assert_array_equal(masked(np.ones((1, 2))), [[1.0]])
 
 
@@ -108,7 +111,7 @@ def test_changes_of_state_are_kept():
 
     block = Block()
     block.build((None, 3))
-    masked = MaskedLayer(block, {"dense/kernel": (3, 4)})
+    masked = MaskedLayer(block, {"dense/kernel": keep_all(3, 4)})
     x = RNG.normal(size=(8, 3)).astype(np.float32)
     first = np.asarray(masked(x, training=True))
     mean = 0.5 * np.asarray(block.dense(x)).mean(axis=0)
@@ -121,7 +124,7 @@ def test_losses_of_the_layer_are_handed_on_once():
     dense = keras.layers.Dense(
         4, activity_regularizer=keras.regularizers.L2(0.1), kernel_regularizer="l2"
     )
-    masked = MaskedLayer(built(dense, 3), {"kernel": (3, 4)})
+    masked = MaskedLayer(built(dense, 3), {"kernel": keep_all(3, 4)})
     x = RNG.normal(size=(8, 3)).astype(np.float32)
     outputs = np.asarray(masked(x))
     activity = 0.1 * (outputs**2).sum() / 8
@@ -168,7 +171,7 @@ def test_passes_keras_masks_through():
 
 def test_keeps_a_constraint_of_the_layer():
     dense = built(keras.layers.Dense(4, kernel_constraint="non_neg"), 3)
-    masked = MaskedLayer(dense, {"kernel": (3, 4)})
+    masked = MaskedLayer(dense, {"kernel": keep_all(3, 4)})
     masked(np.zeros((1, 3)))
     masked.set_masks({"kernel": np.eye(3, 4, dtype=bool)})
     value = np.array([[1.0, -1, 1, 1], [1, -1, 1, 1], [1, 1, 1, 1]], np.float32)
@@ -176,20 +179,57 @@ def test_keeps_a_constraint_of_the_layer():
     np.testing.assert_array_equal(dense.kernel.constraint(value), expected)
 
 
+def test_is_the_layer_itself_with_all_its_attributes():
+    layer = built(keras.layers.Dense(4, name="head"), 3)
+    inside = keras.Sequential([layer])
+    masked = MaskedLayer(layer, {"kernel": keep_all(3, 4)})
+    assert masked is layer
+    assert inside.layers == [masked]
+    assert isinstance(masked, MaskedLayer)
+    assert isinstance(masked, keras.layers.Dense)
+    assert (masked.units, masked.kernel.shape) == (4, (3, 4))
+
+
+def test_masks_are_no_weights():
+    layer = built(keras.layers.Dense(4), 3)
+    before = layer.get_weights()
+    masked = MaskedLayer(layer, random_masks(layer))
+    assert masked.count_params() == 16
+    assert [w.name for w in masked.weights] == ["kernel", "bias"]
+    assert [v.name for v in masked.variables] == ["kernel", "bias", "kernel_mask"]
+    masked.set_weights(before)
+    x = np.ones((1, 3), np.float32)
+    expected = x @ np.where(masked.masks["kernel"], before[0], 0)
+    np.testing.assert_allclose(masked(x), expected, rtol=1e-6)
+
+
+def test_refuses_what_it_cannot_wrap():
+    with pytest.raises(TypeError, match="Received: 'dense' of type str"):
+        MaskedLayer("dense", {})
+    masked = MaskedLayer(built(keras.layers.Dense(4), 3), {"kernel": keep_all(3, 4)})
+    with pytest.raises(ValueError, match="MaskedLayer already"):
+        MaskedLayer(masked, {"kernel": keep_all(3, 4)})
+
+
 def test_from_config():
     layer = built(keras.layers.Dense(4, name="head"), 3)
-    masked = MaskedLayer(layer, {"kernel": (3, 4)})
+    masks = random_masks(layer)
+    masked = MaskedLayer(layer, masks)
     copy = MaskedLayer.from_config(masked.get_config())
     assert copy.name == "head"
-    assert copy.layer.built
-    assert {path: mask.shape for path, mask in copy.masks.items()} == {"kernel": (3, 4)}
+    assert not copy.built
+    np.testing.assert_equal(
+        {path: mask.numpy() for path, mask in copy.masks.items()}, masks
+    )
+    copy.build((None, 3))
+    np.testing.assert_array_equal(copy.kernel.numpy() != 0, masks["kernel"])
     assert copy.get_config() == masked.get_config()
 
 
 def test_a_frozen_layer_stays_frozen():
     layer = built(keras.layers.Dense(4), 3)
     layer.trainable = False
-    masked = MaskedLayer(layer, {"kernel": (3, 4)})
+    masked = MaskedLayer(layer, {"kernel": keep_all(3, 4)})
     assert masked.trainable_variables == []
     copy = MaskedLayer.from_config(masked.get_config())
     assert copy.trainable_variables == []
@@ -201,5 +241,5 @@ def test_half_precision_computes_in_half_and_stores_in_full():
     x = RNG.normal(size=(2, 3)).astype(np.float32)
     assert keras.backend.standardize_dtype(masked(x).dtype) == "bfloat16"
     np.testing.assert_array_equal(masked(x), plain(x))
-    assert masked.layer.kernel.dtype == "float32"
+    assert masked.kernel.dtype == "float32"
     assert masked.compute_output_spec(keras.KerasTensor((2, 3))).dtype == "bfloat16"

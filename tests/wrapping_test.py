@@ -149,7 +149,7 @@ def test_masks_on_a_pruned_model_add_up():
 def test_a_weight_without_a_mask_is_not_wrapped():
     model = sequential()
     pruned = snip_tf.apply_masks(model, {"head/kernel": np.ones((108, 4), bool)})
-    assert isinstance(pruned.get_layer("conv"), layers.Conv2D)
+    assert type(pruned.get_layer("conv")) is layers.Conv2D
     assert isinstance(pruned.get_layer("head"), snip_tf.MaskedLayer)
 
 
@@ -286,12 +286,6 @@ def test_refuses_models_without_masks_or_weights():
     with pytest.raises(TypeError, match="Keras 3 model"):
         snip_tf.get_masks("model.keras")
 
-    class Own(keras.Sequential):
-        pass
-
-    own = Own([keras.Input((2,)), layers.Dense(2, name="dense")])
-    with pytest.raises(ValueError, match="subclass Own"):
-        snip_tf.apply_masks(own, {"dense/kernel": np.ones((2, 2), bool)})
     unbuilt = keras.Sequential([layers.Dense(2)])
     with pytest.raises(ValueError, match="not built"):
         snip_tf.apply_masks(unbuilt, {"dense/kernel": np.ones((2, 2), bool)})
