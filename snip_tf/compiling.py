@@ -38,7 +38,9 @@ def compile_like(copy: keras.Model, model: keras.Model) -> None:
             stacklevel=2,
         )
         return
-    copy.compile(**arguments)
+    # A `compile` of the class may want other arguments; what it sets on the model are
+    # attributes, which are copied.
+    keras.Model.compile(copy, **arguments)
 
 
 def _made_again(part: Any) -> Any:

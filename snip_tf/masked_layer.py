@@ -53,7 +53,7 @@ class MaskedLayer(keras.layers.Layer):
     array([[2., 1.]], dtype=float32)
     """
 
-    _snip_masks: _Masks | None = None
+    _snip_masks: Mapping[str, keras.Variable] = {}
 
     def __new__(cls, layer: keras.Layer, masks: Mapping[str, np.ndarray]):  # noqa: D102
         if not isinstance(layer, keras.Layer):
@@ -77,11 +77,25 @@ class MaskedLayer(keras.layers.Layer):
         """All is done, in the place of what was made before; see `__new__`."""
 
     def _add_masks(self, masks: Mapping[str, np.ndarray]) -> None:
+        # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
+        # training step over the dense model's took 1.10 (LeNet-300-100), 1.08 (LeNet-5)
+        # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
+        # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
+        # float32 takes four times the memory, as much as the weight itself.
+        variables = {
+            path: keras.Variable(
+                mask,
+                dtype="bool",
+                trainable=False,
+                name=path.replace("/", "_") + "_mask",
+            )
+            for path, mask in masks.items()
+        }
         # Keras locks a layer when it is built, and has no public way to add state to it
         # after that; its own `enable_lora` does the same.
         locked = self._tracker.locked
         self._tracker.unlock()
-        self._snip_masks = _Masks(masks)
+        self._snip_masks = variables
         if locked:
             self._tracker.lock()
         if self.built:
@@ -90,7 +104,13 @@ class MaskedLayer(keras.layers.Layer):
     @property
     def masks(self) -> dict[str, keras.Variable]:
         """`{weight path below the layer: bool variable}`, True is kept."""
-        return dict(self._snip_masks.by_path) if self._snip_masks else {}
+        return dict(self._snip_masks)
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The weights of the layer, without the masks."""
+        masks = {id(mask) for mask in self._snip_masks.values()}
+        return [weight for weight in super().weights if id(weight) not in masks]
 
     def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
         """Assigns masks, and zeros to the weights that they remove.
@@ -113,14 +133,18 @@ class MaskedLayer(keras.layers.Layer):
         """Each masked weight with its mask; those of a model's layers are theirs."""
         masks = self.masks
         weights = weights_by_path(self) if masks else {}
-        return [(weights[path], mask) for path, mask in masks.items()]
+        return [
+            (weights[path], mask)
+            for path, mask in masks.items()
+            if self.built or path in weights
+        ]
 
     def _remove(self) -> None:
         """Zeros the removed weights, and holds them at zero from now on."""
         for weight, mask in self.masked_weights():
             weight.assign(masked_value(weight, mask))
-            if not isinstance(weight.constraint, _KeepZeros):
-                weight.constraint = _KeepZeros(weight.constraint, mask)
+            if not isinstance(weight.constraint, KeepZeros):
+                weight.constraint = KeepZeros(weight.constraint, mask)
 
     def _post_build(self) -> None:
         # Keras calls this after every way in which a layer gets its weights, and has no
@@ -130,7 +154,7 @@ class MaskedLayer(keras.layers.Layer):
 
     def _call_masked(self, call: Callable, args: tuple, kwargs: dict) -> Any:
         """`call`, the layer's own, on masked weights."""
-        if self._snip_masks is None:
+        if not self._snip_masks:
             return call(self, *args, **kwargs)
         values = {
             id(weight): masked_value(weight, mask)
@@ -156,6 +180,39 @@ class MaskedLayer(keras.layers.Layer):
             # already claimed this one.
             self.add_loss(keras.ops.add(loss, 0))
         return outputs
+
+    @contextlib.contextmanager
+    def _masks_apart(self) -> Iterator[None]:
+        """Takes the masks out of what the layer knows as its own variables."""
+        for mask in self._snip_masks.values():
+            self._untrack_variable(mask)
+        locked = self._tracker.locked
+        self._tracker.unlock()
+        try:
+            yield
+        finally:
+            for mask in self._snip_masks.values():
+                self._track_variable(mask)
+            if locked:
+                self._tracker.lock()
+
+    def save_own_variables(self, store: Any) -> None:  # noqa: D102
+        with self._masks_apart():
+            super().save_own_variables(store)
+        for key, mask in self._stored_masks().items():
+            store[key] = np.packbits(keras.ops.convert_to_numpy(mask))
+
+    def load_own_variables(self, store: Any) -> None:  # noqa: D102
+        keys, masks = set(store.keys()), self._stored_masks()
+        with self._masks_apart():
+            super().load_own_variables({key: store[key] for key in keys - set(masks)})
+        for key, mask in masks.items():
+            if key in keys:  # else these are the weights of a model that is not pruned
+                mask.assign(_unpacked(np.asarray(store[key]), mask.shape))
+
+    def _stored_masks(self) -> dict[str, keras.Variable]:
+        masks = self._snip_masks.values()
+        return {f"mask_bits{index}": mask for index, mask in enumerate(masks)}
 
     def get_config(self) -> dict[str, Any]:
         """The layer as it was before it was masked, and all the masks in it."""
@@ -183,46 +240,7 @@ class MaskedLayer(keras.layers.Layer):
         return MaskedLayer(layer, masks)
 
 
-class _Masks(keras.layers.Layer):
-    """Holds the masks of a layer: saved as bits, and in no list of weights."""
-
-    def __init__(self, masks: Mapping[str, np.ndarray]):
-        super().__init__(name="masks", trainable=False, dtype="float32")
-        # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
-        # training step over the dense model's took 1.08 (LeNet-300-100), 1.10 (LeNet-5)
-        # and 1.19 (an MLP of 6.3 million weights); with uint8 1.12, 1.06, 1.24; with
-        # float32 1.18, 1.00, 1.27: no difference beyond the noise, of about 0.1, while
-        # float32 takes four times the memory, as much as the weight itself.
-        self.by_path = {
-            path: self.add_weight(
-                shape=mask.shape,
-                initializer=lambda shape, dtype, mask=mask: keras.ops.convert_to_tensor(
-                    mask, dtype
-                ),
-                dtype="bool",
-                trainable=False,
-                name=path.replace("/", "_") + "_mask",
-            )
-            for path, mask in masks.items()
-        }
-        self.built = True
-
-    @property
-    def weights(self) -> list[keras.Variable]:
-        return []
-
-    def save_own_variables(self, store: dict[str, np.ndarray]) -> None:
-        for index, mask in enumerate(self.by_path.values()):
-            store[str(index)] = np.packbits(keras.ops.convert_to_numpy(mask))
-
-    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
-        if not list(store.keys()):
-            return  # the weights of a model that is not pruned; the masks stay
-        for index, mask in enumerate(self.by_path.values()):
-            mask.assign(_unpacked(np.asarray(store[str(index)]), mask.shape))
-
-
-class _KeepZeros(keras.constraints.Constraint):
+class KeepZeros(keras.constraints.Constraint):
     """A weight's own constraint, then its mask.
 
     Masked gradients already keep zeros under optimizers that treat each weight by
@@ -234,7 +252,7 @@ class _KeepZeros(keras.constraints.Constraint):
         self.constraint = constraint
         self.mask = mask
 
-    def __call__(self, w):
+    def __call__(self, w):  # noqa: D102
         if self.constraint is not None:
             w = self.constraint(w)
         return masked_value(w, self.mask)
@@ -279,12 +297,12 @@ def mask_model(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
 
 def is_made_of_layers(layer: keras.Layer) -> bool:
     """Whether a layer is exactly a `keras.Sequential` or a Functional model."""
-    return type(layer) in (keras.Sequential, _functional_class())
+    return type(layer) in (keras.Sequential, functional_class())
 
 
 @functools.cache
-def _functional_class() -> type:
-    # Keras has no public name for the class.
+def functional_class() -> type:
+    """The class of Functional models, for which Keras has no public name."""
     x = keras.Input(())
     return type(keras.Model(x, x))
 

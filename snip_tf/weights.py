@@ -15,14 +15,10 @@ Patterns = str | Iterable[str] | Callable[[str, keras.Variable], bool]
 def held_layers(layer: keras.Layer) -> list[keras.Layer]:
     """The layers that `layer` holds directly, in the order Keras tracks them."""
     if isinstance(layer, keras.Model):
-        held = layer.layers
-    else:
-        # Keras gives the layers that a model holds in public, but not those of a plain
-        # layer; this is the only place that asks in private.
-        held = layer._flatten_layers(include_self=False, recursive=False)
-    # What a `MaskedLayer` keeps its masks in is no part of the model.
-    masks = getattr(layer, "_snip_masks", None)
-    return [part for part in held if part is not masks]
+        return layer.layers
+    # Keras gives the layers that a model holds in public, but not those of a plain
+    # layer; this is the only place that asks in private.
+    return layer._flatten_layers(include_self=False, recursive=False)
 
 
 def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:

@@ -126,7 +126,7 @@ def names(logdir):
 
 def mean_square_of_kept(logdir, layer, fan_in):
     """Of the weights of a layer that are left, in the variance of the first draw."""
-    kernel = load(logdir).get_layer(layer).layer.kernel.numpy()
+    kernel = load(logdir).get_layer(layer).kernel.numpy()
     return fan_in * (kernel[kernel != 0] ** 2).mean()
 
 
