@@ -150,32 +150,40 @@ class _Copies:
                 name=layer.name,
             )
         made_by_base = set(vars(new))
-        self._track(layer, new)
+        tracked = self._track(layer, new)
         for name, value in own.items():
             if name in _SETTINGS:
                 vars(new)[name] = value
             elif name not in made_by_base:
                 copy = self.of(value)
-                if isinstance(copy, _PLAIN):
+                if isinstance(copy, _PLAIN) or _is_hidden(value, tracked):
                     vars(new)[name] = copy
                 else:
                     setattr(new, name, copy)
         return new
 
-    def _track(self, layer: keras.Layer, new: keras.Layer) -> None:
-        """Has Keras track copies in the order of the originals, as attributes may not.
+    def _track(self, layer: keras.Layer, new: keras.Layer) -> set[int]:
+        """Has Keras track copies of what it tracks of a layer; returns the ids of that.
 
-        There is no public way: Keras tracks what is set as an attribute or added to a
-        list of one, in that order, and what `add_weight` makes.
+        There is no public way to see to it that they come in the order of the
+        originals: Keras tracks what is set as an attribute or added to a list of one,
+        in that order, and what `add_weight` makes. Nor is what was trainable when it
+        was made listed apart from the rest once it is frozen.
         """
-        stores = ["trainable_variables", "non_trainable_variables", "seed_generators"]
-        if not isinstance(layer, (keras.Sequential, functional_class())):
-            stores.append("layers")
+        tracked: set[int] = set()
         masks = {id(mask) for mask in getattr(layer, "_snip_masks", {}).values()}
-        for store in stores:
-            for value in layer._tracker.config[store][1]:
+        for store, (_, values) in layer._tracker.config.items():
+            tracked.update(map(id, values))
+            if store == "metrics" and isinstance(layer, keras.Model):
+                continue  # those of `compile` among them
+            if store == "layers" and isinstance(
+                layer, (keras.Sequential, functional_class())
+            ):
+                continue  # the new model has them by its graph
+            for value in values:
                 if id(value) not in masks:
-                    new._tracker.track(self.of(value))
+                    new._tracker.add_to_store(store, self.of(value))
+        return tracked
 
     def _variable(self, variable: keras.Variable) -> keras.Variable:
         constraint = variable.constraint
@@ -250,6 +258,15 @@ class _Copies:
         )
         new.__kwdefaults__ = function.__kwdefaults__
         return new
+
+
+def _is_hidden(value: Any, tracked: set[int]) -> bool:
+    """Whether an attribute holds state that Keras was told not to track."""
+    state = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
+    return any(
+        isinstance(leaf, state) and id(leaf) not in tracked
+        for leaf in keras.tree.flatten(value)
+    )
 
 
 def _is_symbolic(value: Any) -> bool:

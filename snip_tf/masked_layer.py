@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from snip_tf.masks import check_masks
-from snip_tf.weights import held_layers, layer_tree, weights_by_path
+from snip_tf.weights import check_paths, held_layers, layer_tree, weights_by_path
 
 
 @keras.saving.register_keras_serializable(package="snip_tf")
@@ -77,20 +77,7 @@ class MaskedLayer(keras.layers.Layer):
         """All is done, in the place of what was made before; see `__new__`."""
 
     def _add_masks(self, masks: Mapping[str, np.ndarray]) -> None:
-        # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
-        # training step over the dense model's took 1.10 (LeNet-300-100), 1.08 (LeNet-5)
-        # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
-        # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
-        # float32 takes four times the memory, as much as the weight itself.
-        variables = {
-            path: keras.Variable(
-                mask,
-                dtype="bool",
-                trainable=False,
-                name=path.replace("/", "_") + "_mask",
-            )
-            for path, mask in masks.items()
-        }
+        variables = {path: _mask_variable(path, mask) for path, mask in masks.items()}
         # Keras locks a layer when it is built, and has no public way to add state to it
         # after that; its own `enable_lora` does the same.
         locked = self._tracker.locked
@@ -130,13 +117,15 @@ class MaskedLayer(keras.layers.Layer):
             self._remove()
 
     def masked_weights(self) -> list[tuple[keras.Variable, keras.Variable]]:
-        """Each masked weight with its mask; those of a model's layers are theirs."""
-        masks = self.masks
-        weights = weights_by_path(self) if masks else {}
+        """Each masked weight that there is yet, with its mask.
+
+        Of a model, only its own weights: those of its layers are masked there.
+        """
+        weights = weights_by_path(self) if self._snip_masks else {}
         return [
             (weights[path], mask)
-            for path, mask in masks.items()
-            if self.built or path in weights
+            for path, mask in self._snip_masks.items()
+            if path in weights
         ]
 
     def _remove(self) -> None:
@@ -154,27 +143,22 @@ class MaskedLayer(keras.layers.Layer):
 
     def _call_masked(self, call: Callable, args: tuple, kwargs: dict) -> Any:
         """`call`, the layer's own, on masked weights."""
-        if not self._snip_masks:
+        masked = self.masked_weights()
+        if len(masked) < len(self._snip_masks):
+            # Layers below make their weights in this call, the first.
+            call(self, *args, **kwargs)
+            self._remove()
+            masked = self.masked_weights()
+            known = weights_by_path(self)
+            check_paths(self._snip_masks, known, f"The masks of layer {self.name!r}")
+        if not masked:
             return call(self, *args, **kwargs)
-        values = {
-            id(weight): masked_value(weight, mask)
-            for weight, mask in self.masked_weights()
-        }
-        variables = self.variables + self.metrics_variables
-        with keras.StatelessScope(collect_losses=True) as scope:
-            for variable in variables:
-                value = values.get(id(variable))
-                if value is None and scope.original_scope is not None:
-                    # A scope around this one is not looked through by Keras.
-                    value = scope.original_scope.get_current_value(variable)
-                if value is not None:
-                    values[id(variable)] = value
-                    scope.add_update((variable, value))
+        with _Scope(
+            [(weight, masked_value(weight, mask)) for weight, mask in masked]
+        ) as scope:
             outputs = call(self, *args, **kwargs)
-        for variable in variables:
-            new = scope.get_current_value(variable)
-            if new is not None and new is not values.get(id(variable)):
-                variable.assign(new)
+        for variable in scope.updated.values():
+            variable.assign(scope.get_current_value(variable))
         for loss in scope.losses:
             # A new tensor: Keras knows losses by their id, and a layer inside has
             # already claimed this one.
@@ -240,6 +224,24 @@ class MaskedLayer(keras.layers.Layer):
         return MaskedLayer(layer, masks)
 
 
+class _Scope(keras.StatelessScope):
+    """A scope that sees through to the one around it, and tells what was assigned."""
+
+    def __init__(self, values: list[tuple[keras.Variable, Any]]):
+        super().__init__(values, collect_losses=True)
+        self.updated: dict[int, keras.Variable] = {}
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        super().add_update(update)
+        self.updated[id(update[0])] = update[0]
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+
 class KeepZeros(keras.constraints.Constraint):
     """A weight's own constraint, then its mask.
 
@@ -256,6 +258,18 @@ class KeepZeros(keras.constraints.Constraint):
         if self.constraint is not None:
             w = self.constraint(w)
         return masked_value(w, self.mask)
+
+
+def _mask_variable(path: str, mask: np.ndarray | keras.Variable) -> keras.Variable:
+    if isinstance(mask, keras.Variable):
+        return mask
+    # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
+    # training step over the dense model's took 1.10 (LeNet-300-100), 1.08 (LeNet-5)
+    # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
+    # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
+    # float32 takes four times the memory, as much as the weight itself.
+    name = path.replace("/", "_") + "_mask"
+    return keras.Variable(mask, dtype="bool", trainable=False, name=name)
 
 
 def masked_value(weight: Any, mask: Any) -> Any:
@@ -308,29 +322,32 @@ def functional_class() -> type:
 
 
 def _mask_layers_of(
-    model: keras.Model, masks: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Wraps the layers of a model; returns the masks of weights that are its own."""
+    model: keras.Model, masks: Mapping[str, np.ndarray | keras.Variable]
+) -> dict[str, keras.Variable]:
+    """Wraps the layers of a model; returns the masks of weights that are its own.
+
+    A weight that several layers use has one mask, which is a variable of each.
+    """
     weights = weights_by_path(model)
-    by_weight = {id(weights[path]): mask for path, mask in masks.items()}
+    by_weight = {
+        id(weights[path]): _mask_variable(path, mask) for path, mask in masks.items()
+    }
     in_layers: set[int] = set()
     for layer in held_layers(model):
-        below = weights_by_path(layer)
         inside = {
             path: by_weight[id(weight)]
-            for path, weight in below.items()
+            for path, weight in weights_by_path(layer).items()
             if id(weight) in by_weight
         }
-        in_layers.update(id(below[path]) for path in inside)
+        in_layers.update(map(id, inside.values()))
         if not inside or isinstance(layer, MaskedLayer):
             continue  # nothing to do, or shared with a model that came before
         if isinstance(layer, keras.Model):
             mask_model(layer, inside)
         else:
             MaskedLayer(layer, inside)
-    return {
-        path: mask for path, mask in masks.items() if id(weights[path]) not in in_layers
-    }
+    own = {path: by_weight[id(weights[path])] for path in masks}
+    return {path: mask for path, mask in own.items() if id(mask) not in in_layers}
 
 
 @contextlib.contextmanager

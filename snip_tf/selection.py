@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -140,20 +140,25 @@ def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
         yield flat[start : start + _CHUNK]
 
 
-def _sort_keys(chunk: np.ndarray) -> np.ndarray:
-    """Unsigned integers that sort as the floats do."""
+def _sort_keys(arrays: Mapping[str, np.ndarray]) -> Callable:
+    """A function from floats to unsigned integers that sort as the floats do."""
+    if any(np.signbit(chunk).any() for a in arrays.values() for chunk in _chunks(a)):
+        return _keys_of_signed
+    return lambda chunk: chunk.view(f"u{chunk.dtype.itemsize}")
+
+
+def _keys_of_signed(chunk: np.ndarray) -> np.ndarray:
     unsigned = np.dtype(f"u{chunk.dtype.itemsize}")
     sign = unsigned.type(1 << (8 * chunk.dtype.itemsize - 1))
-    bits = chunk.view(unsigned)
-    if bits.size and bits.max() < sign:
-        return bits | sign
     # Adding 0 turns -0.0 into 0.0, so that the two tie.
     bits = (chunk + chunk.dtype.type(0)).view(unsigned)
     # A negative float sorts by its bits in reverse, below every non-negative one.
     return np.where(bits & sign, ~bits, bits | sign)
 
 
-def _threshold(arrays: Mapping[str, np.ndarray], kept: int) -> tuple[int, int]:
+def _threshold(
+    arrays: Mapping[str, np.ndarray], kept: int, sort_keys: Callable
+) -> tuple[int, int]:
     """The sort key of the `kept`-th largest score, and how many of its ties to keep."""
     shift = 8 * next(iter(arrays.values())).dtype.itemsize
     prefix, remaining = 0, kept
@@ -164,7 +169,7 @@ def _threshold(arrays: Mapping[str, np.ndarray], kept: int) -> tuple[int, int]:
         histogram = np.zeros(bins, np.int64)
         for array in arrays.values():
             for chunk in _chunks(array):
-                keys = _sort_keys(chunk)
+                keys = sort_keys(chunk)
                 if above < 8 * keys.itemsize:
                     keys = keys[keys >> above == prefix]
                 histogram += np.bincount((keys >> shift) & (bins - 1), minlength=bins)
@@ -179,14 +184,15 @@ def _threshold(arrays: Mapping[str, np.ndarray], kept: int) -> tuple[int, int]:
 def _keep_largest(arrays: Mapping[str, np.ndarray], kept: int) -> dict[str, np.ndarray]:
     if kept == 0:
         return {path: np.zeros(array.shape, bool) for path, array in arrays.items()}
-    threshold, ties_left = _threshold(arrays, kept)
+    sort_keys = _sort_keys(arrays)
+    threshold, ties_left = _threshold(arrays, kept, sort_keys)
     masks = {}
     for path, array in arrays.items():
         mask = np.empty(array.size, bool)
         for start, chunk in zip(
             range(0, array.size, _CHUNK), _chunks(array), strict=True
         ):
-            keys = _sort_keys(chunk)
+            keys = sort_keys(chunk)
             keep = keys > threshold
             if ties_left:
                 # Ties go to the first met: without such a rule, a network with many

@@ -85,6 +85,8 @@ def why_not_prunable(path: str, variable: keras.Variable) -> str | None:
         return "the slope of an activation"
     if "embedding" in name:
         return "an embedding"
+    if name.startswith("lora_"):
+        return "a factor of a low-rank update, which is dense"
     if len(variable.shape) < 2:
         return f"rank {len(variable.shape)}, not a kernel"
     return None
