@@ -59,10 +59,13 @@ def copy_unmasked(model: keras.Model) -> keras.Model:
     copied but used by both.
     """
     copies = _Copies()
-    with unmasked(model):
-        copy = copies.of(model)
-    for old, new in copies.models():
-        compile_like(new, old)
+    # Where the model was made: its variables may be mirrored over replicas.
+    strategy = getattr(model, "distribute_strategy", None)  # with TensorFlow only
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        with unmasked(model):
+            copy = copies.of(model)
+        for old, new in copies.models():
+            compile_like(new, old)
     return copy
 
 

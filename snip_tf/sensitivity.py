@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -12,7 +13,9 @@ import tensorflow as tf
 
 from snip_tf.batches import Batch, example_count
 from snip_tf.compiling import compile_arguments
-from snip_tf.weights import weights_by_path
+from snip_tf.weights import layer_tree, weights_by_path
+
+_HALF = (tf.float16, tf.bfloat16)
 
 # loss(y, y_pred, sample_weight) -> scalar tensor
 DataLoss = Callable[[Any, Any, Any], tf.Tensor]
@@ -74,11 +77,19 @@ def _gradients(
     training: bool,
 ) -> dict[str, np.ndarray]:
     x, y, sample_weight = batch
+    values = {path: _full_precision(weight) for path, weight in weights.items()}
+    known = {id(weight) for weight in weights.values()}
+    others = [v for v in model.variables if id(v) not in known]
     # Eager, not traced: for one batch a trace costs more than it saves.
-    values = {path: variable.value for path, variable in weights.items()}
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
-        with keras.StatelessScope():
+        with _computing_in_full_precision(model), keras.StatelessScope() as scope:
+            # Every variable has its value by the scope, so that the variables
+            # themselves, which may be mirrored over replicas, take no part.
+            for path, weight in weights.items():
+                scope.add_update((weight, values[path]))
+            for variable in others:
+                scope.add_update((variable, _full_precision(variable)))
             y_pred = model(x, training=training)
         loss = data_loss(y, y_pred, sample_weight)
     if not np.isfinite(loss):
@@ -95,6 +106,35 @@ def _gradients(
         path: tf.convert_to_tensor(gradient).numpy()
         for path, gradient in gradients.items()
     }
+
+
+def _full_precision(variable: keras.Variable) -> tf.Tensor:
+    """The value, in float32 if it is stored in half precision."""
+    value = tf.convert_to_tensor(variable)
+    return tf.cast(value, tf.float32) if value.dtype in _HALF else value
+
+
+@contextlib.contextmanager
+def _computing_in_full_precision(model: keras.Model) -> Iterator[None]:
+    """Has layers that compute in half precision compute in float32 for a while.
+
+    In half precision, scores near the threshold change places: of the 5 % kept by
+    their float32 scores, float16 keeps 92 to 95 %, bfloat16 79 to 98 %.
+    """
+    policies = {
+        layer: layer.dtype_policy
+        for layer in layer_tree(model)
+        # Not those that are quantized, which have a policy of another kind.
+        if type(layer.dtype_policy) is keras.DTypePolicy
+        and layer.compute_dtype in ("float16", "bfloat16")
+    }
+    for layer in policies:
+        layer.dtype_policy = "float32"
+    try:
+        yield
+    finally:
+        for layer, policy in policies.items():
+            layer.dtype_policy = policy
 
 
 def _not_finite(model: keras.Model, loss: float) -> ValueError:
