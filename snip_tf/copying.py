@@ -35,8 +35,21 @@ _SETTINGS = (
     "_supports_masking",
     "_trainable",
 )
-# What `compile` and `fit` add to a model, TensorFlow to what it tracks, and we.
-_LEFT_OUT = ("_compile", "_eval_epoch", "_self_", "_snip_masks", "history", "optimizer")
+# What `compile` and `fit` add to a model, and TensorFlow to what it tracks.
+_LEFT_OUT = {
+    "_compile_config",
+    "_compiled_trainable_state",
+    "_eval_epoch_iterator",
+    "_self_name_based_restores",
+    "_self_saveable_object_factories",
+    "_self_unconditional_checkpoint_dependencies",
+    "_self_unconditional_deferred_dependencies",
+    "_self_unconditional_dependency_names",
+    "_self_update_uid",
+    "history",
+    "optimizer",
+    "stop_training",
+}
 # Values that Keras does not track: they are set without asking it.
 _PLAIN = (
     bool,
@@ -136,7 +149,7 @@ class _Copies:
         own = {
             name: value
             for name, value in vars(layer).items()
-            if not name.startswith(_LEFT_OUT)
+            if name not in _LEFT_OUT and not name.startswith("_snip_mask")
         }
         if isinstance(layer, keras.Sequential):
             keras.Sequential.__init__(new, self._sequence(layer), name=layer.name)

@@ -83,6 +83,9 @@ class MaskedLayer(keras.layers.Layer):
         locked = self._tracker.locked
         self._tracker.unlock()
         self._snip_masks = variables
+        for index, mask in enumerate(variables.values()):
+            # TensorFlow's checkpoints see attributes, but not what is in Keras' dicts.
+            setattr(self, f"_snip_mask{index}", mask)
         if locked:
             self._tracker.lock()
         if self.built:
