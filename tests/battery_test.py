@@ -1,0 +1,179 @@
+"""Every kind of model, trained in every way, through its whole life."""
+
+import functools
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import snip_tf
+from snip_tf.report import weight_rows
+from snip_tf.weights import layer_tree, weights_by_path
+from tests.kinds import EXAMPLES, KINDS
+
+SPARSITY = 0.6
+EPOCHS = 2
+TABLE = Path(__file__).parents[1] / "docs" / "supported_models.md"
+# What came of each (kind, way), for the table.
+OUTCOMES = {}
+
+
+def fit(model, x, y):
+    model.fit(x, y, batch_size=EXAMPLES, epochs=EPOCHS, verbose=0)
+
+
+def hand_written_loop(model, x, y):
+    if isinstance(y, dict):
+        y = {name: y[name] for name in model.output_names}
+    for _ in range(EPOCHS):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x, training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply(gradients, model.trainable_variables)
+
+
+def compiled_by_xla(model, x, y):
+    model.jit_compile = True
+    fit(model, x, y)
+    model.jit_compile = False
+
+
+class MixedFloat16:
+    """While models are made."""
+
+    def __enter__(self):
+        keras.config.set_dtype_policy("mixed_float16")
+
+    def __exit__(self, *_):
+        keras.config.set_dtype_policy("float32")
+
+
+@functools.cache
+def strategy():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def two_replicas():
+    return strategy().scope()
+
+
+class Nothing:
+    """No scope at all."""
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *_):
+        pass
+
+
+# How a model is made and trained.
+WAYS = {
+    "`fit`": (Nothing, fit),
+    "hand-written loop": (Nothing, hand_written_loop),
+    "`mixed_float16`": (MixedFloat16, fit),
+    "`jit_compile`": (Nothing, compiled_by_xla),
+    "two replicas": (two_replicas, fit),
+}
+
+
+def outputs(model, x):
+    """Operation by operation, since what a compiler fuses depends on the model."""
+    x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
+    return keras.tree.map_structure(np.asarray, model(x, training=False))
+
+
+def assert_same_outputs(one, other, x):
+    for model in (one, other):
+        for layer in layer_tree(model):
+            if getattr(layer, "stateful", False):
+                layer.reset_states()
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, outputs(one, x), outputs(other, x)
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("title", KINDS)
+def test_battery(title, way, tmp_path):
+    scope, train = WAYS[way]
+    OUTCOMES[title, way] = "fails"
+    keras.utils.set_random_seed(0)
+    with scope():
+        model, x, y = KINDS[title]()
+        before = [v.numpy() for v in model.variables]
+        pruned = snip_tf.prune_model(
+            model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES
+        )
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+    weights = snip_tf.prunable_weights(pruned)
+    assert list(weights) == list(snip_tf.prunable_weights(model))
+    masks = snip_tf.get_masks(pruned)
+    assert list(masks) == list(weights)
+    total = sum(mask.size for mask in masks.values())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert kept == round((1 - SPARSITY) * total)
+
+    start = {path: weight.numpy() for path, weight in weights.items()}
+    try:
+        train(pruned, x, y)
+    except Exception:
+        with scope():
+            dense, x, y = KINDS[title]()
+        with pytest.raises(Exception):  # noqa: B017 - whatever Keras raises
+            train(dense, x, y)
+        OUTCOMES[title, way] = "not in Keras"
+        pytest.skip("Keras cannot train the model that is not pruned either")
+    for path, weight in weights.items():
+        value, mask = weight.numpy(), masks[path]
+        assert not value[~mask].any(), path
+        if mask.any():
+            assert (value != start[path])[mask].any(), f"{path} did not move"
+    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
+
+    for row in weight_rows(pruned):
+        assert (row.kept, row.total) == (masks[row.path].sum(), masks[row.path].size)
+        assert np.count_nonzero(weights[row.path].numpy()) == row.kept
+
+    stripped = snip_tf.strip_pruning(pruned)
+    assert type(stripped) is type(model)
+    assert list(weights_by_path(stripped)) == list(weights_by_path(model))
+    assert_same_outputs(stripped, pruned, x)
+
+    pruned.save(tmp_path / "pruned.keras")
+    with scope():
+        loaded = keras.models.load_model(tmp_path / "pruned.keras")
+    np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
+    assert_same_outputs(loaded, pruned, x)
+    OUTCOMES[title, way] = "yes"
+
+
+def table():
+    lines = [
+        "# Models that can be pruned",
+        "",
+        "Found by `tests/battery_test.py`, which prunes, trains, saves, loads and",
+        "strips a model of each kind in each way. `not in Keras`: Keras cannot train",
+        "the model in that way without pruning either.",
+        "",
+        f"| model | {' | '.join(WAYS)} |",
+        f"|---|{'---|' * len(WAYS)}",
+    ]
+    for title in KINDS:
+        cells = [title, *(OUTCOMES[title, way] for way in WAYS)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_is_what_was_found():
+    """`WRITE_TABLES=1 pytest tests/battery_test.py` writes it anew."""
+    if len(OUTCOMES) < len(KINDS) * len(WAYS):
+        pytest.skip("only a part of the battery was run")
+    if os.environ.get("WRITE_TABLES"):
+        TABLE.write_text(table())
+    assert TABLE.read_text() == table()
