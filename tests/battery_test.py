@@ -12,6 +12,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.report import weight_rows
 from snip_tf.weights import layer_tree, weights_by_path
+from tests import numpy_reference
 from tests.kinds import EXAMPLES, KINDS
 
 SPARSITY = 0.6
@@ -26,8 +27,6 @@ def fit(model, x, y):
 
 
 def hand_written_loop(model, x, y):
-    if isinstance(y, dict):
-        y = {name: y[name] for name in model.output_names}
     for _ in range(EPOCHS):
         with tf.GradientTape() as tape:
             loss = model.compute_loss(x, y, model(x, training=True))
@@ -96,6 +95,15 @@ def assert_same_outputs(one, other, x):
     )
 
 
+def made(title, scope):
+    """The model of a kind with its data, unless Keras cannot make it in that scope."""
+    try:
+        return KINDS[title]()
+    except ValueError:
+        assert scope is not Nothing
+        return None
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("title", KINDS)
 def test_battery(title, way, tmp_path):
@@ -103,7 +111,11 @@ def test_battery(title, way, tmp_path):
     OUTCOMES[title, way] = "fails"
     keras.utils.set_random_seed(0)
     with scope():
-        model, x, y = KINDS[title]()
+        model_and_data = made(title, scope)
+        if model_and_data is None:
+            OUTCOMES[title, way] = "not in Keras"
+            pytest.skip("Keras cannot make the model")
+        model, x, y = model_and_data
         before = [v.numpy() for v in model.variables]
         pruned = snip_tf.prune_model(
             model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES
@@ -145,12 +157,64 @@ def test_battery(title, way, tmp_path):
     assert list(weights_by_path(stripped)) == list(weights_by_path(model))
     assert_same_outputs(stripped, pruned, x)
 
-    pruned.save(tmp_path / "pruned.keras")
     with scope():
-        loaded = keras.models.load_model(tmp_path / "pruned.keras")
+        loaded = saved_and_loaded(pruned, tmp_path)
+        if "LoRA" in title:
+            # Keras saves the sum of a kernel and its update, rounded.
+            pruned = saved_and_loaded(stripped, tmp_path)
     np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
     assert_same_outputs(loaded, pruned, x)
     OUTCOMES[title, way] = "yes"
+
+
+def saved_and_loaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
+def data_loss(y, outputs):
+    """The loss that the models of `KINDS` are compiled with."""
+    if isinstance(y, dict):
+        return data_loss(y["y"], outputs["y"]) + 0.5 * data_loss(y["z"], outputs["z"])
+    if y.dtype.kind == "f":
+        return tf.reduce_mean(tf.square(y - outputs))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, outputs)
+    return tf.reduce_mean(losses)
+
+
+@pytest.mark.parametrize("title", KINDS)
+def test_masks_are_those_of_the_reference(title):
+    """`|w * dL/dw|` in float64 and a full sort, on the gradients of the model itself.
+
+    Two scores that are equal but for the rounding of float32 may change places.
+    """
+    keras.utils.set_random_seed(0)
+    model, x, y = KINDS[title]()
+    pruned = snip_tf.prune_model(model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES)
+    masks = snip_tf.get_masks(pruned)
+    weights = snip_tf.prunable_weights(model)
+    for layer in layer_tree(model):
+        if getattr(layer, "stateful", False):
+            layer.reset_states()
+    values = [weight.value for weight in weights.values()]
+    with tf.GradientTape() as tape:
+        loss = data_loss(y, model(x, training=False))
+    gradients = map(tf.convert_to_tensor, tape.gradient(loss, values))
+    scores = [
+        np.abs(weight.numpy().astype(np.float64) * gradient.numpy())
+        for weight, gradient in zip(weights.values(), gradients, strict=True)
+    ]
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    expected = numpy_reference.keep_largest(scores, kept)
+    threshold = min(
+        score[mask].min()
+        for score, mask in zip(scores, expected, strict=True)
+        if mask.any()
+    )
+    for path, score, mask in zip(masks, scores, expected, strict=True):
+        differs = mask != masks[path]
+        np.testing.assert_allclose(score[differs], threshold, rtol=1e-5, err_msg=path)
+        assert differs.sum() <= 2, path
 
 
 def table():
