@@ -127,7 +127,8 @@ def _common_length(data: Batch) -> int:
             if leaf.ndim == 0:
                 raise ValueError(
                     f"Expected arrays with the examples along axis 0. "
-                    f"Received: {label} of shape ()"
+                    f"Received: {label} of shape (). Wrap plain Python lists in "
+                    f"numpy.asarray."
                 )
             lengths[label] = len(leaf)
     if len(set(lengths.values())) > 1:

@@ -12,6 +12,7 @@ import numpy as np
 
 from snip_tf import criteria
 from snip_tf.batches import Batch, make_batches
+from snip_tf.copying import copy_unmasked
 from snip_tf.criteria.snip import snip
 from snip_tf.selection import (
     check_finite,
@@ -20,6 +21,7 @@ from snip_tf.selection import (
     kept_count,
     select_masks,
 )
+from snip_tf.sensitivity import call_model
 from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
 from snip_tf.wrapping import apply_masks, current_masks
 
@@ -194,7 +196,8 @@ def _build_on_first(model: keras.Model, data: Iterator[Batch]) -> Iterator[Batch
     """The same batches, with the first one already read and the model built on it."""
     first = next(data)
     if not model.built:
-        model(first[0], training=False)
+        call_model(copy_unmasked(model), first[0])  # if it fails, nothing is changed
+        call_model(model, first[0])
     return itertools.chain([first], data)
 
 

@@ -90,8 +90,8 @@ def _gradients(
                 scope.add_update((weight, values[path]))
             for variable in others:
                 scope.add_update((variable, _full_precision(variable)))
-            y_pred = model(x, training=training)
-        loss = data_loss(y, y_pred, sample_weight)
+            y_pred = call_model(model, x, training)
+        loss = _loss_of(data_loss, y, y_pred, sample_weight)
     if not np.isfinite(loss):
         raise _not_finite(model, float(loss))
     gradients = tape.gradient(loss, values)
@@ -106,6 +106,52 @@ def _gradients(
         path: tf.convert_to_tensor(gradient).numpy()
         for path, gradient in gradients.items()
     }
+
+
+def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
+    """The outputs of a model; if it fails, an error that says on what and where."""
+    try:
+        return model(x, training=training)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:
+        layer = _where(error)
+        place = f" in layer {layer.name!r} ({type(layer).__name__})" if layer else ""
+        raise ValueError(
+            f"Expected the model to run on the mini-batch. Received: inputs of shape "
+            f"{_shapes(x)}, on which {model.name!r} fails{place}. (The first axis must "
+            f"be that of the examples: call `.batch(...)` on a dataset of single ones.)"
+            f" The error: {error}"
+        ) from error
+
+
+def _where(error: Exception) -> keras.Layer | None:
+    """The innermost layer whose code an exception came through, if any."""
+    layer, trace = None, error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, keras.Layer) and not isinstance(owner, keras.Model):
+            layer = owner
+        trace = trace.tb_next
+    return layer
+
+
+def _shapes(nest: Any) -> Any:
+    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(nest)]
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _loss_of(data_loss: DataLoss, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+    try:
+        return data_loss(y, y_pred, sample_weight)
+    except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
+        if str(error).startswith("Expected"):
+            raise  # in our words already
+        raise ValueError(
+            f"Expected targets and a loss that fit the outputs of the model. Received: "
+            f"targets of shape {_shapes(y)} for outputs of shape {_shapes(y_pred)}. "
+            f"The error: {error}"
+        ) from error
 
 
 def _full_precision(variable: keras.Variable) -> tf.Tensor:

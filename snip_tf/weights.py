@@ -159,7 +159,9 @@ def check_model(model: keras.Model) -> None:
         raise TypeError(
             f"Expected `model` to be a Keras 3 model (`keras.Model`). "
             f"Received: model={model!r} of type "
-            f"{type(model).__module__}.{type(model).__name__}"
+            f"{type(model).__module__}.{type(model).__name__}. Load a file with "
+            f"`keras.models.load_model` first; models of Keras 2 (`tf_keras`) and of "
+            f"other libraries have to be built in Keras 3."
         )
 
 

@@ -1,7 +1,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import snip_tf
 from snip_tf.sensitivity import mean_gradients
 from snip_tf.weights import prunable_weights, weights_by_path
 
@@ -207,3 +209,60 @@ def test_names_a_weight_that_the_loss_does_not_depend_on(data):
     batch = ({"x": data[0]}, data[1], None)
     with pytest.raises(ValueError, match="does not depend on 'b/kernel'"):
         mean_gradients(head, chosen, [batch], loss=LOSS)
+
+
+class Reshapes(keras.layers.Layer):
+    """Has a weight, and fails on any batch but one of three."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, x):
+        return keras.ops.reshape(x @ self.kernel, (3, 4))
+
+
+def test_names_the_layer_that_fails():
+    model = keras.Sequential([keras.layers.Dense(4), Reshapes(name="fails")])
+    x, y = np.zeros((8, 6), np.float32), np.zeros((8, 4))
+    with pytest.raises(ValueError, match=r"shape \(8, 6\).*layer 'fails' \(Reshapes\)"):
+        snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse")
+    assert not model.built
+    assert not model.layers[0].built, "a part of the model was built"
+
+
+def test_says_that_targets_do_not_fit():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    x, y = np.zeros((8, 6), np.float32), np.zeros((8, 5))
+    with pytest.raises(ValueError, match=r"targets of shape \(8, 5\) for .* \(8, 4\)"):
+        snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse")
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+def test_half_precision_chooses_as_full_precision(policy):
+    def network(dtype):
+        dense = [keras.layers.Dense(n, "tanh", dtype=dtype) for n in (64, 64, 5)]
+        return keras.Sequential([keras.Input((20,)), *dense])
+
+    half, full = network(policy), network("float32")
+    full.set_weights([w.astype(np.float32) for w in half.get_weights()])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 20)).astype(np.float32), rng.normal(size=(32, 5))
+    masks = [
+        snip_tf.get_masks(snip_tf.prune_model(model, x, y, sparsity=0.95, loss="mse"))
+        for model in (half, full)
+    ]
+    flat = [np.concatenate([m.ravel() for m in each.values()]) for each in masks]
+    assert (flat[0] & flat[1]).sum() >= 0.99 * flat[1].sum()
+    assert half.layers[0].compute_dtype != "float32"
+
+
+def test_inside_the_scope_of_a_strategy():
+    def prune():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="d")])
+        x, y = np.ones((8, 6), np.float32), np.arange(32.0).reshape(8, 4)
+        return snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse")
+
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        inside = prune()
+    np.testing.assert_equal(snip_tf.get_masks(inside), snip_tf.get_masks(prune()))
