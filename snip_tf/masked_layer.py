@@ -205,7 +205,18 @@ class MaskedLayer(keras.layers.Layer):
         """The layer as it was before it was masked, and all the masks in it."""
         masks = all_masks(self)
         with unmasked(self):
-            layer = keras.saving.serialize_keras_object(self)
+            try:
+                layer = keras.saving.serialize_keras_object(self)
+            except NotImplementedError as error:
+                raise NotImplementedError(
+                    f"Keras makes a configuration of {self.name!r}, to save or clone "
+                    f"it, by the `get_config` of {type(self).__name__}, which does not "
+                    f"give one: implement it. Or keep `save_weights(...)` and "
+                    f"`snip_tf.save_masks(path, snip_tf.get_masks(model))`, and then "
+                    f"build the model anew, its layers named as now, call "
+                    f"`snip_tf.apply_masks(model, snip_tf.load_masks(path))`, and "
+                    f"`load_weights(...)` on that."
+                ) from error
         layer.pop("compile_config", None)
         if not isinstance(self, keras.Model):
             layer.pop("build_config", None)

@@ -55,14 +55,17 @@ def prune_model(
     are kept, over the whole network together. Then train the returned model as any
     other: the removed weights are exactly zero and stay so.
 
+    Scores are computed in float32 whatever the model computes in, also inside the scope
+    of a `tf.distribute.Strategy`.
+
     Memory: one array of scores for each prunable weight, then the copy of the model, on
     top of what a forward and a backward pass takes.
 
     Args:
-        model: `keras.Model`, Sequential or Functional, best with its initial weights.
-            It is left as it is (weights, BatchNorm statistics, seeds, optimizer); if it
-            is not built, it is built on the first batch. If it is pruned already, what
-            was removed stays removed and `sparsity` must not be lower than before.
+        model: `keras.Model` of any kind, best with its initial weights. It is left as
+            it is (weights, BatchNorm statistics, seeds, optimizer); if it is not built,
+            it is built on the first batch. If it is pruned already, what was removed
+            stays removed and `sparsity` must not be lower than before.
         x: the data to score on, as `Model.fit` takes it: an array or a nest of arrays,
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator.
         y: the targets, where `x` does not yield them.

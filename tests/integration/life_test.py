@@ -201,3 +201,62 @@ def test_pruned_again(pruned):
     assert snip_tf.sparsity(again) > snip_tf.sparsity(pruned)
     with pytest.raises(ValueError, match="at least 0"):
         snip_tf.prune_model(pruned, X, Y, sparsity=0.5)
+
+
+class NoConfig(keras.Model):
+    """As most subclassed models are: without `get_config`."""
+
+    def __init__(self, units):
+        super().__init__()
+        first = keras.layers.Dense(units, name="first")
+        self.parts = [first, keras.layers.Dense(3, name="second")]
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def built_without_config():
+    model = NoConfig(4)
+    model(X[:, :, 0, 0])
+    return model
+
+
+def test_a_model_without_configuration_lives_on_in_weights_and_masks(tmp_path):
+    x = X[:, :, 0, 0]
+    pruned = snip_tf.prune_model(built_without_config(), x, Y, sparsity=0.5, loss=LOSS)
+    with pytest.raises(NotImplementedError, match=r"get_config.*snip_tf.save_masks"):
+        pruned.save(tmp_path / "model.keras")
+    # What the message says:
+    pruned.save_weights(tmp_path / "model.weights.h5")
+    snip_tf.save_masks(tmp_path / "masks.npz", snip_tf.get_masks(pruned))
+    masks = snip_tf.load_masks(tmp_path / "masks.npz")
+    again = snip_tf.apply_masks(built_without_config(), masks)
+    again.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(again(x), pruned(x))
+    np.testing.assert_equal(snip_tf.get_masks(again), snip_tf.get_masks(pruned))
+
+
+class Unregistered(keras.layers.Dense):
+    pass
+
+
+def test_classes_that_are_not_registered_are_named_when_loading(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), Unregistered(3, name="head")])
+    pruned = snip_tf.prune_model(model, X[:, :, 0, 0], Y, sparsity=0.5, loss=LOSS)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(
+        tmp_path / "model.keras", custom_objects={"Unregistered": Unregistered}
+    )
+    assert isinstance(loaded.get_layer("head"), Unregistered)
+    np.testing.assert_equal(snip_tf.get_masks(loaded), snip_tf.get_masks(pruned))
+
+
+def test_code_in_a_file_is_not_run_unasked(tmp_path):
+    double = keras.layers.Lambda(lambda x: 2 * x, output_shape=(3,))
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3), double])
+    pruned = snip_tf.prune_model(model, X[:, :, 0, 0], Y, sparsity=0.5, loss=LOSS)
+    pruned.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="unsafe"):
+        keras.models.load_model(tmp_path / "model.keras")
