@@ -58,13 +58,13 @@ def _mlp(inputs: int, *units: int) -> keras.Model:
 
 def masked_as(dtype: str, model: keras.Model, masks: dict) -> keras.Model:
     """The masked model, with masks of another type than the library's."""
-    holder = masked_layer._Masks
-    add_weight = holder.add_weight
 
-    def add_weight_of_dtype(self, *args, **kwargs):
-        return add_weight(self, *args, **{**kwargs, "dtype": dtype})
+    def mask_variable(path, mask):
+        if isinstance(mask, keras.Variable):
+            return mask
+        return keras.Variable(mask, dtype=dtype, trainable=False)
 
-    with mock.patch.object(holder, "add_weight", add_weight_of_dtype):
+    with mock.patch.object(masked_layer, "_mask_variable", mask_variable):
         return apply_masks(model, masks)
 
 

@@ -43,5 +43,5 @@ def test_the_two_commands_set_up_a_venv_of_their_own():
     ]
     main, tests = (shlex.split(command) for command in commands)
     assert main[-2:] == [".venv/bin/python", "scripts/train.py"]
-    assert tests[-2:] == ["-m", "pytest"]
-    assert main[:-1] == tests[:-2], "the set-up is the same"
+    assert tests[-6:] == ["-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    assert main[:-1] == tests[:-6], "the set-up is the same"
