@@ -8,8 +8,7 @@ import numpy as np
 
 
 def lenet300_gradients(weights, images, labels):
-    """dL/dw of the mean softmax cross-entropy, `weights` being [w1, b1, ..., w3, "
-    "b3]."""
+    """dL/dw of the mean softmax cross-entropy; `weights` are [w1, b1, ..., w3, b3]."""
     w1, b1, w2, b2, w3, b3 = (w.astype(np.float64) for w in weights)
     x = images.reshape(len(images), -1).astype(np.float64)
     h1 = np.maximum(x @ w1 + b1, 0)
