@@ -9,11 +9,33 @@ from typing import Any
 import keras
 
 from snip_tf.models import initializers
+from snip_tf.models.alexnet import alexnet_b, alexnet_s
 from snip_tf.models.lenet import lenet5, lenet300
+from snip_tf.models.recurrent import gru_b, gru_s, lstm_b, lstm_s
+from snip_tf.models.vgg import vgg_c, vgg_d, vgg_like
+from snip_tf.models.wide_resnet import wrn_16_8, wrn_16_10, wrn_22_8
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
     "lenet300": lenet300,
     "lenet5": lenet5,
+    "alexnet_s": alexnet_s,
+    "alexnet_b": alexnet_b,
+    "vgg_c": vgg_c,
+    "vgg_d": vgg_d,
+    "vgg_like": vgg_like,
+    "wrn_16_8": wrn_16_8,
+    "wrn_16_10": wrn_16_10,
+    "wrn_22_8": wrn_22_8,
+    "lstm_s": lstm_s,
+    "lstm_b": lstm_b,
+    "gru_s": gru_s,
+    "gru_b": gru_b,
+    # As the authors' release names them.
+    "alexnet-v1": alexnet_s,
+    "alexnet-v2": alexnet_b,
+    "vgg-c": vgg_c,
+    "vgg-d": vgg_d,
+    "vgg-like": vgg_like,
 }
 NAMES = tuple(MODELS)
 
@@ -21,7 +43,7 @@ NAMES = tuple(MODELS)
 def build(
     name: str,
     *,
-    input_shape: tuple[int, ...] = (28, 28, 1),
+    input_shape: tuple[int, ...] | None = None,
     classes: int = 10,
     kernel_initializer: str | keras.initializers.Initializer = "vs",
     bias_initializer: str | keras.initializers.Initializer = "zeros",
@@ -32,7 +54,8 @@ def build(
 
     Args:
         name: one of `NAMES`.
-        input_shape: shape of one example, without the batch axis.
+        input_shape: shape of one example, without the batch axis. None is that of the
+            data set on which the paper trains the network.
         classes: int, number of logits; the last layer has no activation.
         kernel_initializer, bias_initializer: a name in
             `snip_tf.models.initializers.INITIALIZERS`, or what any Keras layer takes.
@@ -68,4 +91,5 @@ def build(
             "bias_regularizer": bias_regularizer,
         }
 
-    return MODELS[name](tuple(input_shape), classes, weights)
+    shape = {} if input_shape is None else {"input_shape": tuple(input_shape)}
+    return MODELS[name](classes=classes, weights=weights, **shape)
