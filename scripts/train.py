@@ -261,15 +261,19 @@ def _make_model(
 
     def network(initializer_w: str, initializer_b: str) -> keras.Model:
         decay = keras.regularizers.L2(FLAGS.weight_decay / 2)
-        return snip_tf.models.build(
-            FLAGS.arch,
-            input_shape=data.input_shape,
-            classes=data.classes,
-            kernel_initializer=initializer_w,
-            bias_initializer=initializer_b,
-            kernel_regularizer=decay if FLAGS.weight_decay else None,
-            bias_regularizer=decay if FLAGS.weight_decay else None,
-        )
+        try:
+            return snip_tf.models.build(
+                FLAGS.arch,
+                input_shape=data.input_shape,
+                classes=data.classes,
+                kernel_initializer=initializer_w,
+                bias_initializer=initializer_b,
+                kernel_regularizer=decay if FLAGS.weight_decay else None,
+                bias_regularizer=decay if FLAGS.weight_decay else None,
+            )
+        except ValueError as error:
+            (logdir / "flags.json").unlink()  # the folder is free for other flags
+            sys.exit(f"--arch={FLAGS.arch} --datasource={FLAGS.datasource}: {error}")
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     before = network(FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)

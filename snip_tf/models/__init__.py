@@ -92,4 +92,12 @@ def build(
         }
 
     shape = {} if input_shape is None else {"input_shape": tuple(input_shape)}
-    return MODELS[name](classes=classes, weights=weights, **shape)
+    try:
+        return MODELS[name](classes=classes, weights=weights, **shape)
+    except ValueError as error:
+        if not shape:
+            raise
+        raise ValueError(
+            f"Expected an `input_shape` that {name} can take. Received: "
+            f"input_shape={input_shape}. The error: {error}"
+        ) from error

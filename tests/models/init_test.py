@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -43,6 +45,17 @@ def test_the_default_networks_are_the_papers(name, parameters, prunable):
 def test_takes_a_shape_and_a_number_of_classes(name):
     model = models.build(name, input_shape=(20, 16, 3), classes=7)
     assert model(np.zeros((2, 20, 16, 3))).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("vgg_d", (28, 28, 1)), ("lenet5", (8, 8, 1)), ("alexnet_s", (784,))],
+)
+def test_says_that_a_shape_does_not_fit(name, shape):
+    with pytest.raises(
+        ValueError, match=rf"shape` that {name} can.*{re.escape(str(shape))}"
+    ):
+        models.build(name, input_shape=shape)
 
 
 def test_an_unknown_name_lists_the_known():
