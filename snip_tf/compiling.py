@@ -1,8 +1,10 @@
-"""What a model was compiled with, and the same for a copy of it."""
+"""What a model was compiled with, the same for a copy, and functions it compiles."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,7 +17,10 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     or class that is not registered, and for many schedules; so this reads the private
     record. Empty if the model is not compiled.
     """
-    return dict(model._compile_config.config) if model.compiled else {}
+    if not model.compiled:
+        return {}
+    # Keras takes the optimizer out of its record when it saves to HDF5.
+    return {"optimizer": model.optimizer, **model._compile_config.config}
 
 
 def compile_like(copy: keras.Model, model: keras.Model) -> None:
@@ -47,3 +52,23 @@ def _made_again(part: Any) -> Any:
     if isinstance(part, (keras.Optimizer, keras.Metric)):
         return type(part).from_config(part.get_config())
     return part  # a name or a function
+
+
+@contextlib.contextmanager
+def inlined_functions() -> Iterator[None]:
+    """Runs a model's `tf.function`s as a part of the code around them.
+
+    Values that a variable has in a `keras.StatelessScope` would else be constants in
+    what TensorFlow traces and keeps: the function would never read the variable again.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)

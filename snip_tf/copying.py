@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import functools
 import types
+import warnings
+import weakref
 from typing import Any
 
 import keras
+import numpy as np
 
 from snip_tf.compiling import compile_like
 from snip_tf.masked_layer import KeepZeros, functional_class, unmasked
@@ -35,32 +39,49 @@ _SETTINGS = (
     "_supports_masking",
     "_trainable",
 )
-# What `compile` and `fit` add to a model, and TensorFlow to what it tracks.
-_LEFT_OUT = {
+# What `compile` and `fit` add to a model.
+_OF_TRAINING = {
     "_compile_config",
     "_compiled_trainable_state",
     "_eval_epoch_iterator",
+    "history",
+    "optimizer",
+    "stop_training",
+}
+# What TensorFlow adds to what it tracks.
+_OF_TENSORFLOW = {
     "_self_name_based_restores",
     "_self_saveable_object_factories",
     "_self_unconditional_checkpoint_dependencies",
     "_self_unconditional_deferred_dependencies",
     "_self_unconditional_dependency_names",
     "_self_update_uid",
-    "history",
-    "optimizer",
-    "stop_training",
 }
-# Values that Keras does not track: they are set without asking it.
+# What belongs to a model, wherever it is held.
+_STATE = (
+    keras.Layer,
+    keras.Metric,
+    keras.Optimizer,
+    keras.Variable,
+    keras.random.SeedGenerator,
+)
+# What of it Keras may have been told not to track.
+_HIDDEN = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
+# Values that hold none of that, which need not be looked into.
 _PLAIN = (
     bool,
+    bytes,
     float,
     int,
     str,
-    types.FunctionType,
+    type,
+    types.ModuleType,
     types.NoneType,
     keras.constraints.Constraint,
     keras.initializers.Initializer,
     keras.regularizers.Regularizer,
+    keras.KerasTensor,
+    np.ndarray,
 )
 
 
@@ -68,18 +89,19 @@ def copy_unmasked(model: keras.Model) -> keras.Model:
     """A copy of a model, compiled as it is, in which nothing is masked.
 
     Copies have the names, values and settings of their originals, and are shared and
-    tied as those are. Functions, arrays and objects that are no part of Keras are not
-    copied but used by both.
+    tied as those are. Functions and objects of other libraries are copied if they hold
+    a part of the model, so that the copy never runs the original's layers; else both
+    use the same.
     """
     copies = _Copies()
     # Where the model was made: its variables may be mirrored over replicas.
     strategy = getattr(model, "distribute_strategy", None)  # with TensorFlow only
     with strategy.scope() if strategy else contextlib.nullcontext():
         with unmasked(model):
-            copy = copies.of(model)
+            copied_model = copies.of(model)
         for old, new in copies.models():
             compile_like(new, old)
-    return copy
+    return copied_model
 
 
 class _Copies:
@@ -98,19 +120,20 @@ class _Copies:
         ]
 
     def of(self, value: Any) -> Any:
-        """A copy of what belongs to a model, alone or in a container; else `value`."""
-        if isinstance(value, _PLAIN) and not getattr(value, "__closure__", None):
+        """A copy of what is, or holds, a part of a model; anything else as it is."""
+        if id(value) in self._known:
+            return self._known[id(value)][1]
+        if not isinstance(value, keras.Operation) and not _reach(value, set()):
             return value
-        if id(value) not in self._known:
-            new = self._new(value)
-            if new is value:
-                return value
-            self._known[id(value)] = value, new
-        return self._known[id(value)][1]
+        new = self._new(value)
+        self._known[id(value)] = value, new
+        return new
 
     def _new(self, value: Any) -> Any:
         if isinstance(value, keras.Layer):
             return self._layer(value)
+        if isinstance(value, keras.Metric):
+            return self._metric(value)
         if isinstance(value, keras.Variable):
             return self._variable(value)
         if isinstance(value, keras.random.SeedGenerator):
@@ -119,42 +142,61 @@ class _Copies:
             new.state.assign(value.state)
             self._known[id(value.state)] = value.state, new.state
             return new
-        if isinstance(value, (keras.Operation, keras.Metric, keras.Optimizer)):
+        if isinstance(value, keras.Optimizer):
+            return _new_optimizer(value)
+        if isinstance(value, keras.Operation):
+            # Of a Functional graph (`keras.ops`); it has no state.
             return type(value).from_config(value.get_config())
         if isinstance(value, types.MethodType):
             return types.MethodType(value.__func__, self.of(value.__self__))
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
         if isinstance(value, functools.partial):
             arguments = map(self.of, value.args)
             return functools.partial(
                 self.of(value.func), *arguments, **self.of(value.keywords)
             )
-        if isinstance(value, types.FunctionType):
-            return self._function(value)
+        if isinstance(value, weakref.ref):
+            return weakref.ref(self.of(value()))
+        return self._container(value)
+
+    def _container(self, value: Any) -> Any:
+        """Of the same kind, or an object of the same class, with copies inside."""
         if isinstance(value, collections.OrderedDict):
-            return collections.OrderedDict((k, self.of(v)) for k, v in value.items())
+            return collections.OrderedDict(self._items(value))
         if isinstance(value, dict):
-            return {key: self.of(item) for key, item in value.items()}
+            return dict(self._items(value))
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*map(self.of, value))
-        for kind in (list, tuple, set):
+            # TensorFlow wraps the tuples that are attributes.
+            return type(getattr(value, "__wrapped__", value))(*map(self.of, value))
+        for kind in (list, tuple, set, frozenset, collections.deque):
             if isinstance(value, kind):
                 return kind(map(self.of, value))
-        return value
+        new = copy.copy(value)
+        self._known[id(value)] = value, new  # at once, for what refers back to it
+        for name, item in vars(value).items():
+            object.__setattr__(new, name, self.of(item))
+        return new
+
+    def _items(self, mapping: dict) -> list[tuple[Any, Any]]:
+        return [(self.of(key), self.of(item)) for key, item in mapping.items()]
+
+    def _metric(self, metric: keras.Metric) -> keras.Metric:
+        new = keras.Metric.__new__(type(metric))
+        self._known[id(metric)] = metric, new
+        keras.Metric.__init__(new, dtype=metric.dtype, name=metric.name)
+        self._set_attributes(metric, new, self._track(metric, new))
+        return new
 
     def _layer(self, layer: keras.Layer) -> keras.Layer:
         # Past a `__new__` and an `__init__` of the class, which may want arguments.
         new = keras.Layer.__new__(type(layer))
         # Known at once, for what refers back to it.
         self._known[id(layer)] = layer, new
-        own = {
-            name: value
-            for name, value in vars(layer).items()
-            if name not in _LEFT_OUT and not name.startswith("_snip_mask")
-        }
         if isinstance(layer, keras.Sequential):
             keras.Sequential.__init__(new, self._sequence(layer), name=layer.name)
         elif isinstance(layer, functional_class()):
-            inputs, outputs = self._graph(layer, own)
+            inputs, outputs = self._graph(layer)
             functional_class().__init__(new, inputs, outputs, name=layer.name)
         elif isinstance(layer, keras.Model):
             keras.Model.__init__(new, name=layer.name)
@@ -167,18 +209,31 @@ class _Copies:
             )
         made_by_base = set(vars(new))
         tracked = self._track(layer, new)
-        for name, value in own.items():
-            if name in _SETTINGS:
-                vars(new)[name] = value
-            elif name not in made_by_base:
-                copy = self.of(value)
-                if isinstance(copy, _PLAIN) or _is_hidden(value, tracked):
-                    vars(new)[name] = copy
-                else:
-                    setattr(new, name, copy)
+        settings = {
+            name: vars(layer)[name] for name in _SETTINGS if name in vars(layer)
+        }
+        vars(new).update(settings)
+        self._set_attributes(layer, new, tracked, made_by_base)
         return new
 
-    def _track(self, layer: keras.Layer, new: keras.Layer) -> set[int]:
+    def _set_attributes(
+        self,
+        old: Any,
+        new: Any,
+        tracked: set[int],
+        made_by_base: set[str] | None = None,
+    ) -> None:
+        """Gives a copy what its base class has not given it yet."""
+        made_by_base = set(vars(new)) if made_by_base is None else made_by_base
+        for name, value in _own_attributes(old).items():
+            if name not in made_by_base:
+                copied = self.of(value)
+                if isinstance(value, _PLAIN) or _reach(value, set(tracked), _HIDDEN):
+                    vars(new)[name] = copied
+                else:
+                    setattr(new, name, copied)
+
+    def _track(self, layer: Any, new: Any) -> set[int]:
         """Has Keras track copies of what it tracks of a layer; returns the ids of that.
 
         There is no public way to see to it that they come in the order of the
@@ -228,7 +283,7 @@ class _Copies:
         inputs = getattr(model, "inputs", None)  # none before it is built
         return [_input_like(inputs[0]), *layers] if inputs else layers
 
-    def _graph(self, model: keras.Model, attributes: dict[str, Any]) -> tuple[Any, Any]:
+    def _graph(self, model: keras.Model) -> tuple[Any, Any]:
         """Inputs and outputs of a copy of the graph of a Functional model.
 
         So that attributes that are symbolic tensors of the graph stay in it, they are
@@ -236,53 +291,99 @@ class _Copies:
         """
         tensors = {
             name: value
-            for name, value in attributes.items()
-            if name.isidentifier() and _is_symbolic(value)
+            for name, value in _own_attributes(model).items()
+            if name not in _made_for_functional() and _is_symbolic(value)
         }
         graph = keras.Model(model.input, [model.output, tensors])
-        copy = keras.models.clone_model(
+        clone = keras.models.clone_model(
             graph,
             clone_function=self.of,
             input_tensors=keras.tree.map_structure(_input_like, model.input),
         )
-        outputs, copied_tensors = copy.output
+        outputs, copied_tensors = clone.output
         for name, tensor in tensors.items():
             self._known[id(tensor)] = tensor, copied_tensors[name]
-        return copy.input, outputs
+        return clone.input, outputs
 
     def _function(self, function: types.FunctionType) -> types.FunctionType:
-        """The function itself, or one on the copies of the layers it closes over."""
-        self._known[id(function)] = function, function  # if it calls itself
-        cells = []
-        for cell in function.__closure__:
-            try:
-                content = cell.cell_contents
-            except ValueError:  # an empty cell
-                cells.append(cell)
-                continue
-            belongs = (keras.Layer, keras.Variable, types.FunctionType)
-            copy = self.of(content) if isinstance(content, belongs) else content
-            cells.append(cell if copy is content else types.CellType(copy))
-        if all(map(lambda new, old: new is old, cells, function.__closure__)):
-            return function
+        """The same code, on copies of what it closes over and of its defaults."""
+        cells = [types.CellType() for _ in function.__closure__ or ()]
         new = types.FunctionType(
             function.__code__,
             function.__globals__,
             function.__name__,
-            function.__defaults__,
+            self.of(function.__defaults__),
             tuple(cells),
         )
-        new.__kwdefaults__ = function.__kwdefaults__
+        new.__kwdefaults__ = self.of(function.__kwdefaults__)
+        vars(new).update(vars(function))
+        self._known[id(function)] = function, new  # before the cells: it may be in one
+        for cell, old in zip(cells, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # an empty cell
+                cell.cell_contents = self.of(old.cell_contents)
         return new
 
 
-def _is_hidden(value: Any, tracked: set[int]) -> bool:
-    """Whether an attribute holds state that Keras was told not to track."""
-    state = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
-    return any(
-        isinstance(leaf, state) and id(leaf) not in tracked
-        for leaf in keras.tree.flatten(value)
+def _own_attributes(value: Any) -> dict[str, Any]:
+    """The attributes of a layer or metric that are a part of it."""
+    left_out = _OF_TENSORFLOW | (
+        _OF_TRAINING if isinstance(value, keras.Model) else set()
     )
+    return {
+        name: item
+        for name, item in vars(value).items()
+        if name not in left_out and not name.startswith("_snip_mask")
+    }
+
+
+def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool:
+    """Whether a value is, or holds at any depth, `state` of a model."""
+    if isinstance(value, _PLAIN) or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, state):
+        return True
+    if isinstance(value, _STATE):
+        return False  # of another kind than asked for
+    if isinstance(value, types.MethodType):
+        held = [value.__self__]
+    elif isinstance(value, types.FunctionType):
+        held = [value.__defaults__, value.__kwdefaults__]
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                held.append(cell.cell_contents)
+    elif isinstance(value, functools.partial):
+        held = [value.func, value.args, value.keywords]
+    elif isinstance(value, weakref.ref):
+        held = [value()]
+    elif isinstance(value, dict):
+        held = [*value.keys(), *value.values()]
+    elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
+        held = list(value)
+    elif type(value).__module__.partition(".")[0] in ("keras", "numpy", "tensorflow"):
+        return False
+    else:
+        held = list(getattr(value, "__dict__", {}).values())
+    return any(_reach(item, seen, state) for item in held)
+
+
+def _new_optimizer(optimizer: keras.Optimizer) -> keras.Optimizer | None:
+    try:
+        return type(optimizer).from_config(optimizer.get_config())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        warnings.warn(
+            f"The optimizer {optimizer.name!r}, an attribute of the model, cannot be "
+            f"made again from its configuration, and is None in the copy: {error}. "
+            f"Call `compile` on the copy, or set it.",
+            stacklevel=2,
+        )
+        return None
+
+
+@functools.cache
+def _made_for_functional() -> frozenset[str]:
+    x = keras.Input(())
+    return frozenset(vars(keras.Model(x, x)))
 
 
 def _is_symbolic(value: Any) -> bool:

@@ -6,12 +6,13 @@ import base64
 import contextlib
 import functools
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from snip_tf.compiling import inlined_functions
 from snip_tf.masks import check_masks
 from snip_tf.weights import check_paths, held_layers, layer_tree, weights_by_path
 
@@ -54,6 +55,7 @@ class MaskedLayer(keras.layers.Layer):
     """
 
     _snip_masks: Mapping[str, keras.Variable] = {}
+    _snip_mask_names: Sequence[str] = ()
 
     def __new__(cls, layer: keras.Layer, masks: Mapping[str, np.ndarray]):  # noqa: D102
         if not isinstance(layer, keras.Layer):
@@ -132,7 +134,7 @@ class MaskedLayer(keras.layers.Layer):
         ]
 
     def _remove(self) -> None:
-        """Zeros the removed weights, and holds them at zero from now on."""
+        """Zeros the removed weights, and has every optimizer's step end in zeros."""
         for weight, mask in self.masked_weights():
             weight.assign(masked_value(weight, mask))
             if not isinstance(weight.constraint, KeepZeros):
@@ -142,7 +144,19 @@ class MaskedLayer(keras.layers.Layer):
         # Keras calls this after every way in which a layer gets its weights, and has no
         # public hook for it: `build` is bound to the layer before it is masked.
         super()._post_build()
+        self._rename()
         self._remove()
+
+    def _rename(self) -> None:
+        """Gives the layers inside, once all are made, the names they were saved with.
+
+        Keras numbers those without a name of their own anew when they are made from a
+        configuration, but the paths of the masks must stay.
+        """
+        parts = list(layer_tree(self))[1:]
+        if len(parts) == len(self._snip_mask_names):
+            for part, name in zip(parts, self._snip_mask_names, strict=True):
+                part.name = name
 
     def _call_masked(self, call: Callable, args: tuple, kwargs: dict) -> Any:
         """`call`, the layer's own, on masked weights."""
@@ -150,15 +164,15 @@ class MaskedLayer(keras.layers.Layer):
         if len(masked) < len(self._snip_masks):
             # Layers below make their weights in this call, the first.
             call(self, *args, **kwargs)
+            self._rename()
             self._remove()
             masked = self.masked_weights()
             known = weights_by_path(self)
             check_paths(self._snip_masks, known, f"The masks of layer {self.name!r}")
         if not masked:
             return call(self, *args, **kwargs)
-        with _Scope(
-            [(weight, masked_value(weight, mask)) for weight, mask in masked]
-        ) as scope:
+        values = [(weight, masked_value(weight, mask)) for weight, mask in masked]
+        with inlined_functions(), _Scope(values) as scope:
             outputs = call(self, *args, **kwargs)
         for variable in scope.updated.values():
             variable.assign(scope.get_current_value(variable))
@@ -196,6 +210,7 @@ class MaskedLayer(keras.layers.Layer):
         for key, mask in masks.items():
             if key in keys:  # else these are the weights of a model that is not pruned
                 mask.assign(_unpacked(np.asarray(store[key]), mask.shape))
+        self._remove()
 
     def _stored_masks(self) -> dict[str, keras.Variable]:
         masks = self._snip_masks.values()
@@ -222,8 +237,6 @@ class MaskedLayer(keras.layers.Layer):
             layer.pop("build_config", None)
         return {
             "layer": layer,
-            # Keras numbers the layers without a name anew when they are made from a
-            # configuration, but the paths of the masks must stay.
             "sublayer_names": [part.name for part in layer_tree(self)][1:],
             "masks": {path: _encoded(mask) for path, mask in masks.items()},
         }
@@ -231,27 +244,46 @@ class MaskedLayer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.Layer:  # noqa: D102
         layer = keras.saving.deserialize_keras_object(config["layer"])
-        parts = list(layer_tree(layer))[1:]
-        for part, name in zip(parts, config["sublayer_names"], strict=False):
+        names = config["sublayer_names"]
+        for part, name in zip(list(layer_tree(layer))[1:], names, strict=False):
             part.name = name
         masks = {path: _decoded(mask) for path, mask in config["masks"].items()}
-        return MaskedLayer(layer, masks)
+        masked = MaskedLayer(layer, masks)
+        # Past the layer's own `__setattr__`, which is for state.
+        object.__setattr__(masked, "_snip_mask_names", tuple(names))
+        return masked
+
+    def __reduce__(self) -> tuple:
+        # To be pickled, a method must be of a class that is found by its name.
+        _, arguments = super().__reduce__()
+        return keras.Layer._unpickle_model, arguments
 
 
 class _Scope(keras.StatelessScope):
-    """A scope that sees through to the one around it, and tells what was assigned."""
+    """Gives some variables other values, and lets the rest be as it is outside."""
 
     def __init__(self, values: list[tuple[keras.Variable, Any]]):
         super().__init__(values, collect_losses=True)
+        self._given = {id(variable) for variable, _ in values}
         self.updated: dict[int, keras.Variable] = {}
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
-        super().add_update(update)
-        self.updated[id(update[0])] = update[0]
+        variable, value = update
+        if id(variable) in self._given:
+            super().add_update(update)
+            self.updated[id(variable)] = variable
+            return
+        # At once, since a value from inside a loop or a branch is unknown after it.
+        self.__exit__()
+        try:
+            variable.assign(value)
+        finally:
+            self.__enter__()
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         value = super().get_current_value(variable)
         if value is None and self.original_scope is not None:
+            # Keras does not look through to the scope around this one.
             value = self.original_scope.get_current_value(variable)
         return value
 
@@ -388,11 +420,13 @@ def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
         return self._call_masked(cls.call, args, kwargs)
 
     masked = type(
-        f"Masked{cls.__name__}",
+        # By this name Keras finds weights in a file, those of the layer unmasked too.
+        cls.__name__,
         (MaskedLayer, cls),
         {
             "call": call,
             "unmasked_class": cls,
+            "__qualname__": f"Masked{cls.__qualname__}",
             "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
         },
     )

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf.batches import Batch, example_count
-from snip_tf.compiling import compile_arguments
+from snip_tf.compiling import compile_arguments, inlined_functions
 from snip_tf.weights import layer_tree, weights_by_path
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -83,7 +83,11 @@ def _gradients(
     # Eager, not traced: for one batch a trace costs more than it saves.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
-        with _computing_in_full_precision(model), keras.StatelessScope() as scope:
+        with (
+            inlined_functions(),
+            _computing_in_full_precision(model),
+            keras.StatelessScope() as scope,
+        ):
             # Every variable has its value by the scope, so that the variables
             # themselves, which may be mirrored over replicas, take no part.
             for path, weight in weights.items():

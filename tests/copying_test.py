@@ -1,4 +1,6 @@
+import collections
 import functools
+import weakref
 
 import keras
 import numpy as np
@@ -140,3 +142,119 @@ def test_computes_the_same_with_the_same_names(title):
         (v.path, v.trainable) for v in model.variables
     ]
     keras.tree.map_structure(np.testing.assert_array_equal, copy(x), model(x))
+
+
+class Helper:
+    """An object of no library that holds a layer, and what refers back to it."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.itself = self
+
+    def __call__(self, x):
+        return keras.ops.tanh(self.itself.layer(x))
+
+
+class Weak(Helper):
+    def __init__(self, layer):
+        super().__init__(layer)
+        del self.layer
+        self.reference = weakref.ref(layer)
+
+    def __call__(self, x):
+        return self.reference()(x)
+
+
+Pair = collections.namedtuple("Pair", "one other")
+
+HOLDERS = {
+    "an object": Helper,
+    "a default of a function": lambda layer: lambda x, layer=layer: layer(x),
+    "a list that a function closes over": lambda layer: (
+        lambda x, layers=[layer]: layers[0](x)
+    ),
+    "a function in a function": lambda layer: lambda x: (lambda: layer(x))(),
+    "a bound method": lambda layer: Helper(layer).__call__,
+    "a weak reference": lambda layer: Weak(layer),
+}
+
+
+class Holds(keras.Model):
+    def __init__(self, hold):
+        super().__init__()
+        self.dense = layers.Dense(4, name="dense")
+        self.run = hold(self.dense)
+
+    def call(self, x):
+        return self.run(x)
+
+
+@pytest.mark.parametrize("how", HOLDERS)
+def test_whatever_holds_a_layer_holds_its_copy(how):
+    model = built(Holds(HOLDERS[how]), 4)
+    copy = copy_unmasked(model)
+    x = np.ones((2, 4), np.float32)
+    before = np.asarray(model(x))
+    np.testing.assert_array_equal(copy(x), before)
+    copy.dense.kernel.assign(0 * copy.dense.kernel)
+    np.testing.assert_array_equal(copy(x), np.zeros((2, 4)))
+    np.testing.assert_array_equal(model(x), before)
+
+
+def test_containers_of_every_kind():
+    class Holder(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair(layers.Dense(2), layers.Dense(2))
+            self.queue = collections.deque([self.pair.one])
+            self.frozen = frozenset([self.pair.other])
+            self.mixed = {1: "one", "two": 2}
+            self.weights_of = {self.pair.one: 0.5}
+            self.history = 3
+
+        def call(self, x):
+            return self.queue[0](x) + next(iter(self.frozen))(x)
+
+    layer = built(Holder(), 3)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    copy = copy_unmasked(model).layers[0]
+    assert copy.queue[0] is copy.pair.one
+    assert copy.frozen == {copy.pair.other}
+    assert list(copy.weights_of) == [copy.pair.one]
+    assert copy.pair.one is not layer.pair.one
+    assert (copy.mixed, copy.history) == ({1: "one", "two": 2}, 3)
+
+
+def test_metrics_and_optimizers_that_have_no_configuration():
+    class Own(keras.metrics.Metric):
+        def __init__(self, classes):
+            super().__init__(name="own")
+            self.counts = self.add_weight((classes,), "zeros", name="counts")
+
+        def update_state(self, y):
+            self.counts.assign_add(y)
+
+        def result(self):
+            return self.counts
+
+    class Falling(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1
+
+    class Holder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3)
+            self.own = Own(3)
+            self.own_optimizer = keras.optimizers.SGD(Falling())
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = built(Holder(), 3)
+    with pytest.warns(UserWarning, match="is None in the copy"):
+        copy = copy_unmasked(model)
+    copy.own.update_state(np.ones(3))
+    np.testing.assert_array_equal(copy.own.result(), np.ones(3))
+    np.testing.assert_array_equal(model.own.result(), np.zeros(3))
+    assert len(copy.metrics_variables) == len(model.metrics_variables) == 1

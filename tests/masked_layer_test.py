@@ -3,8 +3,15 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from snip_tf import MaskedLayer
+from snip_tf import (
+    MaskedLayer,
+    apply_masks,
+    get_masks,
+    prunable_weights,
+    prune_model,
+)
 from snip_tf.weights import weights_by_path
 
 RNG = np.random.default_rng(0)
@@ -243,3 +250,82 @@ def test_half_precision_computes_in_half_and_stores_in_full():
     np.testing.assert_array_equal(masked(x), plain(x))
     assert masked.kernel.dtype == "float32"
     assert masked.compute_output_spec(keras.KerasTensor((2, 3))).dtype == "bfloat16"
+
+
+def test_state_that_changes_in_a_loop_is_kept():
+    class Cell(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.state_size = 4
+            self.dense = keras.layers.Dense(4, name="dense")
+            self.drop = keras.layers.Dropout(0.5)
+
+        def build(self, shape):
+            self.dense.build((None, shape[-1]))
+
+        def call(self, x, states, training=False):
+            y = self.drop(self.dense(x), training=training) + states[0]
+            return y, [y]
+
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.RNN(Cell(), name="r")])
+    masks = {"r/cell/dense/kernel": RNG.random((3, 4)) < 0.5}
+    pruned = apply_masks(model, masks)
+    pruned.compile("sgd", "mse")
+    seed = pruned.layers[0].cell.drop.seed_generator.state
+    before = seed.numpy()
+    pruned.fit(np.ones((2, 5, 3)), np.ones((2, 4)), verbose=0)
+    assert (seed.numpy() != before).any()
+
+
+def test_compiled_functions_read_their_variables():
+    """Both in the original and in the pruned model."""
+
+    class Compiled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3, name="dense")
+
+        def build(self, shape):
+            self.dense.build(shape)
+
+        @tf.function
+        def call(self, x):
+            return self.dense(x)
+
+    model = Compiled()
+    model.build((None, 4))
+    x = np.ones((2, 4), np.float32)
+    options = {"sparsity": 0.5, "loss": "mse", "batch_size": 1, "batches": 2}
+    pruned = prune_model(model, x, np.ones((2, 3)), **options)
+    for each in (model, pruned):
+        before = np.asarray(each(x))
+        for variable in each.trainable_variables:
+            variable.assign(2 * variable + 1)
+        assert (np.asarray(each(x)) != before).any()
+    kernel = pruned.dense.kernel.numpy()
+    pruned.compile("sgd", "mse")
+    pruned.fit(x, np.ones((2, 3)), verbose=0)
+    assert (pruned.dense.kernel.numpy() != kernel).any()
+    pruned.evaluate(x, np.ones((2, 3)), verbose=0)
+
+
+@keras.saving.register_keras_serializable("snip_tf_tests")
+class MakesLayersInBuild(keras.layers.Layer):
+    def build(self, shape):
+        self.first, self.second = keras.layers.Dense(6), keras.layers.Dense(6)
+        self.first.build(shape)
+        self.second.build((None, 6))
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+def test_layers_made_in_build_are_found_again(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), MakesLayersInBuild(name="made")])
+    weights = prunable_weights(model)
+    masks = {path: RNG.random(w.shape) < 0.5 for path, w in weights.items()}
+    pruned = apply_masks(model, masks)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_equal(get_masks(loaded), masks)
+    np.testing.assert_array_equal(loaded(np.ones((1, 3))), pruned(np.ones((1, 3))))

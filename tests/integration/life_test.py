@@ -1,6 +1,7 @@
 """What happens to a pruned model after it is pruned, with calls of Keras alone."""
 
 import copy
+import pickle
 
 import keras
 import numpy as np
@@ -95,6 +96,31 @@ def test_weights_of_the_model_before_it_was_pruned_fit(pruned):
     pruned.set_weights(model.get_weights())
     again = snip_tf.apply_masks(model, snip_tf.get_masks(pruned))
     np.testing.assert_array_equal(predicted(pruned), predicted(again))
+
+
+def test_weights_saved_before_it_was_pruned_load(pruned, tmp_path):
+    model = make_model()
+    model.save_weights(tmp_path / "dense.weights.h5")
+    masks = snip_tf.get_masks(pruned)
+    pruned.load_weights(tmp_path / "dense.weights.h5")
+    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
+    again = snip_tf.apply_masks(model, masks)
+    np.testing.assert_array_equal(predicted(pruned), predicted(again))
+    weights = weights_by_path(pruned)
+    assert not weights["conv/kernel"].numpy()[~masks["conv/kernel"]].any()
+
+
+def test_pickled(pruned):
+    model = built_without_config()
+    masks = {"first/kernel": np.eye(8, 4, dtype=bool)}
+    layer = snip_tf.apply_masks(model, masks).parts[0]
+    assert_like(pickle.loads(pickle.dumps(pruned)), pruned)
+    assert isinstance(pickle.loads(pickle.dumps(layer)), snip_tf.MaskedLayer)
+
+
+def test_stripped_after_it_was_saved_to_hdf5(pruned, tmp_path):
+    pruned.save(tmp_path / "legacy.h5")
+    assert snip_tf.strip_pruning(pruned).compiled
 
 
 def test_weights_saved_alone_bring_the_masks(pruned, unlike, tmp_path):
