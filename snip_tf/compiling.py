@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+
+from snip_tf.weights import layer_tree
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -55,13 +58,15 @@ def _made_again(part: Any) -> Any:
 
 
 @contextlib.contextmanager
-def inlined_functions() -> Iterator[None]:
-    """Runs a model's `tf.function`s as a part of the code around them.
+def inlined_functions(layer: keras.Layer) -> Iterator[None]:
+    """Runs the `tf.function`s of a layer and those below as a part of what calls them.
 
     Values that a variable has in a `keras.StatelessScope` would else be constants in
     what TensorFlow traces and keeps: the function would never read the variable again.
+    Where there are none, nothing is changed, since Keras has some inside operations,
+    for grouped convolutions, that should stay compiled.
     """
-    if keras.backend.backend() != "tensorflow":
+    if not any(_has_functions(part) for part in layer_tree(layer)):
         yield
         return
     import tensorflow as tf
@@ -72,3 +77,24 @@ def inlined_functions() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+def _has_functions(layer: keras.Layer) -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    return _class_has_functions(type(layer)) or any(
+        map(_is_function, vars(layer).values())
+    )
+
+
+@functools.cache
+def _class_has_functions(cls: type) -> bool:
+    return any(
+        _is_function(value) for base in cls.__mro__ for value in vars(base).values()
+    )
+
+
+def _is_function(value: Any) -> bool:
+    import tensorflow as tf
+
+    return isinstance(value, tf.types.experimental.PolymorphicFunction)

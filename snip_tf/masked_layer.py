@@ -172,7 +172,7 @@ class MaskedLayer(keras.layers.Layer):
         if not masked:
             return call(self, *args, **kwargs)
         values = [(weight, masked_value(weight, mask)) for weight, mask in masked]
-        with inlined_functions(), _Scope(values) as scope:
+        with inlined_functions(self), _Scope(values) as scope:
             outputs = call(self, *args, **kwargs)
         for variable in scope.updated.values():
             variable.assign(scope.get_current_value(variable))

@@ -84,7 +84,7 @@ def _gradients(
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         with (
-            inlined_functions(),
+            inlined_functions(model),
             _computing_in_full_precision(model),
             keras.StatelessScope() as scope,
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
@@ -32,8 +33,9 @@ def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
     """Every weight below `layer`, once, under its weight path, in the layer's order.
 
     The path is the names of the layers from (not including) `layer` down to the owner,
-    then the weight's name. A weight that several layers share is listed where the walk
-    meets it first, and two siblings of one name are told apart by `_1`, `_2`, ...
+    then the weight's name, or its attribute's if it has none. A weight that several
+    layers share is listed where the walk meets it first, and two siblings of one name
+    are told apart by `_1`, `_2`, ...
 
     Args:
         layer: a built `keras.Layer` or `keras.Model`.
@@ -50,7 +52,7 @@ def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
         for weight in layer.weights:
             if id(weight) not in owned_below and id(weight) not in seen:
                 seen.add(id(weight))
-                found[_unused(prefix + weight.name, found)] = weight
+                found[_unused(prefix + _name_in(layer, weight), found)] = weight
         taken: set[str] = set()
         for sub in held:
             if id(sub) in seen:
@@ -64,6 +66,17 @@ def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
     return found
 
 
+def _name_in(layer: keras.Layer, weight: keras.Variable) -> str:
+    """The weight's name, or that of its attribute if it was made without a name.
+
+    Keras numbers those anew in each process: `variable_7` is `variable_3` in the next.
+    """
+    if not re.fullmatch(r"variable(_\d+)?", weight.name):
+        return weight.name
+    attributes = (name for name, value in vars(layer).items() if value is weight)
+    return next(attributes, "variable")
+
+
 def why_not_prunable(path: str, variable: keras.Variable) -> str | None:
     """The reason why a weight is left alone by default, or None if it is prunable.
 
@@ -72,7 +85,7 @@ def why_not_prunable(path: str, variable: keras.Variable) -> str | None:
     have rank 2, and an embedding is left alone because one mini-batch touches few of
     its rows.
     """
-    name = variable.name
+    name = path.rpartition("/")[2]
     if not variable.trainable:
         return "not trainable"
     if not keras.backend.is_float_dtype(variable.dtype):

@@ -266,12 +266,12 @@ def regularized():
 
 @keras.saving.register_keras_serializable("snip_tf_tests")
 class Bilinear(layers.Layer):
-    """A weight of rank 3 that is no kernel of Keras'."""
+    """Weights without names, one of rank 3."""
 
     def build(self, shape):
         size = shape[-1]
-        self.form = self.add_weight(shape=(size, size, 4), name="form")
-        self.shift = self.add_weight(shape=(4,), name="shift")
+        self.form = self.add_weight(shape=(size, size, 4))
+        self.shift = self.add_weight(shape=(4,))
 
     def call(self, x):
         return ops.einsum("bi,bj,ijk->bk", x, x, self.form) + self.shift

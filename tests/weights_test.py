@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.weights import held_layers, weights_by_path
+from snip_tf.weights import held_layers, weights_by_path, why_not_prunable
 
 layers = keras.layers
 
@@ -162,3 +162,19 @@ def test_keras_still_tells_which_layers_a_layer_holds():
     attention.build((None, 5, 8), (None, 5, 8))
     names = [layer.name for layer in held_layers(attention)]
     assert {"query", "key", "value", "attention_output"} <= set(names)
+
+
+def test_a_weight_without_a_name_goes_by_its_attribute():
+    class Unnamed(keras.layers.Layer):
+        def build(self, shape):
+            self.form = self.add_weight(shape=(shape[-1], 4))
+            self.bias = self.add_weight(shape=(1, 4))
+            self.parts = [self.add_weight(shape=(4, 4)) for _ in range(2)]
+
+        def call(self, x):
+            return (x @ self.form + self.bias) @ self.parts[0] @ self.parts[1]
+
+    model = keras.Sequential([keras.Input((3,)), Unnamed(name="own")])
+    paths = ["own/form", "own/bias", "own/variable", "own/variable_1"]
+    assert list(weights_by_path(model)) == paths
+    assert why_not_prunable("own/bias", weights_by_path(model)["own/bias"]) == "a bias"
