@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +11,7 @@ import keras
 import numpy as np
 
 from snip_tf.compiling import inlined_functions
-from snip_tf.masks import check_masks
+from snip_tf.masks import check_masks, decode_mask, encode_mask, unpack_mask
 from snip_tf.weights import check_paths, held_layers, layer_tree, weights_by_path
 
 
@@ -209,7 +207,7 @@ class MaskedLayer(keras.layers.Layer):
             super().load_own_variables({key: store[key] for key in keys - set(masks)})
         for key, mask in masks.items():
             if key in keys:  # else these are the weights of a model that is not pruned
-                mask.assign(_unpacked(np.asarray(store[key]), mask.shape))
+                mask.assign(unpack_mask(np.asarray(store[key]), mask.shape))
         self._remove()
 
     def _stored_masks(self) -> dict[str, keras.Variable]:
@@ -218,7 +216,10 @@ class MaskedLayer(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The layer as it was before it was masked, and all the masks in it."""
-        masks = all_masks(self)
+        masks = {
+            path: encode_mask(keras.ops.convert_to_numpy(mask))
+            for path, mask in all_masks(self).items()
+        }
         with unmasked(self):
             try:
                 layer = keras.saving.serialize_keras_object(self)
@@ -238,7 +239,7 @@ class MaskedLayer(keras.layers.Layer):
         return {
             "layer": layer,
             "sublayer_names": [part.name for part in layer_tree(self)][1:],
-            "masks": {path: _encoded(mask) for path, mask in masks.items()},
+            "masks": masks,
         }
 
     @classmethod
@@ -247,7 +248,7 @@ class MaskedLayer(keras.layers.Layer):
         names = config["sublayer_names"]
         for part, name in zip(list(layer_tree(layer))[1:], names, strict=False):
             part.name = name
-        masks = {path: _decoded(mask) for path, mask in config["masks"].items()}
+        masks = {path: decode_mask(mask) for path, mask in config["masks"].items()}
         masked = MaskedLayer(layer, masks)
         # Past the layer's own `__setattr__`, which is for state.
         object.__setattr__(masked, "_snip_mask_names", tuple(names))
@@ -437,19 +438,3 @@ def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
 def _set_class(layer: keras.Layer, cls: type[keras.Layer]) -> None:
     # Past the layer's own `__setattr__`, which is for state.
     object.__setattr__(layer, "__class__", cls)
-
-
-def _encoded(mask: keras.Variable) -> dict[str, Any]:
-    bits = np.packbits(keras.ops.convert_to_numpy(mask)).tobytes()
-    text = base64.b64encode(zlib.compress(bits)).decode("ascii")
-    return {"shape": list(mask.shape), "kept": text}
-
-
-def _decoded(config: Mapping[str, Any]) -> np.ndarray:
-    bits = zlib.decompress(base64.b64decode(config["kept"]))
-    return _unpacked(np.frombuffer(bits, np.uint8), config["shape"])
-
-
-def _unpacked(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    size = int(np.prod(shape))
-    return np.unpackbits(bits, count=size).astype(bool).reshape(shape)

@@ -1,11 +1,14 @@
-"""Masks as values: what they must be, and their file."""
+"""Masks as values: what they must be, as bits, and in a file."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -105,8 +108,7 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 packed = archive[f"bits{index}"]
                 if packed.dtype != np.uint8 or packed.size != -(-size // 8):
                     raise ValueError(f"{name!r} has the wrong number of bits")
-                bits = np.unpackbits(packed, count=size)
-                masks[name] = bits.astype(bool).reshape(shape)
+                masks[name] = unpack_mask(packed, shape)
             return masks
     except (
         ValueError,
@@ -121,6 +123,24 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise _damaged(path, error) from error
     except zipfile.BadZipFile as error:
         raise _damaged(path, error) from error
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A mask as text, for a configuration: one bit for each connection, compressed."""
+    bits = zlib.compress(np.packbits(mask).tobytes())
+    return {"shape": list(mask.shape), "kept": base64.b64encode(bits).decode("ascii")}
+
+
+def decode_mask(config: Mapping[str, Any]) -> np.ndarray:
+    """The mask that `encode_mask` made this of."""
+    bits = zlib.decompress(base64.b64decode(config["kept"]))
+    return unpack_mask(np.frombuffer(bits, np.uint8), config["shape"])
+
+
+def unpack_mask(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The mask of a shape that `numpy.packbits` made these bytes of."""
+    size = int(np.prod(shape))
+    return np.unpackbits(bits, count=size).astype(bool).reshape(shape)
 
 
 def _damaged(path: str | os.PathLike, error: Exception) -> ValueError:

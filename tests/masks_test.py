@@ -1,3 +1,5 @@
+import json
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -5,6 +7,7 @@ import numpy as np
 import pytest
 
 import snip_tf
+from snip_tf.masks import decode_mask, encode_mask
 
 MASK = hnp.arrays(
     bool, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
@@ -76,3 +79,9 @@ def test_refuses_damaged_and_foreign_files(tmp_path):
         snip_tf.load_masks(path)
     with pytest.raises(FileNotFoundError):
         snip_tf.load_masks(tmp_path / "none.npz")
+
+
+@hypothesis.given(MASK)
+def test_a_mask_as_text_comes_back(mask):
+    text = json.loads(json.dumps(encode_mask(mask)))
+    np.testing.assert_array_equal(decode_mask(text), mask)
