@@ -1,4 +1,4 @@
-"""What a model was compiled with, the same for a copy, and functions it compiles."""
+"""What a model was compiled with, the same for a copy, and how its layers are run."""
 
 from __future__ import annotations
 
@@ -58,14 +58,21 @@ def _made_again(part: Any) -> Any:
 
 
 @contextlib.contextmanager
-def inlined_functions(layer: keras.Layer) -> Iterator[None]:
-    """Runs the `tf.function`s of a layer and those below as a part of what calls them.
+def inlined(layer: keras.Layer) -> Iterator[None]:
+    """Runs a layer and those below as one piece of what calls them.
 
-    Values that a variable has in a `keras.StatelessScope` would else be constants in
-    what TensorFlow traces and keeps: the function would never read the variable again.
-    Where there are none, nothing is changed, since Keras has some inside operations,
-    for grouped convolutions, that should stay compiled.
+    Values that a variable has in a `keras.StatelessScope` are lost where a part is
+    cut out: in a `tf.function`, which TensorFlow traces once and keeps, and in a layer
+    of a `keras.RematScope`, which is run again for its gradients, after the scope.
     """
+    with _without_functions(layer), _without_rematerialization(layer):
+        yield
+
+
+@contextlib.contextmanager
+def _without_functions(layer: keras.Layer) -> Iterator[None]:
+    # Where there are none, nothing is changed, since Keras has some inside operations,
+    # for grouped convolutions, that should stay compiled.
     if not any(_has_functions(part) for part in layer_tree(layer)):
         yield
         return
@@ -77,6 +84,23 @@ def inlined_functions(layer: keras.Layer) -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def _without_rematerialization(layer: keras.Layer) -> Iterator[None]:
+    # Keras has no public name for the mode that a layer took from its scope.
+    modes = {
+        part: part._remat_mode
+        for part in layer_tree(layer)
+        if part._remat_mode is not None
+    }
+    for part in modes:
+        part._remat_mode = None
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part._remat_mode = mode
 
 
 def _has_functions(layer: keras.Layer) -> bool:

@@ -15,6 +15,7 @@ import functools
 import types
 import warnings
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -36,6 +37,7 @@ _SETTINGS = (
     "_convert_input_args",
     "_dtype_policy",
     "_input_spec",
+    "_remat_mode",
     "_supports_masking",
     "_trainable",
 )
@@ -138,7 +140,8 @@ class _Copies:
             return self._variable(value)
         if isinstance(value, keras.random.SeedGenerator):
             # With any seed but none, which would be drawn from the user's generator.
-            new = keras.random.SeedGenerator(seed=0, name=value.name)
+            with _name_scopes(value.state.path.split("/")[:-2]):
+                new = keras.random.SeedGenerator(seed=0, name=value.name)
             new.state.assign(value.state)
             self._known[id(value.state)] = value.state, new.state
             return new
@@ -260,9 +263,7 @@ class _Copies:
         constraint = variable.constraint
         if isinstance(constraint, KeepZeros):
             constraint = constraint.constraint
-        with contextlib.ExitStack() as scopes:
-            for name in variable.path.split("/")[:-1]:
-                scopes.enter_context(keras.name_scope(name, deduplicate=False))
+        with _name_scopes(variable.path.split("/")[:-1]):
             new = keras.Variable(
                 # A tensor, since a TensorFlow variable would be taken itself.
                 keras.ops.convert_to_tensor(variable),
@@ -322,6 +323,15 @@ class _Copies:
             with contextlib.suppress(ValueError):  # an empty cell
                 cell.cell_contents = self.of(old.cell_contents)
         return new
+
+
+@contextlib.contextmanager
+def _name_scopes(names: list[str]) -> Iterator[None]:
+    """Scopes in each other, in which a variable gets the path of its original."""
+    with contextlib.ExitStack() as scopes:
+        for name in names:
+            scopes.enter_context(keras.name_scope(name, deduplicate=False))
+        yield
 
 
 def _own_attributes(value: Any) -> dict[str, Any]:

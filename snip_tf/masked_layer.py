@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compiling import inlined_functions
+from snip_tf.compiling import inlined
 from snip_tf.masks import check_masks, decode_mask, encode_mask, unpack_mask
 from snip_tf.weights import check_paths, held_layers, layer_tree, weights_by_path
 
@@ -169,8 +169,9 @@ class MaskedLayer(keras.layers.Layer):
             check_paths(self._snip_masks, known, f"The masks of layer {self.name!r}")
         if not masked:
             return call(self, *args, **kwargs)
-        values = [(weight, masked_value(weight, mask)) for weight, mask in masked]
-        with inlined_functions(self), _Scope(values) as scope:
+        # A product, which takes half the time of `where` (`benchmarks/step_time.py`).
+        values = [(weight, keras.ops.multiply(weight, mask)) for weight, mask in masked]
+        with inlined(self), _Scope(values) as scope:
             outputs = call(self, *args, **kwargs)
         for variable in scope.updated.values():
             variable.assign(scope.get_current_value(variable))

@@ -219,7 +219,7 @@ def _not_pruned(pruned: keras.Model, rows: list[WeightRow]) -> list[str]:
     by_reason: dict[str, list[tuple[str, int]]] = {}
     for path, weight in weights_by_path(pruned).items():
         if path not in pruned_paths:
-            reason = why_not_prunable(path, weight) or "excluded"
+            reason = why_not_prunable(path, weight) or "excluded by the caller"
             by_reason.setdefault(reason, []).append((path, _size(weight)))
     lines = []
     for reason, weights in by_reason.items():

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf.batches import Batch, example_count
-from snip_tf.compiling import compile_arguments, inlined_functions
+from snip_tf.compiling import compile_arguments, inlined
 from snip_tf.weights import layer_tree, weights_by_path
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -84,7 +84,7 @@ def _gradients(
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         with (
-            inlined_functions(model),
+            inlined(model),
             _computing_in_full_precision(model),
             keras.StatelessScope() as scope,
         ):
@@ -104,7 +104,8 @@ def _gradients(
             raise ValueError(
                 f"Expected the loss to depend on every prunable weight. "
                 f"Received: a loss that does not depend on {path!r}. "
-                f"Leave it out with exclude={path!r}."
+                f"Leave it out with exclude={path!r}. (What runs in `keras.remat` or "
+                f"`tf.recompute_grad` hides its weights: use a `keras.RematScope`.)"
             )
     return {
         path: tf.convert_to_tensor(gradient).numpy()

@@ -1,5 +1,6 @@
-"""Two logical processors, so that tests may have two replicas."""
+"""Two logical processors, for two replicas; which tests share a process."""
 
+import pytest
 import tensorflow as tf
 
 # Only possible before TensorFlow starts.
@@ -7,3 +8,14 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     _CPU, [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+def pytest_collection_modifyitems(items):
+    """For `pytest -n 2 --dist loadgroup`: a file's tests go to one process.
+
+    Their fixtures train models. Only those of the battery, the longest file, stand
+    alone.
+    """
+    for item in items:
+        if item.path.name != "battery_test.py":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))

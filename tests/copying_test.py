@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import snip_tf
+import tests.network_kinds  # noqa: F401 - more of KINDS
 from snip_tf.copying import copy_unmasked
 from tests.kinds import KINDS
 

@@ -93,11 +93,13 @@ def test_refuses_masks_that_do_not_fit():
         masked.set_masks({"kernel": np.full((3, 2), 0.3)})
 
 
-def test_infinite_weights_are_removed_too():
-    masked = MaskedLayer(built(keras.layers.Dense(1), 2), {"kernel": keep_all(2, 1)})
-    masked.set_masks({"kernel": np.array([[True], [False]])})
-    masked.kernel.assign([[1.0], [np.inf]])
-    np.testing.assert_array_equal(masked(np.ones((1, 2))), [[1.0]])
+def test_a_step_to_infinity_leaves_zeros():
+    masked = MaskedLayer(built(keras.layers.Dense(1), 3), {"kernel": keep_all(3, 1)})
+    masked.set_masks({"kernel": np.array([[True], [False], [False]])})
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.apply([np.array([[-1.0], [np.inf], [np.nan]])], [masked.kernel])
+    assert not masked.kernel.numpy()[1:].any()
+    assert np.isfinite(masked(np.ones((1, 3)))).all()
 
 
 def test_changes_of_state_are_kept():

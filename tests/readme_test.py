@@ -43,5 +43,5 @@ def test_the_two_commands_set_up_a_venv_of_their_own():
     ]
     main, tests = (shlex.split(command) for command in commands)
     assert main[-2:] == [".venv/bin/python", "scripts/train.py"]
-    assert tests[-6:] == ["-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    assert tests[-6:] == ["-m", "pytest", "-n", "2", "--dist", "loadgroup"]
     assert main[:-1] == tests[:-6], "the set-up is the same"

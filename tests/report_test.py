@@ -85,7 +85,7 @@ def test_summary_has_totals_reasons_and_dead_units(pruned):
     parameters = 12 + 3 + 12 + 135 + 5 + 10 + 2
     assert f"Prunable parameters: {kept:,} of 147 kept" in text
     assert f"{kept + parameters - 147:,} of {parameters:,} kept" in text
-    assert "Not pruned, excluded: 10 parameters (head/kernel)" in text
+    assert "Not pruned, excluded by the caller: 10 parameters (head/kernel)" in text
     assert "Not pruned, a bias: 10 parameters (conv/bias, fc/bias, head/bias)" in text
     assert "a normalization scale or offset: 6 parameters" in text
     assert "Dead in fc/kernel: 2 of 27 inputs" in text

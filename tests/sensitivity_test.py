@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import snip_tf
 from snip_tf.sensitivity import mean_gradients
 from snip_tf.weights import prunable_weights, weights_by_path
+from tests.replicas import two_replicas
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -263,6 +263,6 @@ def test_inside_the_scope_of_a_strategy():
         x, y = np.ones((8, 6), np.float32), np.arange(32.0).reshape(8, 4)
         return snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse")
 
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with two_replicas().scope():
         inside = prune()
     np.testing.assert_equal(snip_tf.get_masks(inside), snip_tf.get_masks(prune()))

@@ -11,12 +11,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import app, flags
 from absl.testing import flagsaver
 
 import snip_tf
 import snip_tf.datasets
 from snip_tf.weights import weights_by_path
+from tests.replicas import two_replicas
 
 pytest.importorskip("sklearn")
 
@@ -284,8 +286,10 @@ def no_work(monkeypatch):
     monkeypatch.setattr(snip_tf.datasets, "load", fail)
 
 
-def test_a_mirrored_strategy_gives_the_same(dense, main, tmp_path):
+def test_a_mirrored_strategy_gives_the_same(dense, main, tmp_path, monkeypatch):
     """Twice: the second time it continues at the end of the first."""
+    strategy = two_replicas()
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: strategy)
     arguments = ("--target_sparsity=0", *SHORT, f"--logdir={tmp_path}")
     main(*arguments, "--strategy=mirrored")
     first = read(tmp_path / "result.json")

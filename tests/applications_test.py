@@ -1,0 +1,49 @@
+"""Whole networks of keras.applications; `network_kinds.py` has the first part of each.
+
+Operation by operation: a step is sooner done than traced.
+"""
+
+import keras
+import numpy as np
+import pytest
+
+import snip_tf
+from tests.network_kinds import APPLICATIONS, IMAGE
+
+IMAGES = np.random.default_rng(0).normal(size=(4, *IMAGE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_lives(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    make_network = getattr(keras.applications, name)
+    model = make_network(input_shape=IMAGE, weights=None, classes=5)
+    x, y = IMAGES, np.arange(4)
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(1e-3), loss, run_eagerly=True)
+    pruned = snip_tf.prune_model(model, x, y, sparsity=0.9, batch_size=4)
+    assert isinstance(pruned, type(model))
+    assert [layer.name for layer in pruned.layers] == [
+        layer.name for layer in model.layers
+    ]
+    masks = snip_tf.get_masks(pruned)
+    assert list(masks) == list(snip_tf.prunable_weights(model))
+    before = pruned.get_weights()
+    pruned.train_on_batch(x, y)
+    moved = [
+        (old != new).any()
+        for old, new in zip(before, pruned.get_weights(), strict=True)
+    ]
+    assert np.mean(moved) > 0.5
+    for path, weight in snip_tf.prunable_weights(pruned).items():
+        assert not weight.numpy()[~masks[path]].any(), path
+
+    expected = np.asarray(pruned(x))
+    stripped = snip_tf.strip_pruning(pruned)
+    assert type(stripped) is type(model)
+    np.testing.assert_equal(np.asarray(stripped(x)), expected)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(pruned)
+    np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
+    np.testing.assert_equal(np.asarray(loaded(x)), expected)
