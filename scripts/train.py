@@ -8,15 +8,18 @@ checkpoint.keras; at the end model.keras, stripped.keras and masks.npz (if prune
 result.json. The same command again continues after an interruption.
 """
 
+import contextlib
 import dataclasses
 import json
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
+import numpy as np
 import rich.console
 import rich.progress
 import tensorflow as tf
@@ -99,11 +102,25 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
     "prune_biases", False, "Prunes biases with the weights, as the release does."
 )
-flags.DEFINE_float(
-    "weight_decay",
-    5e-4,
-    "Adds weight_decay / 2 * sum(w^2) over all parameters to the loss.",
-    lower_bound=0,
+flags.DEFINE_float("weight_decay", 5e-4, "Of all parameters.", lower_bound=0)
+flags.DEFINE_enum(
+    "weight_decay_form",
+    "l2",
+    ["l2", "decoupled"],
+    "l2 adds weight_decay / 2 * sum(w^2) to the loss, as the paper does; decoupled "
+    "takes rate * weight_decay * w off in each step.",
+)
+flags.DEFINE_enum(
+    "dtype_policy",
+    "float32",
+    ["float32", "mixed_float16", "mixed_bfloat16"],
+    "Precision of training; pruning scores in float32.",
+)
+flags.DEFINE_integer(
+    "max_examples",
+    None,
+    "Takes only so many training and test examples, to try something out.",
+    lower_bound=20,
 )
 flags.DEFINE_enum(
     "strategy",
@@ -112,6 +129,12 @@ flags.DEFINE_enum(
     "tf.distribute strategy; auto mirrors where there are several GPUs.",
 )
 flags.DEFINE_bool("jit_compile", False, "Compiles training steps with XLA.")
+flags.DEFINE_bool(
+    "random_labels",
+    False,
+    "Trains on the labels in another order, which says nothing of the images; those "
+    "that the network is scored on, validation and test keep theirs.",
+)
 flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0)
 
 flags.register_validator(
@@ -137,6 +160,7 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     logdir = Path(FLAGS.logdir)
+    keras.config.set_dtype_policy(FLAGS.dtype_policy)
     strategy = _make_strategy()
     with strategy.scope():
         optimizer = _make_optimizer()
@@ -152,7 +176,11 @@ def main(argv: list[str]) -> None:
         model, history = saved
         print(f"Continuing at iteration {loop.iterations_done(model)}.")
     else:
-        model, history = _make_model(data, optimizer, strategy, logdir), []
+        with _out_of_memory("scoring_batch_size", "batch_size"):
+            model = _make_model(data, optimizer, strategy, logdir)
+        history = []
+    if FLAGS.random_labels:
+        data = _with_random_labels(data)
     if FLAGS.target_sparsity:
         snip_tf.summary(model)
     else:
@@ -167,7 +195,10 @@ def main(argv: list[str]) -> None:
         aug_kinds=FLAGS.aug_kinds,
         jit_compile=FLAGS.jit_compile,
     )
-    with _Progress(settings.iterations, loop.iterations_done(model)) as progress:
+    with (
+        _out_of_memory("batch_size"),
+        _Progress(settings.iterations, loop.iterations_done(model)) as progress,
+    ):
         try:
             history = loop.train(
                 model, data, settings, logdir, strategy, progress.update, history
@@ -193,6 +224,7 @@ def _make_optimizer() -> keras.optimizers.Optimizer:
             FLAGS.lr_decay_type,
             [int(boundary) for boundary in FLAGS.decay_boundaries],
             [float(value) for value in FLAGS.decay_values],
+            FLAGS.weight_decay if FLAGS.weight_decay_form == "decoupled" else 0,
         )
     except ValueError as error:
         sys.exit(f"--lr_decay_type, --decay_boundaries, --decay_values: {error}")
@@ -219,7 +251,10 @@ def _refuse_another_run(logdir: Path) -> None:
 
 def _load_data() -> snip_tf.datasets.Dataset:
     try:
-        data = snip_tf.datasets.load(FLAGS.datasource, FLAGS.data_dir, seed=FLAGS.seed)
+        with _out_of_memory("max_examples"):
+            data = snip_tf.datasets.load(
+                FLAGS.datasource, FLAGS.data_dir, FLAGS.seed, FLAGS.max_examples
+            )
     except OSError as error:
         sys.exit(f"--datasource={FLAGS.datasource}: {error}")
     examples = len(data.train[0])
@@ -229,6 +264,23 @@ def _load_data() -> snip_tf.datasets.Dataset:
             f"Received: --batch_size={FLAGS.batch_size}"
         )
     return data
+
+
+def _with_random_labels(data: snip_tf.datasets.Dataset) -> snip_tf.datasets.Dataset:
+    images, labels = data.train
+    shuffled = np.random.default_rng(FLAGS.seed).permutation(labels)
+    return dataclasses.replace(data, train=(images, shuffled))
+
+
+@contextlib.contextmanager
+def _out_of_memory(*names: str) -> Iterator[None]:
+    """Ends the program, where memory runs out, with the flags that ask for less."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        chosen = " or ".join(f"--{name} (now {FLAGS[name].value})" for name in names)
+        reason = str(error).partition("\n")[0]
+        sys.exit(f"Out of memory: {reason} Lower {chosen}.")
 
 
 def _chosen_flags() -> dict[str, object]:
@@ -259,8 +311,11 @@ def _make_model(
 ) -> keras.Model:
     """The network, pruned at initialization, in the strategy's scope and compiled."""
 
-    def network(initializer_w: str, initializer_b: str) -> keras.Model:
+    decay = None
+    if FLAGS.weight_decay and FLAGS.weight_decay_form == "l2":
         decay = keras.regularizers.L2(FLAGS.weight_decay / 2)
+
+    def network(initializer_w: str, initializer_b: str) -> keras.Model:
         try:
             return snip_tf.models.build(
                 FLAGS.arch,
@@ -268,8 +323,8 @@ def _make_model(
                 classes=data.classes,
                 kernel_initializer=initializer_w,
                 bias_initializer=initializer_b,
-                kernel_regularizer=decay if FLAGS.weight_decay else None,
-                bias_regularizer=decay if FLAGS.weight_decay else None,
+                kernel_regularizer=decay,
+                bias_regularizer=decay,
             )
         except ValueError as error:
             (logdir / "flags.json").unlink()  # the folder is free for other flags

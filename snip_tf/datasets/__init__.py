@@ -7,13 +7,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from snip_tf.datasets import digits, mnist
+from snip_tf.datasets import (
+    cifar10,
+    digits,
+    fashion_mnist,
+    mnist,
+    sequential_mnist,
+    tiny_imagenet,
+)
 
 # A loader takes `data_dir` and returns {"train": (images, labels), "test": ...}, with
 # images as float32 in [0, 1].
 DATASETS: dict[str, Callable[..., dict]] = {
     "digits": digits.load,
+    "digits_rgb": digits.load_rgb,
     "mnist": mnist.load,
+    "sequential_mnist": sequential_mnist.load,
+    "fashion_mnist": fashion_mnist.load,
+    "cifar10": cifar10.load,
+    "tiny_imagenet": tiny_imagenet.load,
+    # As the authors' release names it.
+    "cifar-10": cifar10.load,
 }
 NAMES = tuple(DATASETS)
 
@@ -39,17 +53,25 @@ class Dataset:
         return self.train[0].shape[1:]
 
 
-def load(name: str, data_dir: str | None = None, seed: int = 0) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | None = None,
+    seed: int = 0,
+    max_examples: int | None = None,
+) -> Dataset:
     """Loads a data set as the paper does.
 
     A tenth of the training examples, drawn at random, is held out for validation. All
-    images are normalized by the mean and standard deviation of the rest of them.
+    images are normalized by the mean and standard deviation of the rest of them; those
+    with several channels channel by channel.
 
     Args:
         name: one of `NAMES`.
         data_dir: folder of prepared tensorflow-datasets, read offline; what is not
             there is downloaded into it.
         seed: int, which examples are held out.
+        max_examples: int, only so many training and test examples are taken, the first
+            ones; None takes all.
 
     Raises:
         ValueError: if the name is not known.
@@ -68,18 +90,37 @@ def load(name: str, data_dir: str | None = None, seed: int = 0) -> Dataset:
             f"Received: name={name!r}"
         )
     splits = DATASETS[name](data_dir)
-    images, labels = splits["train"]
+    classes = int(splits["train"][1].max()) + 1
+    images, labels = (array[:max_examples] for array in splits["train"])
     order = np.random.default_rng(seed).permutation(len(images))
     held_out, rest = np.split(order, [round(_VALIDATION_FRACTION * len(order))])
-    mean, std = images[rest].mean(), images[rest].std()
+    train_images = images[rest]
+    mean, std = _mean_and_deviation(train_images)
 
     def normalized(images: np.ndarray, labels: np.ndarray) -> Examples:
-        return (images - mean) / std, labels
+        # In place: these are copies, and may be of gigabytes.
+        images -= mean
+        images /= std
+        return images, labels
 
     return Dataset(
         name=name,
-        classes=int(labels.max()) + 1,
-        train=normalized(images[rest], labels[rest]),
+        classes=classes,
+        train=normalized(train_images, labels[rest]),
         validation=normalized(images[held_out], labels[held_out]),
-        test=normalized(*splits["test"]),
+        test=normalized(*(array[:max_examples].copy() for array in splits["test"])),
     )
+
+
+def _mean_and_deviation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of all pixels, or for each channel where there are several, as float32."""
+    if images.ndim < 4 or images.shape[-1] == 1:
+        return images.mean(), images.std()
+    axes = tuple(range(images.ndim - 1))
+    # In float64: along axes, NumPy adds up float32 numbers one by one.
+    mean = images.mean(axis=axes, dtype=np.float64)
+    squares = [
+        np.square(channel, dtype=np.float64).mean()
+        for channel in np.moveaxis(images, -1, 0)
+    ]
+    return mean.astype(np.float32), np.sqrt(squares - mean**2).astype(np.float32)

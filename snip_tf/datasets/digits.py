@@ -20,6 +20,22 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
         `{"train": (images, labels), "test": (images, labels)}`; images are float32 in
         [0, 1], labels int32.
     """
+    return _load(side=28, channels=1)
+
+
+def load_rgb(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The same digits in the shape of CIFAR-10's images, 32 x 32 x 3.
+
+    Args:
+        data_dir: not used.
+
+    Returns:
+        As `load`.
+    """
+    return _load(side=32, channels=3)
+
+
+def _load(side: int, channels: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -28,7 +44,8 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
         ) from error
     digits = load_digits()
     images = (digits.images / 16).astype(np.float32)[..., None]
-    images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (28, 28)))
+    images = keras.ops.convert_to_numpy(keras.ops.image.resize(images, (side, side)))
+    images = images.repeat(channels, axis=-1)
     labels = digits.target.astype(np.int32)
     return {
         "train": (images[:_TRAINING], labels[:_TRAINING]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from snip_tf.datasets.tfds import load_arrays
+from snip_tf.datasets.tfds import load_images
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -21,8 +21,4 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
     Raises:
         OSError: if it is neither there nor can be downloaded, or the folder is damaged.
     """
-    arrays = load_arrays("mnist", data_dir)
-    return {
-        split: (images / np.float32(255), labels.astype(np.int32))
-        for split, (images, labels) in arrays.items()
-    }
+    return load_images("mnist", data_dir)

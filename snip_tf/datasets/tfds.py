@@ -7,14 +7,26 @@ import os
 import numpy as np
 
 
+def load_images(
+    name: str, data_dir: str | None, test_split: str = "test"
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """As `load_arrays`, with images as float32 in [0, 1] and labels as int32."""
+    arrays = load_arrays(name, data_dir, test_split)
+    return {
+        split: (images / np.float32(255), labels.astype(np.int32))
+        for split, (images, labels) in arrays.items()
+    }
+
+
 def load_arrays(
-    name: str, data_dir: str | None
+    name: str, data_dir: str | None, test_split: str = "test"
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The training and test split of a data set of images and labels.
 
     Args:
         name: the name in tensorflow-datasets.
         data_dir: folder of prepared data sets. None takes tensorflow-datasets' default.
+        test_split: the name in tensorflow-datasets of the split to test on.
 
     Returns:
         `{"train": (inputs, labels), "test": (inputs, labels)}`, as they are stored.
@@ -39,7 +51,7 @@ def load_arrays(
             f"that holds {name}/{builder.version} with --data_dir."
         ) from error
     arrays = {}
-    for split in ("train", "test"):
+    for key, split in (("train", "train"), ("test", test_split)):
         try:
             dataset = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
             inputs, labels = tfds.as_numpy(dataset)
@@ -51,7 +63,7 @@ def load_arrays(
                 f"{len(inputs)} of {expected} {split} examples are there"
             )
             raise _damaged(name, builder.data_dir, error)
-        arrays[split] = (inputs, labels)
+        arrays[key] = (inputs, labels)
     return arrays
 
 

@@ -12,8 +12,9 @@ from snip_tf.models import initializers
 from snip_tf.models.alexnet import alexnet_b, alexnet_s
 from snip_tf.models.lenet import lenet5, lenet300
 from snip_tf.models.recurrent import gru_b, gru_s, lstm_b, lstm_s
+from snip_tf.models.resnet import resnet_20
 from snip_tf.models.vgg import vgg_c, vgg_d, vgg_like
-from snip_tf.models.wide_resnet import wrn_16_8, wrn_16_10, wrn_22_8
+from snip_tf.models.wide_resnet import wrn_16_1, wrn_16_8, wrn_16_10, wrn_22_8
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
     "lenet300": lenet300,
@@ -30,6 +31,9 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "lstm_b": lstm_b,
     "gru_s": gru_s,
     "gru_b": gru_b,
+    # Not the paper's: small enough to be trained on a processor.
+    "resnet_20": resnet_20,
+    "wrn_16_1": wrn_16_1,
     # As the authors' release names them.
     "alexnet-v1": alexnet_s,
     "alexnet-v2": alexnet_b,

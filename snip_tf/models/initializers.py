@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 import keras
 
-# VS-X and VS-H are the paper's names for variance scaling after Glorot and He; `vs` is
-# TensorFlow 1's `variance_scaling_initializer`, which the authors' release uses: a
-# truncated normal of variance 1 / fan_in.
-INITIALIZERS: dict[str, type[keras.initializers.Initializer]] = {
+# RN and TN are the paper's names for a normal and a truncated normal distribution of
+# fixed variance, which it does not tell: 1 is the default of TensorFlow 1. VS-X and
+# VS-H are variance scaling after Glorot and He; `vs` is what the authors' release uses,
+# TensorFlow 1's `variance_scaling_initializer`: a truncated normal of variance
+# 1 / fan_in.
+INITIALIZERS: dict[str, Callable[[], keras.initializers.Initializer]] = {
+    "rn": lambda: keras.initializers.RandomNormal(stddev=1.0),
+    "tn": lambda: keras.initializers.TruncatedNormal(stddev=1.0),
     "vs": keras.initializers.VarianceScaling,
     "vs-x": keras.initializers.GlorotNormal,
     "vs-h": keras.initializers.HeNormal,

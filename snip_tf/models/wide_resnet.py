@@ -1,4 +1,4 @@
-"""WRN-16-8, WRN-16-10 and WRN-22-8: wide residual networks for small images."""
+"""Wide residual networks for small images: WRN-16-8, WRN-16-10, WRN-22-8, WRN-16-1."""
 
 from __future__ import annotations
 
@@ -58,6 +58,21 @@ def wrn_22_8(
     return _wide_resnet("wrn_22_8", 22, 8, input_shape, classes, weights)
 
 
+def wrn_16_1(
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    weights: Callable[[], dict[str, Any]] = dict,
+) -> keras.Model:
+    """16 layers of ordinary width: 174,138 parameters; else as `wrn_16_8`.
+
+    Not in the paper: a network that a processor can train.
+
+    Args:
+        input_shape, classes, weights: as in `wrn_16_8`.
+    """
+    return _wide_resnet("wrn_16_1", 16, 1, input_shape, classes, weights)
+
+
 def _wide_resnet(
     name: str,
     depth: int,
@@ -92,7 +107,7 @@ def _wide_resnet(
             prefix = f"group{group}_block{block}"
             stride = 2 if group > 1 and block == 1 else 1
             y = normalized(x, f"{prefix}_conv1")
-            if block == 1:
+            if x.shape[-1] != filters:
                 x = convolution(y, filters, 1, stride, f"{prefix}_shortcut")
             y = convolution(y, filters, 3, stride, f"{prefix}_conv1")
             y = normalized(y, f"{prefix}_conv2")

@@ -30,9 +30,26 @@ def _translate_px(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(moved, images.shape)
 
 
+def _at_random(kind: Callable) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Each image is augmented with probability 1/2, else left as it is.
+
+    The authors' release draws how many of the kinds are applied to an image, from none
+    to all, and which: so each is, in the mean, applied to every second image.
+    """
+
+    def augment_some(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        own = tf.random.experimental.stateless_fold_in(seed, 0)
+        chosen = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], own) < 0.5
+        return tf.where(chosen, kind(images, seed), images)
+
+    return augment_some
+
+
 AUGMENTATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "fliplr": _fliplr,
     "translate_px": _translate_px,
+    "fliplr_at_random": _at_random(_fliplr),
+    "translate_px_at_random": _at_random(_translate_px),
 }
 
 

@@ -186,12 +186,15 @@ def _training_function(
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            logits = tf.cast(model(images, training=True), tf.float32)
             # Replicas add up their gradients, so each has its share of the mean.
             loss = cross_entropy(labels, logits) / settings.batch_size
             if model.losses:
                 loss += tf.add_n(model.losses) / replicas
-        gradients = tape.gradient(loss, variables)
+            # Up, so that gradients in half precision do not vanish; `apply` scales
+            # them back.
+            scaled = optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, variables)
         optimizer.apply(gradients, variables)
         return loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,7 @@ import keras
 
 OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,
-    "momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    "momentum": functools.partial(keras.optimizers.SGD, momentum=0.9),
     "adam": keras.optimizers.Adam,
 }
 DECAY_TYPES = ("constant", "piecewise")
@@ -21,6 +22,7 @@ def make_optimizer(
     decay_type: str = "constant",
     boundaries: Sequence[int] = (),
     values: Sequence[float] = (),
+    weight_decay: float = 0,
 ) -> keras.optimizers.Optimizer:
     """An optimizer with its learning rate.
 
@@ -31,6 +33,8 @@ def make_optimizer(
             iterations are done, and the last value from then on.
         boundaries: iterations, increasing.
         values: learning rates, one more than boundaries.
+        weight_decay: float, decoupled from the loss: each step takes
+            `rate * weight_decay * w` off every weight `w`.
 
     Raises:
         ValueError: if a name is not known, a rate is not positive, the lengths do not
@@ -57,7 +61,7 @@ def make_optimizer(
                 f"Received: boundaries={list(boundaries)}, values={list(values)}. "
                 f"Use the decay type 'piecewise'."
             )
-        return OPTIMIZERS[name](lr)
+        return OPTIMIZERS[name](lr, weight_decay=weight_decay or None)
     if len(values) != len(boundaries) + 1 or not boundaries:
         raise ValueError(
             f"Expected at least one boundary, and one more value than boundaries. "
@@ -73,4 +77,4 @@ def make_optimizer(
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [boundary - 1 for boundary in boundaries], [float(value) for value in values]
     )
-    return OPTIMIZERS[name](schedule)
+    return OPTIMIZERS[name](schedule, weight_decay=weight_decay or None)

@@ -33,8 +33,28 @@ def test_all_splits_are_normalized_by_the_training_examples_that_are_left(source
     left = images[data.train[1]]
     for normalized, labels in (data.train, data.validation, data.test):
         assert normalized.dtype == np.float32
-        expected = (images[labels] - left.mean()) / left.std()
+        expected = (images[labels] - left.mean((0, 1, 2))) / left.std((0, 1, 2))
         np.testing.assert_allclose(normalized, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_images_of_one_channel_are_normalized_as_a_whole(source):
+    for split, (images, labels) in source.items():
+        source[split] = images[..., :1], labels
+    data = datasets.load("made_up")
+    left = source["train"][0][data.train[1]]
+    expected = (left - left.mean()) / left.std()
+    np.testing.assert_array_equal(data.train[0], expected)  # to the last bit
+
+
+def test_only_so_many_examples_are_taken(source):
+    kept = {split: images.copy() for split, (images, _) in source.items()}
+    data = datasets.load("made_up", max_examples=30)
+    train, validation, test = data.train[1], data.validation[1], data.test[1]
+    np.testing.assert_array_equal(np.sort(np.r_[train, validation]), np.arange(30))
+    np.testing.assert_array_equal(test, np.arange(200, 230))
+    assert data.classes == 200
+    for split, (images, _) in source.items():
+        np.testing.assert_array_equal(images, kept[split])
 
 
 def test_the_seed_decides_what_is_held_out(source):

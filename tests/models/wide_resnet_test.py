@@ -1,13 +1,18 @@
 import keras
 import pytest
 
-from snip_tf.models.wide_resnet import wrn_16_8, wrn_16_10, wrn_22_8
+from snip_tf.models.wide_resnet import wrn_16_1, wrn_16_8, wrn_16_10, wrn_22_8
 from tests.models.counting import parameters
 
 
 @pytest.mark.parametrize(
     ("make", "expected"),
-    [(wrn_16_8, 10_954_170), (wrn_16_10, 17_107_642), (wrn_22_8, 17_147_322)],
+    [
+        (wrn_16_8, 10_954_170),
+        (wrn_16_10, 17_107_642),
+        (wrn_22_8, 17_147_322),
+        (wrn_16_1, 174_138),
+    ],
 )
 def test_parameters_of_the_paper(make, expected):
     assert parameters(make()) == expected

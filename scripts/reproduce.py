@@ -1,0 +1,242 @@
+"""Runs an experiment of the paper, and shows its figures beside those obtained.
+
+    python scripts/reproduce.py --experiment=table1 --budget=short
+    python scripts/reproduce.py --experiment=table2 --rows=lstm_s,gru_s --seeds=0,1,2
+
+Each run is one `scripts/train.py`. Its result is written to
+OUTDIR/EXPERIMENT/BUDGET/ROW/CELL-seedN.json as soon as it is there, then a table
+(table.md) and pictures of all results that there are. What is there already is not run
+again, and a run that was interrupted continues.
+"""
+
+import concurrent.futures
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import app, flags
+
+from snip_tf.paper import experiments, pictures
+from snip_tf.training.loop import write_json
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_enum(
+    "experiment",
+    None,
+    [*experiments.EXPERIMENTS, "retained"],
+    "What to run.",
+    required=True,
+)
+flags.DEFINE_enum(
+    "budget",
+    "short",
+    ["smoke", "short", "full"],
+    "full is the paper's recipe, short one for two processor cores (minutes a run), "
+    "smoke a few iterations that show that all works.",
+)
+flags.DEFINE_list("rows", [], "Networks, comma-separated; default: all.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of prepared tensorflow-datasets, as for scripts/train.py. Without one, "
+    "smoke takes scikit-learn's digits in the place of all data sets.",
+)
+flags.DEFINE_string("outdir", "results", "Folder for results, tables and pictures.")
+flags.DEFINE_string("logdir", "logs/reproduce", "Folder for the runs themselves.")
+flags.DEFINE_integer(
+    "jobs", 2, "Runs at a time, with a processor thread each.", lower_bound=1
+)
+flags.DEFINE_string(
+    "dtype_policy", "float32", "As for scripts/train.py, for every run."
+)
+flags.DEFINE_bool("table_only", False, "Runs nothing; shows the results there are.")
+
+flags.register_validator(
+    "seeds",
+    lambda seeds: seeds and all(seed.isdigit() for seed in seeds),
+    "expected numbers, comma-separated",
+)
+
+_TRAIN = Path(__file__).with_name("train.py")
+
+
+class Run(NamedTuple):
+    """One run of the main program."""
+
+    row: str
+    cell: experiments.Cell
+    seed: int
+
+    def path(self) -> Path:
+        """Below a folder, without an ending."""
+        cell = re.sub(r"[^\w.]+", "-", self.cell.name).strip("-")
+        return Path(self.row) / f"{cell}-seed{self.seed}"
+
+
+def main(argv: list[str]) -> None:
+    """Runs what is missing, then makes the table and the pictures."""
+    if argv[1:]:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    folder = Path(FLAGS.outdir) / FLAGS.experiment / FLAGS.budget
+    if FLAGS.experiment == "retained":
+        smoke = FLAGS.budget == "smoke" and not FLAGS.data_dir
+        datasource = "digits" if smoke else "mnist"
+        pictures.retained(folder, datasource, FLAGS.data_dir, int(FLAGS.seeds[0]))
+        return
+    rows = _chosen_rows()
+    runs = [
+        Run(name, cell, int(seed))
+        for seed in FLAGS.seeds
+        for name, row in rows.items()
+        for cell in _cells(row)
+    ]
+    failed = []
+    if not FLAGS.table_only:
+        missing = [run for run in runs if not _result_path(folder, run).exists()]
+        with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
+            done = pool.map(lambda run: _execute(run, rows[run.row], folder), missing)
+            failed = [message for message in done if message]
+    _write_table(folder)
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+def _chosen_rows() -> dict[str, experiments.Row]:
+    rows = experiments.EXPERIMENTS[FLAGS.experiment]
+    unknown = [name for name in FLAGS.rows if name not in rows]
+    if unknown:
+        sys.exit(
+            f"Expected --rows to be some of {', '.join(rows)}, those of "
+            f"--experiment={FLAGS.experiment}. Received: {', '.join(unknown)}"
+        )
+    chosen = FLAGS.rows or [name for name, row in rows.items() if row.by_default]
+    return {name: rows[name] for name in chosen}
+
+
+def _cells(row: experiments.Row) -> tuple[experiments.Cell, ...]:
+    # A smoke test need not see every point of a curve.
+    return row.cells[-1:] if FLAGS.budget == "smoke" else row.cells
+
+
+def _result_path(folder: Path, run: Run) -> Path:
+    return folder / run.path().with_suffix(".json")
+
+
+def _execute(run: Run, row: experiments.Row, folder: Path) -> str | None:
+    """Runs the main program and keeps its result; returns what went wrong, if so."""
+    logdir = Path(FLAGS.logdir) / FLAGS.experiment / FLAGS.budget / run.path()
+    chosen = {**_flags(run, row), "seed": run.seed, "logdir": logdir}
+    if FLAGS.data_dir:
+        chosen["data_dir"] = FLAGS.data_dir
+    command = [sys.executable, str(_TRAIN)]
+    command += [f"--{name}={value}" for name, value in chosen.items()]
+    logdir.mkdir(parents=True, exist_ok=True)
+    log = logdir / "output.txt"
+    with open(log, "w") as output:
+        # One thread each: two runs side by side finish sooner than one after the other.
+        environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
+        done = subprocess.run(command, stdout=output, stderr=output, env=environment)
+    if done.returncode:
+        last = log.read_text().strip().rpartition("\n")[2]
+        message = f"{run.path()} failed: {last} (all it said is in {log})"
+        print(message, flush=True)
+        return message
+    result = json.loads((logdir / "result.json").read_text())
+    result["history"] = json.loads((logdir / "history.json").read_text())
+    path = _result_path(folder, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, result)
+    print(
+        f"{run.path()}: error {result['final_error']:.2f} % after "
+        f"{result['training_seconds']:.0f} s of training",
+        flush=True,
+    )
+    return None
+
+
+def _flags(run: Run, row: experiments.Row) -> experiments.Flags:
+    """The flags of the main program for a run."""
+    recipe = experiments.recipe_of(row.flags["arch"])
+    own = {"dtype_policy": FLAGS.dtype_policy, **row.flags, **run.cell.flags}
+    if FLAGS.budget == "full":
+        return {**recipe.full, **own}
+    if FLAGS.budget == "short":
+        return {**recipe.short, **own}
+    chosen = {**recipe.full, **own, **experiments.SMOKE}
+    scored = own.get("scoring_batch_size", recipe.full["batch_size"])
+    chosen["scoring_batch_size"] = min(scored, experiments.SMOKE["max_examples"] // 2)
+    if not FLAGS.data_dir:
+        chosen["datasource"] = recipe.stand_in
+        chosen["scoring_batch_size"] = experiments.SMOKE["batch_size"]
+    return chosen
+
+
+def _write_table(folder: Path) -> None:
+    """Shows and keeps a table of all results that there are, and draws them."""
+    lines = [
+        "| network | | paper, % | final model, % | best of the last five "
+        "checkpoints, % | seeds | pruning, s | training, min | least kept of a "
+        "layer, % | dead units, % |",
+        f"|{'---|' * 10}",
+    ]
+    found: pictures.Results = {}
+    for name, row in experiments.EXPERIMENTS[FLAGS.experiment].items():
+        for cell in row.cells:
+            paths = folder.glob(f"{Run(name, cell, 0).path()}"[:-1] + "*.json")
+            results = [json.loads(path.read_text()) for path in sorted(paths)]
+            if results:
+                found.setdefault(name, {})[cell.name] = results
+                lines.append(_table_row(name, cell, results))
+    if not found:
+        sys.exit(
+            f"Expected results in {folder}. Received: none; run without --table_only"
+        )
+    table = "\n".join(lines)
+    print(table)
+    (folder / "table.md").write_text(table + "\n")
+    pictures.draw(FLAGS.experiment, folder, found, FLAGS.data_dir)
+
+
+def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:
+    def mean(key: str, scale: float = 1) -> str:
+        return f"{statistics.mean(result[key] for result in results) / scale:.2g}"
+
+    def mean_and_deviation(key: str) -> str:
+        values = [result[key] for result in results]
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.2f}{spread}"
+
+    cells = [
+        name,
+        cell.name,
+        "" if cell.paper is None else f"{cell.paper}",
+        mean_and_deviation("final_error"),
+        mean_and_deviation("best_checkpoint_error"),
+        str(len(results)),
+        mean("pruning_seconds"),
+        mean("training_seconds", 60),
+        *_of_the_layers(results),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _of_the_layers(results: list[dict]) -> tuple[str, str]:
+    """The least part that is kept of a weight, and the part of units that is dead."""
+    layers = [layer for result in results for layer in result["layers"]]
+    if not layers:
+        return "", ""
+    least = min(layer["kept"] / layer["total"] for layer in layers)
+    dead = sum(layer["idle_units"] for layer in layers)
+    units = sum(layer["units"] for layer in layers)
+    return f"{100 * least:.2g}", f"{100 * dead / units:.2g}" if units else ""
+
+
+if __name__ == "__main__":
+    app.run(main)

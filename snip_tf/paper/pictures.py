@@ -1,0 +1,137 @@
+"""The pictures of the experiments, each a PNG with its data beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+import snip_tf
+import snip_tf.datasets
+import snip_tf.models
+from snip_tf import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# {row: {cell: results of its seeds}}
+Results = dict[str, dict[str, list[dict]]]
+
+_RETAINED_SPARSITIES = [round(tenth / 10, 1) for tenth in range(1, 10)]
+_EXAMPLES_OF_A_CLASS = 100
+
+
+def draw(experiment: str, folder: Path, found: Results, data_dir: str | None) -> None:
+    """Draws what belongs to an experiment from its results."""
+    if experiment == "figure1":
+        _error_against_sparsity(folder, found)
+    if experiment in ("table1", "table2"):
+        _layer_sparsity(folder, found)
+    if experiment == "random_labels":
+        _loss_curves(folder, found)
+    if experiment == "batch_size":
+        _mean_images(folder, found, data_dir)
+
+
+def _error_against_sparsity(folder: Path, found: Results) -> None:
+    curves = {
+        name: {
+            results[0]["flags"]["target_sparsity"]: [
+                result["final_error"] for result in results
+            ]
+            for results in cells.values()
+        }
+        for name, cells in found.items()
+    }
+    _keep(
+        folder / "error_against_sparsity", plots.error_against_sparsity(curves), curves
+    )
+
+
+def _layer_sparsity(folder: Path, found: Results) -> None:
+    kept = {
+        f"{name} {cell}": {
+            layer["path"]: layer["kept"] / layer["total"]
+            for layer in results[0]["layers"]
+        }
+        for name, cells in found.items()
+        for cell, results in cells.items()
+        if results[0]["layers"]
+    }
+    if kept:
+        _keep(folder / "layer_sparsity", plots.layer_sparsity(kept), kept)
+
+
+def _loss_curves(folder: Path, found: Results) -> None:
+    curves = {
+        f"{name} {cell}": (
+            [check["iteration"] for check in results[0]["history"]],
+            [check["loss"] for check in results[0]["history"]],
+        )
+        for name, cells in found.items()
+        for cell, results in cells.items()
+    }
+    _keep(folder / "loss", plots.loss_curves(curves), curves)
+
+
+def _mean_images(folder: Path, found: Results, data_dir: str | None) -> None:
+    """Of the images that the sizes of scoring batches stand for."""
+    runs = [
+        results[0]["flags"] for cells in found.values() for results in cells.values()
+    ]
+    sizes = sorted({flags["scoring_batch_size"] for flags in runs})
+    data = snip_tf.datasets.load(runs[0]["datasource"], data_dir)
+    images = data.train[0]
+    means = {f"{size}": images[:size].mean(axis=0).tolist() for size in sizes}
+    _keep(folder / "mean_images", plots.mean_images(images, sizes), means)
+
+
+def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> None:
+    """Figure 2: what LeNet-300-100 keeps of its first layer, scored on one class.
+
+    Each class gives 100 examples to one network at initialization; shown is the mean of
+    the first layer's mask over its 300 units, at nine sparsities.
+    """
+    data = snip_tf.datasets.load(datasource, data_dir, seed)
+    images, labels = data.train
+    keras.utils.set_random_seed(seed)
+    model = snip_tf.models.build("lenet300", input_shape=data.input_shape)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    masks = {}
+    for digit in range(data.classes):
+        chosen = np.flatnonzero(labels == digit)[:_EXAMPLES_OF_A_CLASS]
+        scores = snip_tf.connection_sensitivity(
+            model, images[chosen], labels[chosen], batch_size=len(chosen), loss=loss
+        )
+        masks[f"{digit}"] = {
+            f"{sparsity:.0%}": snip_tf.select_masks(scores, sparsity)["dense1/kernel"]
+            for sparsity in _RETAINED_SPARSITIES
+        }
+    values = {
+        digit: {
+            sparsity: plots.retained_image(mask, data.input_shape).tolist()
+            for sparsity, mask in line.items()
+        }
+        for digit, line in masks.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = plots.retained_connections(masks, data.input_shape)
+    _keep(folder / "retained", figure, values)
+
+
+def _keep(path: Path, figure: Figure, data: object) -> None:
+    """Writes the picture and, beside it, what it was drawn from."""
+    path.with_suffix(".json").write_text(json.dumps(_rounded(data)) + "\n")
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    print(f"{path.with_suffix('.png')} is drawn")
+
+
+def _rounded(data: object) -> object:
+    if isinstance(data, dict):
+        return {str(key): _rounded(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_rounded(value) for value in data]
+    return round(data, 6) if isinstance(data, float) else data

@@ -1,0 +1,222 @@
+"""Pictures of pruned networks, with matplotlib; each function returns a figure.
+
+figure = snip_tf.plots.layer_sparsity({"my model": pruned})
+figure.savefig("layers.png")
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from snip_tf.report import weight_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def error_against_sparsity(
+    curves: Mapping[str, Mapping[float, Sequence[float]]],
+) -> Figure:
+    """Test error against sparsity: means over seeds, with standard deviations.
+
+    Args:
+        curves: `{label: {sparsity: errors in percent, one for each seed}}`.
+
+    Example:
+
+    >>> import snip_tf.plots
+    >>> figure = snip_tf.plots.error_against_sparsity(
+    ...     {"LeNet-300-100": {0.0: [1.4, 1.5], 0.5: [1.5, 1.5], 0.9: [1.6, 1.7]}}
+    ... )
+    >>> figure.axes[0].get_xlabel()
+    'sparsity, %'
+
+    Source: figure 1 of https://arxiv.org/abs/1810.02340.
+    """
+    figure, axes = _axes("sparsity, %", "test error, %")
+    for label, points in curves.items():
+        sparsities = sorted(points)
+        errors = [points[sparsity] for sparsity in sparsities]
+        axes.errorbar(
+            [100 * sparsity for sparsity in sparsities],
+            [np.mean(values) for values in errors],
+            [np.std(values, ddof=1) if len(values) > 1 else 0 for values in errors],
+            label=label,
+            marker="o",
+            markersize=4,
+            capsize=3,
+        )
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def layer_sparsity(
+    networks: Mapping[str, keras.Model | Mapping[str, float]],
+) -> Figure:
+    """What is kept of each weight tensor: a panel for each network, on a log scale.
+
+    Args:
+        networks: `{label: network}`; a network is a pruned `keras.Model`, or
+            `{weight path: kept fraction}`.
+
+    Raises:
+        TypeError, ValueError: if a model is not a Keras model, or not pruned.
+    """
+    from matplotlib.figure import Figure
+
+    count = len(networks)
+    columns = min(count, 4)
+    rows = math.ceil(count / columns)
+    size = (3.2 * columns, 3 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    for axes, (label, network) in zip(panels, networks.items(), strict=False):
+        kept = network
+        if not isinstance(network, Mapping):
+            kept = {row.path: row.kept / row.total for row in weight_rows(network)}
+        axes.bar(range(len(kept)), [100 * part for part in kept.values()], log=True)
+        axes.set_title(label, fontsize="medium")
+        axes.set_xlabel("weight, from input to output")
+        axes.set_xticks([])
+    panels[0].set_ylabel("kept, %")
+    return figure
+
+
+def loss_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
+    """Training loss against iterations.
+
+    Args:
+        curves: `{label: (iterations, losses)}`.
+
+    Source: figure 5 of https://arxiv.org/abs/1810.02340.
+    """
+    figure, axes = _axes("iterations", "training loss")
+    for label, (iterations, losses) in curves.items():
+        axes.plot(iterations, losses, label=label)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def retained_image(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
+    """How much of what reads each pixel is kept, as a picture.
+
+    Args:
+        mask: bool array, the mask of the kernel of a network's first layer: of a dense
+            layer behind a flattened image, (pixels, units), or of a convolution,
+            (height, width, channels, filters).
+        image_shape: of one example: (height, width) or (height, width, channels).
+
+    Returns:
+        float32 array from 0 to 1, the mean over units and channels: of the image's
+        height and width for a dense layer, of the filter's for a convolution.
+
+    Raises:
+        ValueError: if the mask is of no layer that sees such images.
+
+    Example:
+
+    >>> import numpy as np, snip_tf.plots
+    >>> mask = np.array([[True, True], [False, True], [False, False], [True, True]])
+    >>> snip_tf.plots.retained_image(mask, (2, 2))
+    array([[1. , 0.5],
+           [0. , 1. ]], dtype=float32)
+    """
+    mask = np.asarray(mask)
+    height, width, *channels = image_shape
+    if mask.ndim == 4 and [mask.shape[2]] == (channels or [1]):
+        return mask.mean(axis=(2, 3), dtype=np.float32)
+    if mask.ndim == 2 and len(mask) == math.prod(image_shape):
+        pixels = mask.reshape(height, width, -1)
+        return pixels.mean(axis=-1, dtype=np.float32)
+    raise ValueError(
+        f"Expected the mask of a first layer that sees images of shape "
+        f"{tuple(image_shape)}: (pixels, units) of a dense layer, or (height, width, "
+        f"channels, filters) of a convolution. Received: a mask of shape {mask.shape}"
+    )
+
+
+def retained_connections(
+    masks: Mapping[str, Mapping[str, np.ndarray]], image_shape: Sequence[int]
+) -> Figure:
+    """A grid of pictures of the first layer's kept connections; bright is kept.
+
+    Args:
+        masks: `{row label: {column label: mask}}`, as for instance `{"digit 3":
+            {"90 %": mask}}`; each mask as in `retained_image`.
+        image_shape: of one example.
+
+    Source: figure 2 of https://arxiv.org/abs/1810.02340.
+    """
+    pictures = {
+        row: {
+            column: retained_image(mask, image_shape) for column, mask in line.items()
+        }
+        for row, line in masks.items()
+    }
+    return image_grid(pictures)
+
+
+def mean_images(images: np.ndarray, sizes: Sequence[int]) -> Figure:
+    """The mean of the first so many images, for each of several batch sizes.
+
+    Args:
+        images: array (examples, height, width) or (examples, height, width, channels).
+        sizes: batch sizes.
+
+    Source: appendix of https://arxiv.org/abs/1810.02340.
+    """
+    means = {f"{size:,}": images[:size].mean(axis=0) for size in sizes}
+    return image_grid({"mean": means})
+
+
+def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Pictures in rows and columns, each from its darkest to its brightest pixel.
+
+    Args:
+        pictures: `{row label: {column label: array}}`; an array is (height, width) or
+            (height, width, channels).
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = len(pictures), max(map(len, pictures.values()))
+    figure = Figure(figsize=(0.9 * columns + 0.6, 0.9 * rows + 0.3))
+    figure.set_layout_engine("constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for line, (row, found) in zip(grid, pictures.items(), strict=True):
+        line[0].set_ylabel(row, fontsize="small")
+        for axes, (column, picture) in zip(line, found.items(), strict=False):
+            axes.imshow(_scaled(picture), cmap="gray", interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if line is grid[0]:
+                axes.set_title(column, fontsize="small")
+    return figure
+
+
+def _scaled(picture: np.ndarray) -> np.ndarray:
+    """From 0 to 1, without an axis for a single channel."""
+    if picture.ndim == 3 and picture.shape[-1] == 1:
+        picture = picture[..., 0]
+    low, high = picture.min(), picture.max()
+    return (picture - low) / (high - low) if high > low else np.zeros_like(picture)
+
+
+def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
+    # Not through pyplot, which would keep every figure until it is closed.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    return figure, axes
