@@ -64,6 +64,22 @@ flags.register_validator(
     "expected numbers, comma-separated",
 )
 
+_COLUMNS = (
+    "network",
+    "",
+    "paper, %",
+    "final model, %",
+    "best of the last five checkpoints, %",
+    "seeds",
+    "pruning, s",
+    "training, min",
+    "least kept of a layer, %",
+    "dead units, %",
+)
+_NOTE = (
+    "Errors on the test set, mean and standard deviation over seeds; the paper reports "
+    "the best of its last checkpoints. A dead unit has no kept connection to enter it."
+)
 _TRAIN = Path(__file__).with_name("train.py")
 
 
@@ -72,7 +88,7 @@ class Run(NamedTuple):
 
     row: str
     cell: experiments.Cell
-    seed: int
+    seed: int | str
 
     def path(self) -> Path:
         """Below a folder, without an ending."""
@@ -180,28 +196,38 @@ def _flags(run: Run, row: experiments.Row) -> experiments.Flags:
 
 def _write_table(folder: Path) -> None:
     """Shows and keeps a table of all results that there are, and draws them."""
-    lines = [
-        "| network | | paper, % | final model, % | best of the last five "
-        "checkpoints, % | seeds | pruning, s | training, min | least kept of a "
-        "layer, % | dead units, % |",
-        f"|{'---|' * 10}",
-    ]
-    found: pictures.Results = {}
-    for name, row in experiments.EXPERIMENTS[FLAGS.experiment].items():
-        for cell in row.cells:
-            paths = folder.glob(f"{Run(name, cell, 0).path()}"[:-1] + "*.json")
-            results = [json.loads(path.read_text()) for path in sorted(paths)]
-            if results:
-                found.setdefault(name, {})[cell.name] = results
-                lines.append(_table_row(name, cell, results))
+    found = _found(folder)
     if not found:
         sys.exit(
             f"Expected results in {folder}. Received: none; run without --table_only"
         )
-    table = "\n".join(lines)
-    print(table)
-    (folder / "table.md").write_text(table + "\n")
+    rows = experiments.EXPERIMENTS[FLAGS.experiment]
+    table = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
+    table += [
+        _table_row(name, cell, found[name][cell.name])
+        for name in found
+        for cell in rows[name].cells
+        if cell.name in found[name]
+    ]
+    print("\n".join(table))
+    command = f"--experiment={FLAGS.experiment} --budget={FLAGS.budget}"
+    page = [f"# {FLAGS.experiment}, {FLAGS.budget}", "", _NOTE, "", *table]
+    page += ["", f"`python scripts/reproduce.py {command}`", ""]
+    (folder / "table.md").write_text("\n".join(page))
     pictures.draw(FLAGS.experiment, folder, found, FLAGS.data_dir)
+
+
+def _found(folder: Path) -> pictures.Results:
+    """The results that there are, in the order of the rows and cells."""
+    found: pictures.Results = {}
+    for name, row in experiments.EXPERIMENTS[FLAGS.experiment].items():
+        for cell in row.cells:
+            pattern = f"{Run(name, cell, '*').path()}.json"
+            paths = sorted(folder.glob(pattern))
+            if paths:
+                results = [json.loads(path.read_text()) for path in paths]
+                found.setdefault(name, {})[cell.name] = results
+    return found
 
 
 def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:

@@ -18,6 +18,9 @@ from snip_tf.report import weight_rows
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Weights of a network whose paths there is room for below a panel.
+_NAMED = 10
+
 
 def error_against_sparsity(
     curves: Mapping[str, Mapping[float, Sequence[float]]],
@@ -84,8 +87,13 @@ def layer_sparsity(
             kept = {row.path: row.kept / row.total for row in weight_rows(network)}
         axes.bar(range(len(kept)), [100 * part for part in kept.values()], log=True)
         axes.set_title(label, fontsize="medium")
-        axes.set_xlabel("weight, from input to output")
-        axes.set_xticks([])
+        axes.set_ylim(top=100)
+        axes.yaxis.set_major_formatter("{x:g}")
+        if len(kept) <= _NAMED:
+            axes.set_xticks(range(len(kept)), list(kept), rotation=90, size="small")
+        else:
+            axes.set_xticks([])
+            axes.set_xlabel("weights, from input to output")
     panels[0].set_ylabel("kept, %")
     return figure
 
@@ -191,13 +199,14 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     figure = Figure(figsize=(0.9 * columns + 0.6, 0.9 * rows + 0.3))
     figure.set_layout_engine("constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
-    for line, (row, found) in zip(grid, pictures.items(), strict=True):
+    for number, (row, found) in enumerate(pictures.items()):
+        line = grid[number]
         line[0].set_ylabel(row, fontsize="small")
         for axes, (column, picture) in zip(line, found.items(), strict=False):
             axes.imshow(_scaled(picture), cmap="gray", interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
-            if line is grid[0]:
+            if number == 0:
                 axes.set_title(column, fontsize="small")
     return figure
 

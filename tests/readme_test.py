@@ -3,9 +3,9 @@ import shlex
 from pathlib import Path
 
 import snip_tf
-from benchmarks import mnist_table
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
@@ -22,13 +22,12 @@ def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
 
 
 def test_the_table_is_that_of_the_results_kept():
-    table = mnist_table.table().splitlines()
-    rows = [line for line in table if line.startswith(("| paper ", "| rate 0.03 |"))]
+    """As far as its columns go."""
+    kept = (ROOT / "benchmarks/results/table1/full/table.md").read_text().splitlines()
+    rows = [line for line in kept if line.startswith(("| lenet300 |", "| lenet5 |"))]
     assert len(rows) == 6
-    for line in (*table[:2], *rows):
-        assert line in README
-    kept = Path(mnist_table.__file__).parent / "results" / "mnist.md"
-    assert kept.read_text() == mnist_table.table() + "\n"
+    for line in rows:
+        assert " | ".join(line.split(" | ")[:6]) + " |" in README
 
 
 def test_names_every_public_function():

@@ -45,10 +45,15 @@ def load_arrays(
     try:
         builder.download_and_prepare()  # does nothing where it is prepared
     except Exception as error:
+        source = "a network to download it"
+        advice = f"Name the folder that holds {name}/{builder.version} with --data_dir."
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            root = os.path.dirname(os.path.dirname(builder.data_dir))
+            source = f"its file, whole, in {os.path.join(root, 'downloads', 'manual')}"
+            advice += f" Or: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         raise OSError(
-            f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or a "
-            f"network to download it. Received: neither ({error}). Name the folder "
-            f"that holds {name}/{builder.version} with --data_dir."
+            f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or "
+            f"{source}. Received: neither ({error}). {advice}"
         ) from error
     arrays = {}
     for key, split in (("train", "train"), ("test", test_split)):

@@ -21,7 +21,9 @@ class TinyImagenetZip(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Download {_URL} and put it there, as {_FILE}."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Download {_URL} and put it into that folder under its name, {_FILE}."
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -39,11 +41,6 @@ class TinyImagenetZip(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         path = os.fspath(dl_manager.manual_dir / _FILE)
-        if not os.path.exists(path):
-            raise FileNotFoundError(
-                f"Expected the file {path}. Received: none. Download {_URL} and put it "
-                f"there; it is not fetched for you."
-            )
         return {
             "train": self._generate_examples(path, "train"),
             "validation": self._generate_examples(path, "val"),

@@ -13,6 +13,7 @@ import snip_tf
 import snip_tf.datasets
 import snip_tf.models
 from snip_tf import plots
+from snip_tf.paper import experiments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,10 @@ def draw(experiment: str, folder: Path, found: Results, data_dir: str | None) ->
     if experiment == "figure1":
         _error_against_sparsity(folder, found)
     if experiment in ("table1", "table2"):
-        _layer_sparsity(folder, found)
+        rows = experiments.EXPERIMENTS[experiment]
+        _layer_sparsity(
+            folder, {name: found[name] for name in found if rows[name].by_default}
+        )
     if experiment == "random_labels":
         _loss_curves(folder, found)
     if experiment == "batch_size":
@@ -134,4 +138,4 @@ def _rounded(data: object) -> object:
         return {str(key): _rounded(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         return [_rounded(value) for value in data]
-    return round(data, 6) if isinstance(data, float) else data
+    return round(data, 4) if isinstance(data, float) else data

@@ -2,37 +2,49 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(scope="session")
-def images_and_labels():
-    """What the folder of `prepared` holds."""
+def few_examples(*shape):
+    """Random images of that shape, with labels."""
     rng = np.random.default_rng(0)
     return {
         split: (
-            rng.integers(256, size=(count, 28, 28, 1), dtype=np.uint8),
+            rng.integers(256, size=(count, *shape), dtype=np.uint8),
             np.arange(count) % 10,
         )
         for split, count in (("train", 40), ("test", 12))
     }
 
 
+def prepare(name, examples, folder):
+    """Prepares these examples as a data set of tensorflow-datasets of that name."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    real = tfds.builder_cls(name)
+
+    def generate(split):
+        for key, (image, label) in enumerate(zip(*examples[split], strict=True)):
+            row = {"image": image, "label": label}
+            if name == "cifar10":
+                row["id"] = f"{split}_{key}"
+            yield key, row
+
+    def split_generators(self, dl_manager):
+        return {split: generate(split) for split in ("train", "test")}
+
+    with tfds.core.registered.skip_registration():
+        builder = type(real.__name__, (real,), {"_split_generators": split_generators})
+    builder(data_dir=str(folder)).download_and_prepare()
+
+
+@pytest.fixture(scope="session")
+def images_and_labels():
+    """What the folder of `prepared` holds."""
+    return few_examples(28, 28, 1)
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory, images_and_labels):
     """A folder of prepared data sets: an MNIST of few and random images."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    real = tfds.builder_cls("mnist")
-
-    with tfds.core.registered.skip_registration():
-
-        class Mnist(real):
-            def _split_generators(self, dl_manager):
-                return {split: self._examples(split) for split in ("train", "test")}
-
-            def _examples(self, split):
-                for key, row in enumerate(zip(*images_and_labels[split], strict=True)):
-                    yield key, dict(zip(("image", "label"), row, strict=True))
-
     folder = tmp_path_factory.mktemp("data sets")
-    Mnist(data_dir=str(folder)).download_and_prepare()
+    prepare("mnist", images_and_labels, folder)
     return folder
 
 

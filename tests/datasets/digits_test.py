@@ -44,3 +44,10 @@ def test_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match="pip install scikit-learn"):
         digits.load()
+
+
+def test_in_the_shape_of_cifar10(splits):
+    for split, (images, labels) in digits.load_rgb().items():
+        assert images.shape[1:] == (32, 32, 3)
+        np.testing.assert_array_equal(images[..., 0], images[..., 2])
+        np.testing.assert_array_equal(labels, splits[split][1])

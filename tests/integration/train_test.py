@@ -17,6 +17,7 @@ from absl.testing import flagsaver
 
 import snip_tf
 import snip_tf.datasets
+from snip_tf.training import loop
 from snip_tf.weights import weights_by_path
 from tests.replicas import two_replicas
 
@@ -373,6 +374,71 @@ def test_refuses_a_batch_larger_than_the_data(main, tmp_path, monkeypatch):
     with pytest.raises(REFUSALS, match=r"batch_size.*1351"):
         main(f"--logdir={logdir}", *SHORT, "--batch_size=1351")
     assert not logdir.exists()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_trains_in_half_precision(main, tmp_path, policy):
+    precise = ("--max_examples=400", *SHORT, "--weight_decay_form=decoupled")
+    main(f"--logdir={tmp_path / 'a'}", *precise)
+    main(f"--logdir={tmp_path / 'b'}", *precise, f"--dtype_policy={policy}")
+    keras.config.set_dtype_policy("float32")
+    model = load(tmp_path / "b")
+    assert model.get_layer("dense1").compute_dtype == policy.removeprefix("mixed_")
+    losses = [read(tmp_path / name / "history.json")[-1]["loss"] for name in "ab"]
+    assert 0.5 < losses[0] < 2
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    masks = [snip_tf.load_masks(tmp_path / name / "masks.npz") for name in "ab"]
+    np.testing.assert_equal(masks[1], masks[0])
+
+
+def test_decoupled_decay_is_no_part_of_the_loss(main, tmp_path):
+    """At a rate near 0 the loss of both is that of the first weights."""
+    short = (*SHORT, "--max_examples=200", "--lr=1e-6", "--weight_decay=0.1")
+    losses = {}
+    for form in ("l2", "decoupled"):
+        main(f"--logdir={tmp_path / form}", *short, f"--weight_decay_form={form}")
+        losses[form] = read(tmp_path / form / "history.json")[-1]["loss"]
+    model = load(tmp_path / "l2")
+    squares = sum((weight.numpy() ** 2).sum() for weight in model.trainable_weights)
+    np.testing.assert_allclose(
+        losses["l2"] - losses["decoupled"], 0.05 * squares, rtol=1e-3
+    )
+
+
+def test_random_labels_are_learned_from_but_not_scored_on(main, tmp_path):
+    few = ("--arch=lenet300", "--optimizer=adam", "--lr=0.001", "--weight_decay=0")
+    few += ("--max_examples=60", "--batch_size=54", "--target_sparsity=0.5")
+    few += ("--train_iterations=200", "--save_interval=200")
+    main(f"--logdir={tmp_path / 'true'}", *few)
+    main(f"--logdir={tmp_path / 'random'}", *few, "--random_labels")
+    results = {
+        name: read(tmp_path / name / "result.json") for name in ("true", "random")
+    }
+    assert results["true"]["layers"] == results["random"]["layers"]
+    assert read(tmp_path / "random" / "history.json")[-1]["loss"] < 0.2
+    assert results["true"]["final_error"] < 50 < results["random"]["final_error"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "flag"),
+    [
+        (snip_tf.datasets, "load", "max_examples"),
+        (snip_tf, "prune_model", "scoring_batch_size"),
+        (loop, "train", "--batch_size"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("no"), tf.errors.ResourceExhaustedError(None, None, "no\nmore")],
+)
+def test_out_of_memory(main, tmp_path, monkeypatch, owner, name, flag, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(SystemExit, match=f"Out of memory: no.*Lower.*{flag} \\(now "):
+        main(f"--logdir={tmp_path / 'logs'}", *SHORT)
 
 
 def test_data_that_is_not_there(main, tmp_path, monkeypatch):

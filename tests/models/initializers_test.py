@@ -12,7 +12,26 @@ def draw(initializer, layer=0):
 
 
 def test_the_papers_names():
-    assert {"vs", "vs-x", "vs-h", "zeros"} <= set(INITIALIZERS)
+    assert set(INITIALIZERS) == {"rn", "tn", "vs", "vs-x", "vs-h", "zeros"}
+
+
+@pytest.mark.parametrize(
+    ("name", "variance", "limit"),
+    [
+        ("rn", 1, np.inf),
+        # Cut off at two deviations, a normal distribution keeps 0.774 of its variance.
+        ("tn", 0.774, 2),
+        ("vs", 1 / 300, 2.3 / np.sqrt(300)),
+        ("vs-x", 2 / 700, 2.3 * np.sqrt(2 / 700)),
+        ("vs-h", 2 / 300, 2.3 * np.sqrt(2 / 300)),
+    ],
+)
+def test_variances(name, variance, limit):
+    keras.utils.set_random_seed(0)
+    drawn = np.asarray(for_layer(name, 0)((300, 400)))
+    np.testing.assert_allclose((drawn**2).mean(), variance, rtol=0.02)
+    assert abs(drawn.mean()) < 0.02 * np.sqrt(variance)
+    assert abs(drawn).max() <= limit
 
 
 def test_what_keras_knows_by_name_is_known_too():

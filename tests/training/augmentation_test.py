@@ -67,6 +67,17 @@ def test_both_are_independent_of_each_other():
         assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(len(IMAGES))
 
 
+def test_at_random_every_second_image_is_augmented():
+    """A flip that is applied still mirrors only every second."""
+    mirrored = same(run("fliplr_at_random"), flipped(IMAGES))
+    # A quarter of 2,000, with a deviation of 19.
+    assert 400 < mirrored.sum() < 600
+    found = shift_of_each(IMAGES, run("translate_px_at_random"))
+    still = (found == SHIFTS.index((0, 0))).sum()
+    # Half of them, and 1 in 81 of the others, with a deviation of 22.
+    assert 900 < still < 1125
+
+
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_the_two_seeds_decide(kind):
     first = run(kind, seed=(1, 2))

@@ -70,6 +70,13 @@ def test_adam():
 
 
 @pytest.mark.parametrize("name", schedules.OPTIMIZERS)
+def test_decoupled_weight_decay_takes_its_part_of_the_rate_off(name):
+    weight = keras.Variable([2.0, -1.0])
+    make_optimizer(name, 0.1, weight_decay=0.05).apply([np.zeros(2)], [weight])
+    np.testing.assert_allclose(weight, [2 * 0.995, -0.995], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", schedules.OPTIMIZERS)
 def test_each_call_makes_a_new_optimizer(name):
     assert make_optimizer(name, 0.1) is not make_optimizer(name, 0.1)
 

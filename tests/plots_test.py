@@ -1,0 +1,111 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import snip_tf
+
+pytest.importorskip("matplotlib")
+from snip_tf import plots
+
+IMAGES = np.random.default_rng(0).random((6, 5, 4, 3)).astype(np.float32)
+
+
+def drawn(figure):
+    """The pixels of a figure, which must not be one color."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    assert pixels.std() > 0
+    return figure
+
+
+def pruned_model():
+    layers = [keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Flatten()]
+    head = keras.layers.Dense(2, name="head")
+    model = keras.Sequential([keras.Input((5, 4, 3)), *layers, head])
+    rng = np.random.default_rng(0)
+    masks = {
+        "conv/kernel": rng.random((3, 3, 3, 4)) < 0.5,
+        "head/kernel": rng.random((24, 2)) < 0.25,
+    }
+    return snip_tf.apply_masks(model, masks), masks
+
+
+def test_error_against_sparsity_has_means_and_deviations():
+    curves = {"a": {0.9: [2.0, 4.0], 0.0: [1.0]}, "b": {0.5: [1.5]}}
+    [axes] = drawn(plots.error_against_sparsity(curves)).axes
+    lines = {c.get_label(): c.lines[0].get_xydata() for c in axes.containers}
+    np.testing.assert_array_equal(lines["a"], [[0, 1], [90, 3]])
+    np.testing.assert_array_equal(lines["b"], [[50, 1.5]])
+    low, high = axes.containers[0].lines[2][0].get_segments()[1][:, 1]
+    np.testing.assert_allclose(high - low, 2 * np.sqrt(2))
+
+
+def test_layer_sparsity_takes_models_and_numbers():
+    pruned, masks = pruned_model()
+    networks = {"mine": pruned, "other": {"a/kernel": 0.5}}
+    first, second = drawn(plots.layer_sparsity(networks)).axes
+    heights = [bar.get_height() for bar in first.patches]
+    np.testing.assert_allclose(heights, [100 * mask.mean() for mask in masks.values()])
+    assert [bar.get_height() for bar in second.patches] == [50]
+    assert first.get_title() == "mine"
+
+
+def test_layer_sparsity_has_a_panel_for_each_of_many():
+    networks = {f"{number}": {"a": 0.1, "b": 1.0} for number in range(6)}
+    assert len(drawn(plots.layer_sparsity(networks)).axes) == 6
+
+
+def test_loss_curves():
+    [axes] = drawn(plots.loss_curves({"dense": ([1, 2], [3.0, 2.0])})).axes
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1, 3], [2, 2]])
+
+
+def test_retained_image_of_a_convolution_is_that_of_its_filters():
+    _, masks = pruned_model()
+    image = plots.retained_image(masks["conv/kernel"], (5, 4, 3))
+    np.testing.assert_allclose(image, masks["conv/kernel"].mean((2, 3)))
+
+
+def test_retained_image_of_a_dense_layer_is_that_of_the_pixels():
+    mask = np.random.default_rng(0).random((60, 7)) < 0.3
+    expected = [
+        [
+            np.mean([mask[(row * 4 + column) * 3 + c] for c in range(3)])
+            for column in range(4)
+        ]
+        for row in range(5)
+    ]
+    np.testing.assert_allclose(plots.retained_image(mask, (5, 4, 3)), expected)
+
+
+@pytest.mark.parametrize("shape", [(59, 7), (60,), (3, 3, 1, 2)])
+def test_retained_image_refuses_what_sees_no_such_images(shape):
+    with pytest.raises(ValueError, match=r"Received: a mask of shape"):
+        plots.retained_image(np.ones(shape, bool), (5, 4, 3))
+
+
+def test_retained_connections_is_a_labeled_grid():
+    mask = np.random.default_rng(0).random((60, 7)) < 0.3
+    masks = {"cat": {"10%": mask, "90%": mask}, "dog": {"10%": mask, "90%": mask}}
+    axes = drawn(plots.retained_connections(masks, (5, 4, 3))).axes
+    assert [a.get_ylabel() for a in axes] == ["cat", "", "dog", ""]
+    assert [a.get_title() for a in axes] == ["10%", "90%", "", ""]
+
+
+def test_mean_images():
+    axes = drawn(plots.mean_images(IMAGES, [1, 6])).axes
+    assert [a.get_title() for a in axes] == ["1", "6"]
+    mean = IMAGES.mean(axis=0)
+    shown = np.asarray(axes[1].images[0].get_array())
+    np.testing.assert_allclose(shown, (mean - mean.min()) / np.ptp(mean), rtol=1e-5)
+
+
+def test_matplotlib_is_imported_where_it_is_used():
+    code = "import sys; sys.modules['matplotlib'] = None; import snip_tf.plots"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
