@@ -81,19 +81,21 @@ def layer_sparsity(
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes in panels[count:]:
         axes.remove()
+    least = 1.0
     for axes, (label, network) in zip(panels, networks.items(), strict=False):
         kept = network
         if not isinstance(network, Mapping):
             kept = {row.path: row.kept / row.total for row in weight_rows(network)}
         axes.bar(range(len(kept)), [100 * part for part in kept.values()], log=True)
         axes.set_title(label, fontsize="medium")
-        axes.set_ylim(top=100)
+        least = min([least, *filter(None, kept.values())])
         axes.yaxis.set_major_formatter("{x:g}")
         if len(kept) <= _NAMED:
             axes.set_xticks(range(len(kept)), list(kept), rotation=90, size="small")
         else:
             axes.set_xticks([])
             axes.set_xlabel("weights, from input to output")
+    panels[0].set_ylim(50 * least, 100)
     panels[0].set_ylabel("kept, %")
     return figure
 
