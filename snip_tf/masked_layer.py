@@ -421,19 +421,33 @@ def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
     def call(self, *args, **kwargs):
         return self._call_masked(cls.call, args, kwargs)
 
-    masked = type(
-        # By this name Keras finds weights in a file, those of the layer unmasked too.
-        cls.__name__,
-        (MaskedLayer, cls),
-        {
-            "call": call,
-            "unmasked_class": cls,
-            "__qualname__": f"Masked{cls.__qualname__}",
-            "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
-        },
-    )
+    attributes = {
+        "call": call,
+        "unmasked_class": cls,
+        "__qualname__": f"Masked{cls.__qualname__}",
+        "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
+    }
+    if hasattr(cls, "enable_lora"):
+        attributes["enable_lora"] = _refuse_lora
+    # By the name of the class Keras finds weights in a file, those of the layer
+    # unmasked too.
+    masked = type(cls.__name__, (MaskedLayer, cls), attributes)
     # All share one name in files; `from_config` makes whichever it is.
     return keras.saving.register_keras_serializable("snip_tf", "MaskedLayer")(masked)
+
+
+def _refuse_lora(layer: MaskedLayer, *args: Any, **kwargs: Any) -> None:
+    """In the place of `enable_lora`.
+
+    Keras saves the sum of a kernel and its update, which is dense; loaded under the
+    masks, it would compute something else.
+    """
+    raise ValueError(
+        f"Expected a layer without masks, since a low-rank update (LoRA) is dense: it "
+        f"would bring removed connections back. Received: layer={layer.name!r}, which "
+        f"is pruned. Call `enable_lora` on the model that `snip_tf.strip_pruning` "
+        f"gives; the zeros stay in the kernel, beside the update."
+    )
 
 
 def _set_class(layer: keras.Layer, cls: type[keras.Layer]) -> None:

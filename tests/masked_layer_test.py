@@ -331,3 +331,11 @@ def test_layers_made_in_build_are_found_again(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_equal(get_masks(loaded), masks)
     np.testing.assert_array_equal(loaded(np.ones((1, 3))), pruned(np.ones((1, 3))))
+
+
+def test_a_low_rank_update_is_refused_with_advice():
+    masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": keep_all(3, 2)})
+    with pytest.raises(ValueError, match=r"LoRA.*layer='dense.*strip_pruning"):
+        masked.enable_lora(2)
+    flatten = keras.layers.Flatten()
+    assert not hasattr(MaskedLayer(flatten, {}), "enable_lora")
