@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from absl import app, flags
 
+import snip_tf.datasets
 from snip_tf.paper import experiments, pictures
 from snip_tf.training.loop import write_json
 
@@ -73,12 +74,13 @@ _COLUMNS = (
     "seeds",
     "pruning, s",
     "training, min",
-    "least kept of a layer, %",
+    "least kept of a kernel, %",
     "dead units, %",
 )
 _NOTE = (
     "Errors on the test set, mean and standard deviation over seeds; the paper reports "
-    "the best of its last checkpoints. A dead unit has no kept connection to enter it."
+    "the best of its last checkpoints. A dead unit, of a dense or convolutional layer, "
+    "is one that no kept connection enters."
 )
 _TRAIN = Path(__file__).with_name("train.py")
 
@@ -89,6 +91,7 @@ class Run(NamedTuple):
     row: str
     cell: experiments.Cell
     seed: int | str
+    flags: experiments.Flags
 
     def path(self) -> Path:
         """Below a folder, without an ending."""
@@ -104,24 +107,62 @@ def main(argv: list[str]) -> None:
     if FLAGS.experiment == "retained":
         smoke = FLAGS.budget == "smoke" and not FLAGS.data_dir
         datasource = "digits" if smoke else "mnist"
+        _prepare_data({datasource})
         pictures.retained(folder, datasource, FLAGS.data_dir, int(FLAGS.seeds[0]))
         return
     rows = _chosen_rows()
     runs = [
-        Run(name, cell, int(seed))
-        for seed in FLAGS.seeds
+        Run(name, cell, seed, _flags(row, cell))
+        for seed in dict.fromkeys(map(int, FLAGS.seeds))
         for name, row in rows.items()
         for cell in _cells(row)
     ]
     failed = []
     if not FLAGS.table_only:
-        missing = [run for run in runs if not _result_path(folder, run).exists()]
+        missing = [run for run in runs if not _is_done(run, folder)]
+        _prepare_data({run.flags["datasource"] for run in missing})
         with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-            done = pool.map(lambda run: _execute(run, rows[run.row], folder), missing)
+            done = pool.map(lambda run: _execute(run, folder), missing)
             failed = [message for message in done if message]
-    _write_table(folder)
+    if not failed or _found(folder):
+        _write_table(folder)
     if failed:
         sys.exit("\n".join(failed))
+
+
+def _is_done(run: Run, folder: Path) -> bool:
+    """Whether a result is there already; ends the program if it is of other flags."""
+    path = _result_path(folder, run)
+    if not path.exists():
+        return False
+    found = json.loads(path.read_text())["flags"]
+    different = [
+        f"--{name}={found[name]}, now --{name}={value}"
+        for name, value in run.flags.items()
+        if name in found and _text(found[name]) != _text(value)
+    ]
+    if different:
+        sys.exit(
+            f"Expected results of the same flags in --outdir. Received: {path}, made "
+            f"with {'; '.join(different)}. Name another --outdir, or remove the file."
+        )
+    return True
+
+
+def _text(value: object) -> str:
+    """The value of a flag as it is given, whichever way it was written down."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _prepare_data(names: set[str]) -> None:
+    """Downloads what is not there, before several processes would at once."""
+    for name in sorted(names):
+        try:
+            snip_tf.datasets.load(name, FLAGS.data_dir, max_examples=20)
+        except OSError as error:
+            sys.exit(f"The data set {name!r}: {error}")
 
 
 def _chosen_rows() -> dict[str, experiments.Row]:
@@ -132,23 +173,25 @@ def _chosen_rows() -> dict[str, experiments.Row]:
             f"Expected --rows to be some of {', '.join(rows)}, those of "
             f"--experiment={FLAGS.experiment}. Received: {', '.join(unknown)}"
         )
-    chosen = FLAGS.rows or [name for name, row in rows.items() if row.by_default]
+    chosen = FLAGS.rows or [n for n, row in rows.items() if FLAGS.budget in row.budgets]
     return {name: rows[name] for name in chosen}
 
 
 def _cells(row: experiments.Row) -> tuple[experiments.Cell, ...]:
+    if FLAGS.budget != "smoke":
+        return row.cells
     # A smoke test need not see every point of a curve.
-    return row.cells[-1:] if FLAGS.budget == "smoke" else row.cells
+    return (row.cells[0], row.cells[-1])
 
 
 def _result_path(folder: Path, run: Run) -> Path:
     return folder / run.path().with_suffix(".json")
 
 
-def _execute(run: Run, row: experiments.Row, folder: Path) -> str | None:
+def _execute(run: Run, folder: Path) -> str | None:
     """Runs the main program and keeps its result; returns what went wrong, if so."""
     logdir = Path(FLAGS.logdir) / FLAGS.experiment / FLAGS.budget / run.path()
-    chosen = {**_flags(run, row), "seed": run.seed, "logdir": logdir}
+    chosen = {**run.flags, "seed": run.seed, "logdir": logdir}
     if FLAGS.data_dir:
         chosen["data_dir"] = FLAGS.data_dir
     command = [sys.executable, str(_TRAIN)]
@@ -157,11 +200,18 @@ def _execute(run: Run, row: experiments.Row, folder: Path) -> str | None:
     log = logdir / "output.txt"
     with open(log, "w") as output:
         # One thread each: two runs side by side finish sooner than one after the other.
-        environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "TF_NUM_INTRAOP_THREADS": "1",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
+        }
         done = subprocess.run(command, stdout=output, stderr=output, env=environment)
     if done.returncode:
         last = log.read_text().strip().rpartition("\n")[2]
-        message = f"{run.path()} failed: {last} (all it said is in {log})"
+        message = (
+            f"{run.path()} failed with status {done.returncode}: {last} "
+            f"(all it said is in {log})"
+        )
         print(message, flush=True)
         return message
     result = json.loads((logdir / "result.json").read_text())
@@ -177,10 +227,10 @@ def _execute(run: Run, row: experiments.Row, folder: Path) -> str | None:
     return None
 
 
-def _flags(run: Run, row: experiments.Row) -> experiments.Flags:
-    """The flags of the main program for a run."""
+def _flags(row: experiments.Row, cell: experiments.Cell) -> experiments.Flags:
+    """The flags of the main program, but for the seed and the places."""
     recipe = experiments.recipe_of(row.flags["arch"])
-    own = {"dtype_policy": FLAGS.dtype_policy, **row.flags, **run.cell.flags}
+    own = {"dtype_policy": FLAGS.dtype_policy, **row.flags, **cell.flags}
     if FLAGS.budget == "full":
         return {**recipe.full, **own}
     if FLAGS.budget == "short":
@@ -211,10 +261,14 @@ def _write_table(folder: Path) -> None:
     ]
     print("\n".join(table))
     command = f"--experiment={FLAGS.experiment} --budget={FLAGS.budget}"
+    command += f" --rows={','.join(found)}"
     page = [f"# {FLAGS.experiment}, {FLAGS.budget}", "", _NOTE, "", *table]
     page += ["", f"`python scripts/reproduce.py {command}`", ""]
     (folder / "table.md").write_text("\n".join(page))
-    pictures.draw(FLAGS.experiment, folder, found, FLAGS.data_dir)
+    try:
+        pictures.draw(FLAGS.experiment, folder, found, FLAGS.data_dir)
+    except OSError as error:
+        sys.exit(f"The picture needs the data: {error}")
 
 
 def _found(folder: Path) -> pictures.Results:
@@ -222,7 +276,7 @@ def _found(folder: Path) -> pictures.Results:
     found: pictures.Results = {}
     for name, row in experiments.EXPERIMENTS[FLAGS.experiment].items():
         for cell in row.cells:
-            pattern = f"{Run(name, cell, '*').path()}.json"
+            pattern = f"{Run(name, cell, '*', {}).path()}.json"
             paths = sorted(folder.glob(pattern))
             if paths:
                 results = [json.loads(path.read_text()) for path in paths]
@@ -232,7 +286,7 @@ def _found(folder: Path) -> pictures.Results:
 
 def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:
     def mean(key: str, scale: float = 1) -> str:
-        return f"{statistics.mean(result[key] for result in results) / scale:.2g}"
+        return f"{statistics.mean(result[key] for result in results) / scale:.3g}"
 
     def mean_and_deviation(key: str) -> str:
         values = [result[key] for result in results]
@@ -254,13 +308,20 @@ def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:
 
 
 def _of_the_layers(results: list[dict]) -> tuple[str, str]:
-    """The least part that is kept of a weight, and the part of units that is dead."""
-    layers = [layer for result in results for layer in result["layers"]]
-    if not layers:
+    """The least part that is kept of a kernel, and the part of units that is dead."""
+    kernels = [
+        layer
+        for result in results
+        for layer in result["layers"]
+        if "bias" not in layer["path"]
+    ]
+    if not kernels:
         return "", ""
-    least = min(layer["kept"] / layer["total"] for layer in layers)
-    dead = sum(layer["idle_units"] for layer in layers)
-    units = sum(layer["units"] for layer in layers)
+    least = min(layer["kept"] / layer["total"] for layer in kernels)
+    # The gates of a recurrent cell have two kernels, either of which may enter them.
+    plain = [layer for layer in kernels if "recurrent" not in layer["path"]]
+    dead = sum(layer["idle_units"] for layer in plain)
+    units = sum(layer["units"] for layer in plain)
     return f"{100 * least:.2g}", f"{100 * dead / units:.2g}" if units else ""
 
 

@@ -10,7 +10,9 @@ result.json. The same command again continues after an interruption.
 
 import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -102,7 +104,7 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
     "prune_biases", False, "Prunes biases with the weights, as the release does."
 )
-flags.DEFINE_float("weight_decay", 5e-4, "Of all parameters.", lower_bound=0)
+flags.DEFINE_float("weight_decay", 5e-4, "Of all kernels and biases.", lower_bound=0)
 flags.DEFINE_enum(
     "weight_decay_form",
     "l2",
@@ -168,13 +170,23 @@ def main(argv: list[str]) -> None:
     keras.utils.set_random_seed(FLAGS.seed)
     data = _load_data()
     logdir.mkdir(parents=True, exist_ok=True)
-    loop.write_json(logdir / "flags.json", _chosen_flags())
+    with _locked(logdir):
+        loop.write_json(logdir / "flags.json", _chosen_flags())
+        _run(data, optimizer, strategy, logdir)
 
+
+def _run(
+    data: snip_tf.datasets.Dataset,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    logdir: Path,
+) -> None:
+    """Prunes and trains a network, or continues, and writes the results."""
     with strategy.scope():
         saved = loop.load_checkpoint(logdir)
     if saved:
         model, history = saved
-        print(f"Continuing at iteration {loop.iterations_done(model)}.")
+        print(f"Continuing at iteration {loop.iterations_done(history)}.")
     else:
         with _out_of_memory("scoring_batch_size", "batch_size"):
             model = _make_model(data, optimizer, strategy, logdir)
@@ -197,7 +209,7 @@ def main(argv: list[str]) -> None:
     )
     with (
         _out_of_memory("batch_size"),
-        _Progress(settings.iterations, loop.iterations_done(model)) as progress,
+        _Progress(settings.iterations, loop.iterations_done(history)) as progress,
     ):
         try:
             history = loop.train(
@@ -231,9 +243,9 @@ def _make_optimizer() -> keras.optimizers.Optimizer:
 
 
 def _refuse_another_run(logdir: Path) -> None:
-    """Ends the program if the folder holds a run of other flags."""
+    """Ends the program if the folder holds a run of other flags to continue."""
     path = logdir / "flags.json"
-    if not path.exists():
+    if not (path.exists() and loop.has_checkpoint(logdir)):
         return
     earlier, chosen = json.loads(path.read_text()), _chosen_flags()
     different = [
@@ -247,6 +259,26 @@ def _refuse_another_run(logdir: Path) -> None:
             f"continue. Received: {logdir}, where {'; '.join(different)}. Name another "
             f"--logdir."
         )
+
+
+@contextlib.contextmanager
+def _locked(logdir: Path) -> Iterator[None]:
+    """Keeps others out of the folder; ends the program if one is training there.
+
+    The operating system lets go of the lock, however the program ends.
+    """
+    folder = os.open(logdir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(
+            f"Expected --logdir to be free. Received: {logdir}, where another process "
+            f"is training now. Wait for it, or name another --logdir."
+        )
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def _load_data() -> snip_tf.datasets.Dataset:
@@ -278,7 +310,12 @@ def _out_of_memory(*names: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        chosen = " or ".join(f"--{name} (now {FLAGS[name].value})" for name in names)
+        values = {name: FLAGS[name].value for name in names}
+        chosen = " or ".join(
+            f"--{name} (now {value or 'all'})"
+            for name, value in values.items()
+            if value or len(values) == 1
+        )
         reason = str(error).partition("\n")[0]
         sys.exit(f"Out of memory: {reason} Lower {chosen}.")
 
@@ -327,7 +364,6 @@ def _make_model(
                 bias_regularizer=decay,
             )
         except ValueError as error:
-            (logdir / "flags.json").unlink()  # the folder is free for other flags
             sys.exit(f"--arch={FLAGS.arch} --datasource={FLAGS.datasource}: {error}")
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -28,8 +28,9 @@ class MaskedLayer(keras.layers.Layer):
     masked value, so that no layer type needs to be known: whatever reads the weight
     reads zeros where the mask is False. Removed connections therefore get no gradient,
     and a constraint on the variable holds them at exactly zero, whatever the optimizer
-    does. What the layer changes in a call (BatchNorm statistics, seed and recurrent
-    states) is assigned back, and its losses are handed on.
+    does. (Only what is assigned by hand can make a removed weight infinite or NaN,
+    which no product undoes.) What the layer changes in a call (BatchNorm statistics,
+    seed and recurrent states) is assigned back, and its losses are handed on.
 
     The masks are state, not weights: they are saved with the layer, but `weights` and
     `get_weights` are those of the layer alone.

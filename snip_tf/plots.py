@@ -42,7 +42,7 @@ def error_against_sparsity(
     Source: figure 1 of https://arxiv.org/abs/1810.02340.
     """
     figure, axes = _axes("sparsity, %", "test error, %")
-    for label, points in curves.items():
+    for label, points in _not_empty(curves).items():
         sparsities = sorted(points)
         errors = [points[sparsity] for sparsity in sparsities]
         axes.errorbar(
@@ -73,7 +73,7 @@ def layer_sparsity(
     """
     from matplotlib.figure import Figure
 
-    count = len(networks)
+    count = len(_not_empty(networks))
     columns = min(count, 4)
     rows = math.ceil(count / columns)
     size = (3.2 * columns, 3 * rows)
@@ -109,7 +109,7 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> 
     Source: figure 5 of https://arxiv.org/abs/1810.02340.
     """
     figure, axes = _axes("iterations", "training loss")
-    for label, (iterations, losses) in curves.items():
+    for label, (iterations, losses) in _not_empty(curves).items():
         axes.plot(iterations, losses, label=label)
     axes.set_ylim(bottom=0)
     axes.legend()
@@ -175,16 +175,16 @@ def retained_connections(
     return image_grid(pictures)
 
 
-def mean_images(images: np.ndarray, sizes: Sequence[int]) -> Figure:
-    """The mean of the first so many images, for each of several batch sizes.
+def mean_images(batches: Mapping[str, np.ndarray]) -> Figure:
+    """The mean image of each of several batches, as of those that are scored on.
 
     Args:
-        images: array (examples, height, width) or (examples, height, width, channels).
-        sizes: batch sizes.
+        batches: `{label: images}`, each an array (examples, height, width) or
+            (examples, height, width, channels).
 
     Source: appendix of https://arxiv.org/abs/1810.02340.
     """
-    means = {f"{size:,}": images[:size].mean(axis=0) for size in sizes}
+    means = {label: np.mean(images, axis=0) for label, images in batches.items()}
     return image_grid({"mean": means})
 
 
@@ -197,7 +197,8 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    rows, columns = len(pictures), max(map(len, pictures.values()))
+    rows = len(_not_empty(pictures))
+    columns = max(len(_not_empty(line)) for line in pictures.values())
     figure = Figure(figsize=(0.9 * columns + 0.6, 0.9 * rows + 0.3))
     figure.set_layout_engine("constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -211,6 +212,12 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             if number == 0:
                 axes.set_title(column, fontsize="small")
     return figure
+
+
+def _not_empty(things: Mapping) -> Mapping:
+    if not things:
+        raise ValueError(f"Expected something to draw. Received: {things!r}")
+    return things
 
 
 def _scaled(picture: np.ndarray) -> np.ndarray:

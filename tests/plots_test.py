@@ -99,11 +99,26 @@ def test_retained_connections_is_a_labeled_grid():
 
 
 def test_mean_images():
-    axes = drawn(plots.mean_images(IMAGES, [1, 6])).axes
+    axes = drawn(plots.mean_images({"1": IMAGES[:1], "6": IMAGES})).axes
     assert [a.get_title() for a in axes] == ["1", "6"]
     mean = IMAGES.mean(axis=0)
     shown = np.asarray(axes[1].images[0].get_array())
     np.testing.assert_allclose(shown, (mean - mean.min()) / np.ptp(mean), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plots.error_against_sparsity,
+        plots.layer_sparsity,
+        plots.loss_curves,
+        plots.mean_images,
+        plots.image_grid,
+    ],
+)
+def test_nothing_to_draw(draw):
+    with pytest.raises(ValueError, match="Expected something to draw"):
+        draw({})
 
 
 def test_matplotlib_is_imported_where_it_is_used():

@@ -76,6 +76,6 @@ def _damaged(name: str, folder: str | os.PathLike, error: Exception) -> OSError:
     return OSError(
         f"Expected a complete, prepared data set {name!r} in "
         f"{os.fspath(folder)!r}. Received: one that cannot be read: "
-        f"{type(error).__name__}: {error}. Remove the folder to have it downloaded "
+        f"{type(error).__name__}: {error}. Remove the folder to have it prepared "
         "anew, or name another with --data_dir."
     )

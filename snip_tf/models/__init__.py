@@ -68,7 +68,7 @@ def build(
         kernel_regularizer, bias_regularizer: what any Keras layer takes.
 
     Returns:
-        A built `keras.Model`, not compiled.
+        A built `keras.Model`, not compiled. Its logits are float32 in every policy.
 
     Raises:
         ValueError: if a name is not known, or the shape does not fit the network.

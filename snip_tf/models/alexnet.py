@@ -78,5 +78,5 @@ def _alexnet(
         model.add(layers.Dense(units, name=f"dense{index}", **weights()))
         model.add(layers.BatchNormalization(name=f"dense{index}_norm"))
         model.add(layers.Activation("relu", name=f"dense{index}_relu"))
-    model.add(layers.Dense(classes, name="logits", **weights()))
+    model.add(layers.Dense(classes, name="logits", dtype="float32", **weights()))
     return model

@@ -32,7 +32,7 @@ def lenet300(
             keras.layers.Flatten(name="flatten"),
             keras.layers.Dense(300, activation="relu", name="dense1", **weights()),
             keras.layers.Dense(100, activation="relu", name="dense2", **weights()),
-            keras.layers.Dense(classes, name="logits", **weights()),
+            keras.layers.Dense(classes, name="logits", dtype="float32", **weights()),
         ],
         name="lenet300",
     )
@@ -67,7 +67,7 @@ def lenet5(
             keras.layers.MaxPooling2D(2, name="pool2"),
             keras.layers.Flatten(name="flatten"),
             keras.layers.Dense(500, activation="relu", name="dense1", **weights()),
-            keras.layers.Dense(classes, name="logits", **weights()),
+            keras.layers.Dense(classes, name="logits", dtype="float32", **weights()),
         ],
         name="lenet5",
     )

@@ -91,5 +91,5 @@ def _recurrent(
         model.add(layers.Reshape((height, width * channels), name="rows"))
     model.add(layers.Dense(units, name="projection", **projection))
     model.add(layer(units, name="recurrent", **recurrent))
-    model.add(layers.Dense(classes, name="logits", **logits))
+    model.add(layers.Dense(classes, name="logits", dtype="float32", **logits))
     return model

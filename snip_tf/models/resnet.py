@@ -63,5 +63,5 @@ def resnet_20(
             x = layers.Add(name=f"{prefix}_add")([x, y])
             x = layers.Activation("relu", name=f"{prefix}_relu")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(classes, name="logits", **weights())(x)
+    logits = layers.Dense(classes, name="logits", dtype="float32", **weights())(x)
     return keras.Model(inputs, logits, name="resnet_20")

@@ -115,5 +115,7 @@ def _wide_resnet(
             x = layers.Add(name=f"{prefix}_add")([x, y])
     x = layers.GlobalAveragePooling2D(name="pool")(normalized(x, "final"))
     return keras.Model(
-        inputs, layers.Dense(classes, name="logits", **weights())(x), name=name
+        inputs,
+        layers.Dense(classes, name="logits", dtype="float32", **weights())(x),
+        name=name,
     )

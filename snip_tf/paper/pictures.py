@@ -13,6 +13,7 @@ import snip_tf
 import snip_tf.datasets
 import snip_tf.models
 from snip_tf import plots
+from snip_tf.batches import make_batches
 from snip_tf.paper import experiments
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def draw(experiment: str, folder: Path, found: Results, data_dir: str | None) ->
     if experiment in ("table1", "table2"):
         rows = experiments.EXPERIMENTS[experiment]
         _layer_sparsity(
-            folder, {name: found[name] for name in found if rows[name].by_default}
+            folder, {name: found[name] for name in found if rows[name].budgets}
         )
     if experiment == "random_labels":
         _loss_curves(folder, found)
@@ -82,15 +83,20 @@ def _loss_curves(folder: Path, found: Results) -> None:
 
 
 def _mean_images(folder: Path, found: Results, data_dir: str | None) -> None:
-    """Of the images that the sizes of scoring batches stand for."""
+    """Of the images that the networks were scored on."""
     runs = [
         results[0]["flags"] for cells in found.values() for results in cells.values()
     ]
-    sizes = sorted({flags["scoring_batch_size"] for flags in runs})
-    data = snip_tf.datasets.load(runs[0]["datasource"], data_dir)
-    images = data.train[0]
-    means = {f"{size}": images[:size].mean(axis=0).tolist() for size in sizes}
-    _keep(folder / "mean_images", plots.mean_images(images, sizes), means)
+    batches = {}
+    for flags in runs:
+        data = snip_tf.datasets.load(
+            flags["datasource"], data_dir, flags["seed"], flags.get("max_examples")
+        )
+        size = flags["scoring_batch_size"]
+        scored = make_batches(*data.train, batch_size=size, seed=flags["seed"])
+        batches[f"{size:,}"] = np.asarray(next(scored)[0])
+    means = {label: images.mean(axis=0).tolist() for label, images in batches.items()}
+    _keep(folder / "mean_images", plots.mean_images(batches), means)
 
 
 def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> None:

@@ -42,12 +42,15 @@ class Settings:
 class Check:
     """What was measured after an iteration. Errors are in percent.
 
-    `loss` is the mean training loss, regularization included, since the last check;
-    `learning_rate` is that of the next iteration; `test_error` is measured where a
-    checkpoint is saved; `seconds` is the time spent in training steps so far.
+    `steps` are those that the optimizer made: in half precision it leaves out those
+    whose gradients are not finite. `loss` is the mean training loss, regularization
+    included, since the last check; `learning_rate` is that of the next iteration;
+    `test_error` is measured where a checkpoint is saved; `seconds` is the time spent in
+    training steps so far.
     """
 
     iteration: int
+    steps: int
     loss: float
     learning_rate: float
     validation_error: float
@@ -71,13 +74,14 @@ def train(
 
     Args:
         model: a `keras.Model` made in the strategy's scope and compiled with the
-            optimizer; it continues at the optimizer's iteration.
+            optimizer.
         data: its training split is trained on, the others are evaluated.
         settings: how long and how.
         logdir: folder for the checkpoint, the history and the summaries.
         strategy: where to run.
         on_progress: called with (iteration, loss, the check made there or None).
-        history: the checks of an interrupted run up to the checkpoint, else empty.
+        history: the checks of an interrupted run up to the checkpoint, else empty; it
+            continues at the iteration of the last one.
 
     Returns:
         The checks, one for each `check_interval`, each `save_interval` and the last
@@ -87,7 +91,7 @@ def train(
         FloatingPointError: if the loss is NaN or infinite.
     """
     history = list(history)
-    iteration = iterations_done(model)
+    iteration = iterations_done(history)
     batches = _batches(data, settings, strategy, start=iteration)
     run = _training_function(model, strategy, settings)
     writer = tf.summary.create_file_writer(str(logdir / "summary"))
@@ -111,6 +115,7 @@ def train(
         if saves or _is_due(iteration, settings.check_interval, settings):
             check = Check(
                 iteration=iteration,
+                steps=_steps(model),
                 loss=loss_since_check / since_check,
                 learning_rate=_number(model.optimizer.learning_rate),
                 validation_error=error_percent(model, data.validation),
@@ -149,8 +154,12 @@ def _is_due(iteration: int, interval: int, settings: Settings) -> bool:
     return iteration % interval == 0 or iteration == settings.iterations
 
 
-def iterations_done(model: keras.Model) -> int:
-    """How many training iterations a model's optimizer has made."""
+def iterations_done(history: list[Check]) -> int:
+    """How many iterations a run has made."""
+    return history[-1].iteration if history else 0
+
+
+def _steps(model: keras.Model) -> int:
     return int(_number(model.optimizer.iterations))
 
 
@@ -240,15 +249,20 @@ def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> N
     os.replace(partial, logdir / _CHECKPOINT)
 
 
+def has_checkpoint(logdir: Path) -> bool:
+    """Whether there is a run to continue."""
+    return (logdir / _CHECKPOINT).exists()
+
+
 def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     """The model and the history that `save_checkpoint` wrote; None if there is none."""
-    if not (logdir / _CHECKPOINT).exists():
+    if not has_checkpoint(logdir):
         return None
     model = keras.models.load_model(logdir / _CHECKPOINT)
     rows = json.loads((logdir / _HISTORY).read_text())
     history = [Check(**row) for row in rows]
-    done = iterations_done(model)
-    return model, [check for check in history if check.iteration <= done]
+    # A run that was killed while it saved has one check more than the model.
+    return model, [check for check in history if check.steps <= _steps(model)]
 
 
 def write_json(path: Path, value: object) -> None:

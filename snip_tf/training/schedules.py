@@ -34,7 +34,8 @@ def make_optimizer(
         boundaries: iterations, increasing.
         values: learning rates, one more than boundaries.
         weight_decay: float, decoupled from the loss: each step takes
-            `rate * weight_decay * w` off every weight `w`.
+            `rate * weight_decay * w` off every weight `w`, but for the scales and
+            offsets of normalization.
 
     Raises:
         ValueError: if a name is not known, a rate is not positive, the lengths do not
@@ -61,7 +62,7 @@ def make_optimizer(
                 f"Received: boundaries={list(boundaries)}, values={list(values)}. "
                 f"Use the decay type 'piecewise'."
             )
-        return OPTIMIZERS[name](lr, weight_decay=weight_decay or None)
+        return _decaying(OPTIMIZERS[name](lr), weight_decay)
     if len(values) != len(boundaries) + 1 or not boundaries:
         raise ValueError(
             f"Expected at least one boundary, and one more value than boundaries. "
@@ -77,4 +78,13 @@ def make_optimizer(
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [boundary - 1 for boundary in boundaries], [float(value) for value in values]
     )
-    return OPTIMIZERS[name](schedule, weight_decay=weight_decay or None)
+    return _decaying(OPTIMIZERS[name](schedule), weight_decay)
+
+
+def _decaying(
+    optimizer: keras.optimizers.Optimizer, weight_decay: float
+) -> keras.optimizers.Optimizer:
+    if weight_decay:
+        optimizer.weight_decay = weight_decay
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta"])
+    return optimizer

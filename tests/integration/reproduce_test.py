@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def check_picture(path):
     from matplotlib.image import imread
 
     assert imread(path).std() > 0.01
-    assert json.loads(path.with_suffix(".json").read_text())
+    return json.loads(path.with_suffix(".json").read_text())
 
 
 @pytest.mark.parametrize("experiment", experiments.EXPERIMENTS)
@@ -56,20 +57,25 @@ def test_smoke(experiment, tmp_path):
     rows = {
         name: row
         for name, row in experiments.EXPERIMENTS[experiment].items()
-        if row.by_default
+        if "smoke" in row.budgets
     }
-    assert len(table) == 2 + len(rows)
+    assert len(table) == 2 + 2 * len(rows)
     for name, row in rows.items():
-        cell = row.cells[-1]
-        paper = "" if cell.paper is None else cell.paper
-        assert f"| {name} | {cell.name} | {paper} | " in page
-        [path] = (folder / name).glob("*-seed0.json")
-        result = json.loads(path.read_text())
-        expected = {**row.flags, **cell.flags}["target_sparsity"]
-        np.testing.assert_allclose(result["sparsity"], expected, atol=1e-4)
-        assert result["history"][-1]["iteration"] == 4
+        assert len(list((folder / name).iterdir())) == 2
+        for cell in (row.cells[0], row.cells[-1]):
+            paper = "" if cell.paper is None else cell.paper
+            assert f"| {name} | {cell.name} | {paper} | " in page
+            slug = re.sub(r"[^\w.]+", "-", cell.name).strip("-")
+            result = json.loads((folder / name / f"{slug}-seed0.json").read_text())
+            expected = {**row.flags, **cell.flags}["target_sparsity"]
+            np.testing.assert_allclose(result["sparsity"], expected, atol=1e-4)
+            assert result["history"][-1]["iteration"] == 4
     if experiment in PICTURES:
-        check_picture(folder / f"{PICTURES[experiment]}.png")
+        data = check_picture(folder / f"{PICTURES[experiment]}.png")
+        if experiment != "batch_size":
+            assert {key.partition(" ")[0] for key in data} == set(rows)
+        else:
+            assert list(data) == ["1", "8"]
 
 
 def test_retained_connections(tmp_path):
@@ -87,7 +93,7 @@ def test_runs_only_what_is_missing_and_shows_what_there_is(tmp_path):
     arguments = ("--experiment=table1", "--rows=lenet300")
     first = run(tmp_path, *arguments)
     assert "lenet300/98-seed0: error" in first
-    [path] = (tmp_path / "results/table1/smoke/lenet300").iterdir()
+    path = tmp_path / "results/table1/smoke/lenet300/98-seed0.json"
     changed = json.loads(path.read_text()) | {"final_error": 12.34}
     path.write_text(json.dumps(changed))
     second = run(tmp_path, *arguments, "--seeds=0,1")
@@ -95,7 +101,9 @@ def test_runs_only_what_is_missing_and_shows_what_there_is(tmp_path):
     assert "98-seed1: error" in second
     shown = run(tmp_path, "--experiment=table1", "--table_only")
     assert "error" not in shown.partition("| network")[0]
-    [line] = [line for line in shown.splitlines() if line.startswith("| lenet300")]
+    [line] = [
+        line for line in shown.splitlines() if line.startswith("| lenet300 | 98%")
+    ]
     errors = [
         12.34,
         json.loads((path.parent / "98-seed1.json").read_text())["final_error"],
@@ -104,12 +112,24 @@ def test_runs_only_what_is_missing_and_shows_what_there_is(tmp_path):
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(tmp_path):
-    (tmp_path / "logs/reproduce/table1/smoke/lenet5/99-seed0").mkdir(parents=True)
-    blocked = tmp_path / "logs/reproduce/table1/smoke/lenet5/99-seed0/flags.json"
-    blocked.write_text("{}")  # of a run with other flags
-    output = run(tmp_path, "--experiment=table1", code=1)
-    assert "lenet5/99-seed0 failed: Expected --logdir to be new" in output
-    assert "| lenet300 | 98% |" in output
+    blocked = tmp_path / "logs/reproduce/random_labels/smoke/lenet5/99-seed0"
+    blocked.mkdir(parents=True)
+    for name in ("flags.json", "checkpoint.keras"):  # of a run with other flags
+        (blocked / name).write_text("{}")
+    output = run(tmp_path, "--experiment=random_labels", code=1)
+    assert "lenet5/99-seed0 failed with status 1: Expected --logdir to be" in output
+    assert "| lenet5 | 0% |" in output
+    assert "| lenet5 | 99% |" not in output
+
+
+def test_results_of_other_flags_are_not_taken_for_the_same(tmp_path):
+    folder = tmp_path / "results/table1/smoke/lenet300"
+    folder.mkdir(parents=True)
+    (folder / "98-seed0.json").write_text('{"flags": {"batch_size": 100, "lr": 0.01}}')
+    arguments = ("--experiment=table1", "--rows=lenet300")
+    output = run(tmp_path, *arguments, code=1)
+    assert "made with --batch_size=100, now --batch_size=8." in output
+    assert len(list(folder.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,11 +139,8 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(tmp_path):
         (["--experiment=table1", "--rows=vgg"], "lenet300, lenet5.*Received: vgg"),
         (["--experiment=table1", "--seeds=one"], "expected numbers"),
         (["--experiment=table1", "--table_only"], "Received: none"),
-        ([], "experiment"),
     ],
 )
 def test_refuses(tmp_path, arguments, message):
-    import re
-
     assert re.search(message, run(tmp_path, *arguments, code=1))
     assert not (tmp_path / "logs").exists()

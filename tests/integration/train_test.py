@@ -1,5 +1,6 @@
 """scripts/train.py: a few real runs as processes of their own, and what it refuses."""
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -376,12 +377,18 @@ def test_refuses_a_batch_larger_than_the_data(main, tmp_path, monkeypatch):
     assert not logdir.exists()
 
 
+@pytest.fixture
+def float32_again():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.usefixtures("float32_again")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_trains_in_half_precision(main, tmp_path, policy):
     precise = ("--max_examples=400", *SHORT, "--weight_decay_form=decoupled")
     main(f"--logdir={tmp_path / 'a'}", *precise)
     main(f"--logdir={tmp_path / 'b'}", *precise, f"--dtype_policy={policy}")
-    keras.config.set_dtype_policy("float32")
     model = load(tmp_path / "b")
     assert model.get_layer("dense1").compute_dtype == policy.removeprefix("mixed_")
     losses = [read(tmp_path / name / "history.json")[-1]["loss"] for name in "ab"]
@@ -390,6 +397,37 @@ def test_trains_in_half_precision(main, tmp_path, policy):
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
     masks = [snip_tf.load_masks(tmp_path / name / "masks.npz") for name in "ab"]
     np.testing.assert_equal(masks[1], masks[0])
+
+
+@pytest.mark.usefixtures("float32_again")
+def test_continues_where_steps_of_half_precision_were_left_out(main, tmp_path):
+    """Where gradients overflow, the optimizer makes no step."""
+    flags_of_a_run = (*LENET300, "--max_examples=200", "--dtype_policy=mixed_float16")
+    flags_of_a_run += ("--save_interval=20", "--batch_size=8", "--lr=1e-4")
+    logdir = tmp_path / "logs"
+    main(f"--logdir={logdir}", *flags_of_a_run, "--train_iterations=40")
+    rows = read(logdir / "history.json")
+    model, checks = loop.load_checkpoint(logdir)
+    assert loop.iterations_done(checks) == 40
+    # As if fewer steps had been made than there were iterations.
+    model.optimizer.iterations.assign(33)
+    rows[0]["steps"], rows[1]["steps"] = 15, 33
+    history = [loop.Check(**row) for row in rows]
+    loop.save_checkpoint(logdir, model, history)
+    _, again = loop.load_checkpoint(logdir)
+    assert loop.iterations_done(again) == 40
+    assert again == history
+
+
+def test_one_folder_has_one_run_at_a_time(main, tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(SystemExit, match="another process is training"):
+            main(f"--logdir={tmp_path}", *SHORT)
+    finally:
+        os.close(folder)
+    assert not names(tmp_path)
 
 
 def test_decoupled_decay_is_no_part_of_the_loss(main, tmp_path):
@@ -423,8 +461,8 @@ def test_random_labels_are_learned_from_but_not_scored_on(main, tmp_path):
 @pytest.mark.parametrize(
     ("owner", "name", "flag"),
     [
-        (snip_tf.datasets, "load", "max_examples"),
-        (snip_tf, "prune_model", "scoring_batch_size"),
+        (snip_tf.datasets, "load", "--max_examples"),
+        (snip_tf, "prune_model", "--batch_size"),
         (loop, "train", "--batch_size"),
     ],
 )
@@ -437,8 +475,12 @@ def test_out_of_memory(main, tmp_path, monkeypatch, owner, name, flag, error):
         raise error
 
     monkeypatch.setattr(owner, name, fail)
-    with pytest.raises(SystemExit, match=f"Out of memory: no.*Lower.*{flag} \\(now "):
-        main(f"--logdir={tmp_path / 'logs'}", *SHORT)
+    logdir = f"--logdir={tmp_path / 'logs'}"
+    with pytest.raises(SystemExit, match=f"Out of memory: no.*Lower.*{flag} ") as exit:
+        main(logdir, *SHORT)
+    assert "None" not in str(exit.value)
+    monkeypatch.undo()
+    main(logdir, *SHORT, "--batch_size=50")  # in the same folder, as it was advised
 
 
 def test_data_that_is_not_there(main, tmp_path, monkeypatch):
