@@ -185,7 +185,7 @@ def _cells(row: experiments.Row) -> tuple[experiments.Cell, ...]:
 
 
 def _result_path(folder: Path, run: Run) -> Path:
-    return folder / run.path().with_suffix(".json")
+    return folder / f"{run.path()}.json"
 
 
 def _execute(run: Run, folder: Path) -> str | None:
@@ -237,10 +237,11 @@ def _flags(row: experiments.Row, cell: experiments.Cell) -> experiments.Flags:
         return {**recipe.short, **own}
     chosen = {**recipe.full, **own, **experiments.SMOKE}
     scored = own.get("scoring_batch_size", recipe.full["batch_size"])
-    chosen["scoring_batch_size"] = min(scored, experiments.SMOKE["max_examples"] // 2)
+    most = experiments.SMOKE["max_examples"] // 2
     if not FLAGS.data_dir:
         chosen["datasource"] = recipe.stand_in
-        chosen["scoring_batch_size"] = experiments.SMOKE["batch_size"]
+        most = experiments.SMOKE["batch_size"]
+    chosen["scoring_batch_size"] = min(scored, most)
     return chosen
 
 
