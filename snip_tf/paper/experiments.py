@@ -64,7 +64,9 @@ def constant(rate: float) -> Flags:
 # The paper's set-up: SGD with momentum 0.9 at rate 0.1, x0.1 every 25,000 (MNIST) or
 # 30,000 (CIFAR-10) iterations, weight decay 5e-4, which is the default.
 _MNIST = {"datasource": "mnist", "optimizer": "momentum", "batch_size": 100}
-_ROWS = {**_MNIST, "datasource": "sequential_mnist"}
+# From Glorot's initialization (VS-X), a pruned LSTM-s ends at 1.83 %; from the release's
+# at 2.68 % (one seed, 10,000 iterations).
+_ROWS = {**_MNIST, "datasource": "sequential_mnist", "initializer_w_bp": "vs-x"}
 _CIFAR = {
     "datasource": "cifar10",
     "optimizer": "momentum",
@@ -85,14 +87,14 @@ RECIPES = {
     "lstm": Recipe(
         "digits",
         {**_ROWS, **_decayed(30_000, [25_000], 1_000)},
-        {**_ROWS, **_decayed(10_000, [8_000], 1_000)},
+        {**_ROWS, **_decayed(10_000, [5_000], 1_000)},
     ),
     # A step compiled by XLA takes 0.56 (s) and 0.68 (b) of the time; an LSTM's, or one
     # that is unrolled, does not gain.
     "gru": Recipe(
         "digits",
         {**_ROWS, **_decayed(30_000, [25_000], 1_000), "jit_compile": True},
-        {**_ROWS, **_decayed(10_000, [8_000], 1_000), "jit_compile": True},
+        {**_ROWS, **_decayed(10_000, [5_000], 1_000), "jit_compile": True},
     ),
     "cifar": Recipe(
         "digits_rgb",
