@@ -64,7 +64,7 @@ def constant(rate: float) -> Flags:
 # The paper's set-up: SGD with momentum 0.9 at rate 0.1, x0.1 every 25,000 (MNIST) or
 # 30,000 (CIFAR-10) iterations, weight decay 5e-4, which is the default.
 _MNIST = {"datasource": "mnist", "optimizer": "momentum", "batch_size": 100}
-# From Glorot's initialization (VS-X), a pruned LSTM-s ends at 1.83 %; from the release's
+# From Glorot's initialization (VS-X) a pruned LSTM-s ends at 1.83 %, from the release's
 # at 2.68 % (one seed, 10,000 iterations).
 _ROWS = {**_MNIST, "datasource": "sequential_mnist", "initializer_w_bp": "vs-x"}
 _CIFAR = {
