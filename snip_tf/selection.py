@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-# Scores are read in pieces of this many and bits: what is made of a piece, and a
-# histogram of its digits, then stay in the processor's cache, and no memory is asked
-# for anew.
-_CHUNK = 1 << 14
-_DIGIT_BITS = 11
+# Scores are read in pieces of this many: what is made of a piece then stays in the
+# processor's cache, as does a histogram of this many bins.
+_CHUNK = 1 << 15
+_BINS = 1 << 12
+# From a sample of this size, the range of the threshold is guessed.
+_SAMPLE = 1 << 16
 SCOPES = ("global", "layer")
 
 
@@ -25,10 +27,11 @@ def select_masks(
     flat index, so that the choice never depends on the machine.
 
     The threshold is found by a radix select: a float's bits, read as an integer (after
-    flipping them for negative numbers), sort as the floats do, so a histogram of the
-    highest 11 bits over all weights, then one of the next 11 bits inside the chosen
-    bin, and so on, give the k-th largest value. Nothing is concatenated, nothing is
-    sorted.
+    flipping them for negative numbers), sort as the floats do, so a histogram of these
+    integers over all weights, then one inside the chosen bin, and so on until a bin is
+    one value, give the k-th largest. The first histogram is of the range in which a
+    sample says that the threshold lies, and of all values where it does not. Nothing is
+    concatenated, and beside the masks there is no memory that grows with the scores.
 
     Args:
         scores: `{weight path: array of floats}`, of any shapes.
@@ -115,21 +118,17 @@ def _as_floats(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     common = np.result_type(*arrays.values())
     if common.kind != "f":
         common = np.dtype(np.float64)
-    arrays = {path: array.astype(common, copy=False) for path, array in arrays.items()}
-    for path, array in arrays.items():
-        for chunk in _chunks(array):
-            check_finite(path, chunk)
-    return arrays
+    return {path: np.asarray(a, common, order="C") for path, a in arrays.items()}
 
 
 def check_finite(path: str, scores: np.ndarray) -> None:
     """Raises a ValueError that names the weight if a score is NaN or infinite."""
-    finite = np.isfinite(scores)
-    if not finite.all():
-        bad = scores[~finite]
+    bad = [chunk[~np.isfinite(chunk)] for chunk in _chunks(scores)]
+    bad = np.concatenate([np.empty(0), *bad])
+    if bad.size:
         raise ValueError(
             f"Expected finite scores. Received: {bad.size} of the scores of {path!r} "
-            f"are NaN or infinite (the first is {bad.flat[0]}). Look for NaN or "
+            f"are NaN or infinite (the first is {bad[0]}). Look for NaN or "
             f"infinity in the data, the weights or the loss."
         )
 
@@ -141,17 +140,32 @@ def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _sort_keys(arrays: Mapping[str, np.ndarray]) -> Callable:
-    """A function from floats to unsigned integers that sort as the floats do."""
-    if any(np.signbit(chunk).any() for a in arrays.values() for chunk in _chunks(a)):
-        return _keys_of_signed
-    return lambda chunk: chunk.view(f"u{chunk.dtype.itemsize}")
+    """A function from floats to unsigned integers that sort as the floats do.
+
+    Raises a ValueError if a score is NaN or infinite.
+    """
+    infinity = _bits(np.array(np.inf, next(iter(arrays.values())).dtype))
+    negative = False
+    for path, array in arrays.items():
+        # The bits of negative numbers, infinities and NaN are those beyond.
+        if array.size and _largest_bits(array) >= infinity:
+            check_finite(path, array)
+            negative = True
+    return _keys_of_signed if negative else _bits
+
+
+def _largest_bits(array: np.ndarray) -> int:
+    return max(int(_bits(chunk).max()) for chunk in _chunks(array))
+
+
+def _bits(chunk: np.ndarray) -> np.ndarray:
+    return chunk.view(f"u{chunk.dtype.itemsize}")
 
 
 def _keys_of_signed(chunk: np.ndarray) -> np.ndarray:
-    unsigned = np.dtype(f"u{chunk.dtype.itemsize}")
-    sign = unsigned.type(1 << (8 * chunk.dtype.itemsize - 1))
     # Adding 0 turns -0.0 into 0.0, so that the two tie.
-    bits = (chunk + chunk.dtype.type(0)).view(unsigned)
+    bits = _bits(chunk + chunk.dtype.type(0))
+    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
     # A negative float sorts by its bits in reverse, below every non-negative one.
     return np.where(bits & sign, ~bits, bits | sign)
 
@@ -160,31 +174,69 @@ def _threshold(
     arrays: Mapping[str, np.ndarray], kept: int, sort_keys: Callable
 ) -> tuple[int, int]:
     """The sort key of the `kept`-th largest score, and how many of its ties to keep."""
-    shift = 8 * next(iter(arrays.values())).dtype.itemsize
-    prefix, remaining = 0, kept
-    while shift:
-        above = shift  # the bits from here up are known: `prefix`
-        shift = max(0, shift - _DIGIT_BITS)
-        bins = 1 << (above - shift)
-        histogram = np.zeros(bins, np.int64)
-        for array in arrays.values():
-            for chunk in _chunks(array):
-                keys = sort_keys(chunk)
-                if above < 8 * keys.itemsize:
-                    keys = keys[keys >> above == prefix]
-                histogram += np.bincount((keys >> shift) & (bins - 1), minlength=bins)
+    low, high = _likely_range(arrays, kept, sort_keys)
+    while True:
+        shift = max(0, (high - low).bit_length() - _BINS.bit_length() + 1)
+        above, histogram = _count(arrays, low, high, shift, sort_keys)
+        wanted = kept - above  # of those in the range, from the top
+        if not 0 < wanted <= histogram.sum():
+            # The sample was not like the rest.
+            low, high = 0, (1 << 8 * next(iter(arrays.values())).itemsize) - 1
+            continue
         from_the_top = histogram[::-1].cumsum()
-        position = int(np.searchsorted(from_the_top, remaining))
-        digit = bins - 1 - position
-        remaining -= int(from_the_top[position] - histogram[digit])
-        prefix = prefix * bins + digit
-    return prefix, remaining
+        position = int(np.searchsorted(from_the_top, wanted))
+        chosen = len(histogram) - 1 - position
+        low += chosen << shift
+        if shift == 0:
+            return low, wanted - int(from_the_top[position] - histogram[chosen])
+        high = min(high, low + (1 << shift) - 1)
+
+
+def _likely_range(
+    arrays: Mapping[str, np.ndarray], kept: int, sort_keys: Callable
+) -> tuple[int, int]:
+    """The smallest and the largest sort key that the threshold should have."""
+    total = sum(array.size for array in arrays.values())
+    step = max(1, total // _SAMPLE)
+    sample = [sort_keys(array.reshape(-1)[::step]) for array in arrays.values()]
+    sample = np.sort(np.concatenate(sample))
+    removed = 1 - kept / total
+    # Six standard deviations to each side; one more for rounding.
+    margin = 6 * math.sqrt(len(sample) * removed * (1 - removed)) + 1
+    first = int(len(sample) * removed - margin)
+    last = int(len(sample) * removed + margin)
+    low = int(sample[first]) if first >= 0 else 0
+    high = (1 << 8 * sample.itemsize) - 1
+    return low, int(sample[last]) if last < len(sample) else high
+
+
+def _count(
+    arrays: Mapping[str, np.ndarray],
+    low: int,
+    high: int,
+    shift: int,
+    sort_keys: Callable,
+) -> tuple[int, np.ndarray]:
+    """How many sort keys are above `high`, and a histogram of those in the range.
+
+    A bin is of 2^shift keys.
+    """
+    above, histogram = 0, np.zeros(((high - low) >> shift) + 1, np.int64)
+    for array in arrays.values():
+        for chunk in _chunks(array):
+            keys = sort_keys(chunk)
+            above += np.count_nonzero(keys > high)
+            # What is below wraps around, and so is beyond the range too.
+            keys = keys - keys.dtype.type(low)
+            bins = (keys[keys <= high - low] >> shift).astype(np.intp)
+            histogram += np.bincount(bins, minlength=histogram.size)
+    return above, histogram
 
 
 def _keep_largest(arrays: Mapping[str, np.ndarray], kept: int) -> dict[str, np.ndarray]:
+    sort_keys = _sort_keys(arrays)
     if kept == 0:
         return {path: np.zeros(array.shape, bool) for path, array in arrays.items()}
-    sort_keys = _sort_keys(arrays)
     threshold, ties_left = _threshold(arrays, kept, sort_keys)
     masks = {}
     for path, array in arrays.items():

@@ -74,6 +74,16 @@ def test_large_scores_across_several_chunks():
         assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
 
 
+@pytest.mark.parametrize("odd", [1e-9, 1e9, -1.0])
+def test_a_sample_unlike_the_rest_does_not_matter(odd):
+    # What is sampled is every so many scores, from the first on.
+    scores = np.random.default_rng(0).exponential(size=10 * selection._SAMPLE)
+    scores[::10] = odd
+    for sparsity in (0.05, 0.5, 0.95):
+        scores_32 = {"a": scores.astype(np.float32)}
+        assert_same(select_masks(scores_32, sparsity), reference(scores_32, sparsity))
+
+
 @pytest.mark.parametrize("sparsity", [0, 0.0, 0.5, 0.9, np.float32(0.25)])
 def test_the_number_kept_is_exact_when_all_scores_tie(sparsity):
     scores = {"a": np.zeros((7, 9)), "b": np.zeros(38)}
@@ -118,6 +128,8 @@ def test_refuses_a_sparsity_that_is_no_number(sparsity):
 def test_names_the_weight_with_a_bad_score(bad):
     with pytest.raises(ValueError, match="'head/kernel'"):
         select_masks({"a": np.ones(2), "head/kernel": np.array([1, bad])}, 0.5)
+    with pytest.raises(ValueError, match="'a'"):
+        select_masks({"a": np.array([bad])}, 0.9)  # of which none is kept
 
 
 def test_refuses_scores_that_are_none():
