@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def lstm_s(
@@ -49,6 +50,11 @@ def gru_s(
 ) -> keras.Sequential:
     """As `lstm_s`, with a GRU that has one bias vector; 103,690 parameters.
 
+    The biases of its gates start one higher than their initializer says, as in
+    TensorFlow 1: at first the state is kept rather than replaced. (An LSTM's forget
+    gate has the same from Keras.) Pruned to 95 % it then ends at 2.3 % on MNIST, in
+    10,000 iterations of `scripts/reproduce.py`, else at 3.7 % (one seed).
+
     Args:
         input_shape, classes, weights: as in `lstm_s`.
     """
@@ -91,5 +97,8 @@ def _recurrent(
         model.add(layers.Reshape((height, width * channels), name="rows"))
     model.add(layers.Dense(units, name="projection", **projection))
     model.add(layer(units, name="recurrent", **recurrent))
+    if isinstance(model.layers[-1], keras.layers.GRU):
+        bias = model.layers[-1].cell.bias
+        bias.assign_add(np.repeat([1, 1, 0], units))  # update, reset, candidate
     model.add(layers.Dense(classes, name="logits", dtype="float32", **logits))
     return model

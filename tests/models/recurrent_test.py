@@ -28,3 +28,11 @@ def test_the_recurrent_kernel_is_another_draw_than_the_kernel():
     assert abs(np.corrcoef(*kernels)[0, 1]) < 0.05
     for kernel in (cell.kernel, cell.recurrent_kernel):
         np.testing.assert_allclose(np.var(kernel), 2 / 128, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("gru_s", [1, 1, 0]), ("lstm_s", [0, 1, 0, 0])]
+)
+def test_gates_that_keep_the_state_start_open(name, expected):
+    cell = models.build(name, bias_initializer="zeros").get_layer("recurrent").cell
+    np.testing.assert_array_equal(cell.bias, np.repeat(expected, 128))
