@@ -127,7 +127,8 @@ def prune_model(
     _check_scores(scores, weights)
     for path, mask in earlier.items():
         # Below every other score: what was removed before is removed first now.
-        scores[path] = np.where(mask, scores[path], np.finfo(scores[path].dtype).min)
+        score = np.asarray(scores[path])
+        scores[path] = np.where(mask, score, np.finfo(score.dtype).min)
     masks = select_masks(scores, sparsity, scope)
     del scores
     _warn_of_cut_layers(masks)
@@ -184,15 +185,17 @@ def connection_sensitivity(
     data = _build_on_first(model, data)
     weights = prunable_weights(model, include, exclude)
     scores = snip(model, weights, data, loss=loss, training=training)
-    _check_scores(scores, weights)
+    arrays = {path: np.asarray(score) for path, score in scores.items()}
+    for path, array in arrays.items():
+        check_finite(path, array)
     # Summed in float64: millions of small terms would lose digits in float32.
-    total = sum(float(score.sum(dtype=np.float64)) for score in scores.values())
+    total = sum(float(array.sum(dtype=np.float64)) for array in arrays.values())
     if total == 0:
         raise ValueError(
             "Expected at least one connection to affect the loss. Received: a gradient "
             "that is zero for every prunable weight."
         )
-    return {path: (s / total).astype(np.float32) for path, s in scores.items()}
+    return {path: (a / total).astype(np.float32) for path, a in arrays.items()}
 
 
 def _build_on_first(model: keras.Model, data: Iterator[Batch]) -> Iterator[Batch]:
@@ -220,7 +223,6 @@ def _check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
                 f"{tuple(weights[path].shape)}. Received: scores for {path!r} of shape "
                 f"{np.shape(score)}"
             )
-        check_finite(path, score)
 
 
 def _check_not_lower(

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 # Scores are read in pieces of this many: what is made of a piece then stays in the
-# processor's cache, as does a histogram of this many bins.
-_CHUNK = 1 << 15
-_BINS = 1 << 12
-# From a sample of this size, the range of the threshold is guessed.
-_SAMPLE = 1 << 16
+# processor's cache.
+_CHUNK = 1 << 16
+# The range of the threshold is guessed from a sample of at most this many scores.
+_SAMPLE = 1 << 18
+# A histogram has as many bins as one pass over so large a network is worth (4 MB).
+_FEWEST_BINS, _MOST_BINS = 1 << 12, 1 << 19
 SCOPES = ("global", "layer")
 
 
@@ -174,9 +175,11 @@ def _threshold(
     arrays: Mapping[str, np.ndarray], kept: int, sort_keys: Callable
 ) -> tuple[int, int]:
     """The sort key of the `kept`-th largest score, and how many of its ties to keep."""
+    total = sum(array.size for array in arrays.values())
+    bins = max(_FEWEST_BINS, min(_MOST_BINS, total >> 7))
     low, high = _likely_range(arrays, kept, sort_keys)
     while True:
-        shift = max(0, (high - low).bit_length() - _BINS.bit_length() + 1)
+        shift = max(0, (high - low).bit_length() - bins.bit_length() + 1)
         above, histogram = _count(arrays, low, high, shift, sort_keys)
         wanted = kept - above  # of those in the range, from the top
         if not 0 < wanted <= histogram.sum():
@@ -197,7 +200,7 @@ def _likely_range(
 ) -> tuple[int, int]:
     """The smallest and the largest sort key that the threshold should have."""
     total = sum(array.size for array in arrays.values())
-    step = max(1, total // _SAMPLE)
+    step = max(4, total // _SAMPLE)
     sample = [sort_keys(array.reshape(-1)[::step]) for array in arrays.values()]
     sample = np.sort(np.concatenate(sample))
     removed = 1 - kept / total
@@ -229,7 +232,10 @@ def _count(
             # What is below wraps around, and so is beyond the range too.
             keys = keys - keys.dtype.type(low)
             bins = (keys[keys <= high - low] >> shift).astype(np.intp)
-            histogram += np.bincount(bins, minlength=histogram.size)
+            if 8 * bins.size > histogram.size:
+                histogram += np.bincount(bins, minlength=histogram.size)
+            else:
+                np.add.at(histogram, bins, 1)
     return above, histogram
 
 
@@ -245,13 +251,12 @@ def _keep_largest(arrays: Mapping[str, np.ndarray], kept: int) -> dict[str, np.n
             range(0, array.size, _CHUNK), _chunks(array), strict=True
         ):
             keys = sort_keys(chunk)
-            keep = keys > threshold
+            keep = np.greater(keys, threshold, out=mask[start : start + chunk.size])
             if ties_left:
                 # Ties go to the first met: without such a rule, a network with many
                 # equal scores (zeros, above all) keeps more or fewer than k.
                 ties = np.flatnonzero(keys == threshold)[:ties_left]
                 keep[ties] = True
                 ties_left -= ties.size
-            mask[start : start + chunk.size] = keep
         masks[path] = mask.reshape(array.shape)
     return masks

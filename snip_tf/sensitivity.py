@@ -28,7 +28,7 @@ def mean_gradients(
     *,
     loss: Any = None,
     training: bool = False,
-) -> dict[str, np.ndarray]:
+) -> dict[str, tf.Tensor]:
     """dL/dw of the data loss at the current weights, averaged over mini-batches.
 
     The mean keeps the signs and weighs each batch by its number of examples, so that
@@ -48,25 +48,26 @@ def mean_gradients(
         training: the mode of the forward pass.
 
     Returns:
-        `{weight path: array}` of the weights' shapes and types.
+        `{weight path: tensor}` of the weights' shapes, where they were computed.
 
     Raises:
         ValueError: if there is no loss, labels are out of range, the loss is not
             finite, or it does not depend on one of the weights.
     """
     data_loss = _data_loss(model, loss)
-    total: dict[str, np.ndarray] = {}
+    mean: dict[str, tf.Tensor] = {}
     examples = 0
     for batch in batches:
         size = example_count(batch)
-        gradients = _gradients(model, weights, batch, data_loss, training)
-        for path, gradient in gradients.items():
-            gradient *= size
-            total[path] = total[path] + gradient if path in total else gradient
         examples += size
-    for gradient in total.values():
-        gradient /= examples
-    return total
+        gradients = _gradients(model, weights, batch, data_loss, training)
+        if not mean:
+            mean = gradients
+            continue
+        for path in weights:  # each gradient is gone before the next is looked at
+            change = gradients.pop(path) - mean[path]
+            mean[path] += change * (size / examples)
+    return mean
 
 
 def _gradients(
@@ -75,7 +76,7 @@ def _gradients(
     batch: Batch,
     data_loss: DataLoss,
     training: bool,
-) -> dict[str, np.ndarray]:
+) -> dict[str, tf.Tensor]:
     x, y, sample_weight = batch
     values = {path: _full_precision(weight) for path, weight in weights.items()}
     known = {id(weight) for weight in weights.values()}
@@ -107,10 +108,8 @@ def _gradients(
                 f"Leave it out with exclude={path!r}. (What runs in `keras.remat` or "
                 f"`tf.recompute_grad` hides its weights: use a `keras.RematScope`.)"
             )
-    return {
-        path: tf.convert_to_tensor(gradient).numpy()
-        for path, gradient in gradients.items()
-    }
+    # Dense where it was of some rows only.
+    return {path: tf.convert_to_tensor(g) for path, g in gradients.items()}
 
 
 def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from snip_tf.batches import Batch
 from snip_tf.sensitivity import mean_gradients
@@ -19,7 +18,7 @@ def snip(
     *,
     loss: Any = None,
     training: bool = False,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """The magnitude of each connection's effect on the loss, |w * dL/dw|.
 
     With an indicator c in {0, 1} on each connection, the network uses c * w. How much
@@ -40,12 +39,13 @@ def snip(
         training: the mode of the forward pass.
 
     Returns:
-        `{weight path: array}`, non-negative, of the weights' shapes.
+        `{weight path: tensor}`, non-negative, of the weights' shapes.
 
     Reference: https://arxiv.org/abs/1810.02340
     """
-    scores = mean_gradients(model, weights, batches, loss=loss, training=training)
-    for path, score in scores.items():
-        score *= weights[path].numpy()
-        np.abs(score, out=score)
-    return scores
+    gradients = mean_gradients(model, weights, batches, loss=loss, training=training)
+    # Each gradient is gone before the next score is made, to save memory.
+    return {
+        path: keras.ops.abs(keras.ops.multiply(gradients.pop(path), weight))
+        for path, weight in weights.items()
+    }

@@ -23,8 +23,8 @@ def test_w_dl_dw_is_the_gradient_of_the_connection_indicators():
         return np.mean((outputs - y) ** 2)
 
     batch = (x.astype(np.float32), y.astype(np.float32), None)
-    scores = list(snip(model, prunable_weights(model), [batch], loss="mse").values())
-    for position, score in enumerate(scores):
+    scores = snip(model, prunable_weights(model), [batch], loss="mse").values()
+    for position, score in enumerate(map(np.asarray, scores)):
         for index in np.ndindex(score.shape):
             sides = []
             for step in (1e-6, -1e-6):
