@@ -57,6 +57,23 @@ def _made_again(part: Any) -> Any:
     return part  # a name or a function
 
 
+def strategy_of(model: keras.Model) -> Any:
+    """The `tf.distribute.Strategy` in whose scope we are, or the model was made.
+
+    TensorFlow's default strategy, of one replica, where there is none; None with
+    another backend of Keras.
+    """
+    return getattr(model, "distribute_strategy", None)
+
+
+@contextlib.contextmanager
+def strategy_scope(model: keras.Model) -> Iterator[None]:
+    """The scope in which variables are made as those of the model are."""
+    strategy = strategy_of(model)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        yield
+
+
 @contextlib.contextmanager
 def inlined(layer: keras.Layer) -> Iterator[None]:
     """Runs a layer and those below as one piece of what calls them.

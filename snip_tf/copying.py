@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compiling import compile_like
+from snip_tf.compiling import compile_like, strategy_scope
 from snip_tf.masked_layer import KeepZeros, functional_class, unmasked
 
 # What Keras gives every layer and changes afterwards; the private ones are what it
@@ -96,9 +96,7 @@ def copy_unmasked(model: keras.Model) -> keras.Model:
     use the same.
     """
     copies = _Copies()
-    # Where the model was made: its variables may be mirrored over replicas.
-    strategy = getattr(model, "distribute_strategy", None)  # with TensorFlow only
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    with strategy_scope(model):
         with unmasked(model):
             copied_model = copies.of(model)
         for old, new in copies.models():

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf.batches import Batch, example_count
-from snip_tf.compiling import compile_arguments, inlined
+from snip_tf.compiling import compile_arguments, inlined, strategy_of
 from snip_tf.weights import layer_tree, weights_by_path
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -77,6 +77,28 @@ def _gradients(
     data_loss: DataLoss,
     training: bool,
 ) -> dict[str, tf.Tensor]:
+    def one_pass(batch: Batch) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        return _one_pass(model, weights, batch, data_loss, training)
+
+    strategy = strategy_of(model)
+    with inlined(model), _computing_in_full_precision(model):
+        if strategy.num_replicas_in_sync > 1:
+            loss, gradients = _over_replicas(strategy, one_pass, batch)
+        else:
+            loss, gradients = one_pass(batch)
+    if not np.isfinite(loss):
+        raise _not_finite(model, float(loss))
+    return gradients
+
+
+def _one_pass(
+    model: keras.Model,
+    weights: Mapping[str, keras.Variable],
+    batch: Batch,
+    data_loss: DataLoss,
+    training: bool,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """The loss on a mini-batch, and its gradients."""
     x, y, sample_weight = batch
     values = {path: _full_precision(weight) for path, weight in weights.items()}
     known = {id(weight) for weight in weights.values()}
@@ -84,11 +106,7 @@ def _gradients(
     # Eager, not traced: for one batch a trace costs more than it saves.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
-        with (
-            inlined(model),
-            _computing_in_full_precision(model),
-            keras.StatelessScope() as scope,
-        ):
+        with keras.StatelessScope() as scope:
             # Every variable has its value by the scope, so that the variables
             # themselves, which may be mirrored over replicas, take no part.
             for path, weight in weights.items():
@@ -97,8 +115,6 @@ def _gradients(
                 scope.add_update((variable, _full_precision(variable)))
             y_pred = call_model(model, x, training)
         loss = _loss_of(data_loss, y, y_pred, sample_weight)
-    if not np.isfinite(loss):
-        raise _not_finite(model, float(loss))
     gradients = tape.gradient(loss, values)
     for path, gradient in gradients.items():
         if gradient is None:
@@ -109,7 +125,52 @@ def _gradients(
                 f"`tf.recompute_grad` hides its weights: use a `keras.RematScope`.)"
             )
     # Dense where it was of some rows only.
-    return {path: tf.convert_to_tensor(g) for path, g in gradients.items()}
+    return loss, {path: tf.convert_to_tensor(g) for path, g in gradients.items()}
+
+
+def _over_replicas(
+    strategy: tf.distribute.Strategy,
+    one_pass: Callable[[Batch], tuple[tf.Tensor, dict[str, tf.Tensor]]],
+    batch: Batch,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """`one_pass` on a mini-batch that is split over the replicas of a strategy.
+
+    The gradients are added up with their signs, over all machines, so that every one
+    has the same to select by; absolute values could not be.
+    """
+    count, replicas = example_count(batch), strategy.num_replicas_in_sync
+    if count < replicas:
+        raise ValueError(
+            f"Expected a mini-batch of at least one example for each of the "
+            f"{replicas} replicas. Received: {count} examples. Give more, or call this "
+            f"outside the strategy with a model that was built outside."
+        )
+    leaves = keras.tree.flatten(batch)
+    given = [position for position, leaf in enumerate(leaves) if leaf is not None]
+
+    def share(context: tf.distribute.ValueContext) -> list[tf.Tensor]:
+        replica = context.replica_id_in_sync_group
+        first, last = (r * count // replicas for r in (replica, replica + 1))
+        arrays = [tf.convert_to_tensor(leaves[i][first:last]) for i in given]
+        # Keras divides the mean over a replica's share by the number of replicas, so
+        # the sum is the mean over all, if the shares are equal; else each by its size.
+        return [tf.constant((last - first) * replicas / count), *arrays]
+
+    def on_replica(weight: tf.Tensor, *arrays: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        own: list[Any] = [None] * len(leaves)
+        for position, array in zip(given, arrays, strict=True):
+            own[position] = array
+        loss, gradients = one_pass(keras.tree.pack_sequence_as(batch, own))
+        weighed = {p: g * tf.cast(weight, g.dtype) for p, g in gradients.items()}
+        return loss * tf.cast(weight, loss.dtype), weighed
+
+    shares = strategy.experimental_distribute_values_from_function(share)
+    loss, gradients = strategy.run(on_replica, args=tuple(shares))
+
+    def add_up(value: Any) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+
+    return add_up(loss), {path: add_up(gradients.pop(path)) for path in list(gradients)}
 
 
 def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
@@ -241,6 +302,8 @@ def _data_loss(model: keras.Model, loss: Any) -> DataLoss:
 
 def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
     """Integer labels must name one of the outputs: a GPU would just return NaN."""
+    if not tf.executing_eagerly():
+        return  # a TPU's step, in which labels have no values yet
     name = getattr(loss, "__name__", None) or (
         loss if isinstance(loss, str) else type(loss).__name__
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
 from snip_tf.masked_layer import all_masks, mask_model, masked_value
 from snip_tf.masks import check_masks
@@ -47,7 +48,8 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     for path in earlier.keys() & masks.keys():
         combined[path] = earlier[path] & masks[path]
     pruned = copy_unmasked(model)
-    mask_model(pruned, combined)
+    with strategy_scope(model):
+        mask_model(pruned, combined)
     return pruned
 
 

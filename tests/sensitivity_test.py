@@ -257,13 +257,38 @@ def test_half_precision_chooses_as_full_precision(policy):
     assert half.layers[0].compute_dtype != "float32"
 
 
-def test_inside_the_scope_of_a_strategy():
-    def prune():
-        keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="d")])
-        x, y = np.ones((8, 6), np.float32), np.arange(32.0).reshape(8, 4)
-        return snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse")
+@pytest.mark.parametrize("examples", [12, 11, 2])
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_replicas_share_a_batch_and_choose_as_one_device(data, examples, where):
+    x, y = data[0][:examples], data[1][:examples]
+    half = np.linspace(0, 1, examples, dtype=np.float32)
 
+    def network():
+        keras.utils.set_random_seed(0)
+        hidden = keras.layers.Dense(6, "tanh", name="hidden")
+        out = keras.layers.Dense(3, name="out")
+        model = keras.Sequential([keras.Input((5,)), hidden, out])
+        model.compile("sgd", LOSS)
+        return model
+
+    def prune(model):
+        return snip_tf.prune_model(model, x, y, half, sparsity=0.5)
+
+    expected = prune(network())
     with two_replicas().scope():
-        inside = prune()
-    np.testing.assert_equal(snip_tf.get_masks(inside), snip_tf.get_masks(prune()))
+        model = network()
+        pruned = prune(model) if where == "inside" else None
+    pruned = pruned or prune(model)
+    np.testing.assert_equal(snip_tf.get_masks(pruned), snip_tf.get_masks(expected))
+    shared, alone = gradients(model, (x, y)), gradients(network(), (x, y))
+    for path in alone:
+        np.testing.assert_allclose(shared[path], alone[path], rtol=1e-5, atol=1e-7)
+    pruned.fit(x[:2], y[:2], verbose=0)  # Keras fails on 11 with two replicas
+    assert snip_tf.sparsity(pruned) == 0.5
+
+
+def test_refuses_fewer_examples_than_replicas(data):
+    with two_replicas().scope():
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="each of the 2 replicas. Received: 1 exam"):
+        snip_tf.prune_model(model, *(a[:1] for a in data), sparsity=0.5, loss=LOSS)
