@@ -11,11 +11,13 @@ result.json. The same command again continues after an interruption.
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +35,7 @@ import snip_tf.datasets
 import snip_tf.models
 from snip_tf.models.initializers import INITIALIZERS
 from snip_tf.report import weight_rows
-from snip_tf.training import loop, schedules
+from snip_tf.training import cluster, loop, schedules
 from snip_tf.training.augmentation import AUGMENTATIONS
 
 FLAGS = flags.FLAGS
@@ -127,8 +129,15 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "strategy",
     "auto",
-    ["auto", "none", "mirrored"],
-    "tf.distribute strategy; auto mirrors where there are several GPUs.",
+    ["auto", "none", "mirrored", "multi_worker"],
+    "tf.distribute strategy; auto is multi_worker where TF_CONFIG is set, and else "
+    "mirrors where there are several GPUs.",
+)
+flags.DEFINE_float(
+    "worker_timeout",
+    300,
+    "Seconds that a worker waits for the others to start.",
+    lower_bound=1,
 )
 flags.DEFINE_bool("jit_compile", False, "Compiles training steps with XLA.")
 flags.DEFINE_bool(
@@ -152,7 +161,7 @@ flags.register_validator(
 flags.register_validator("lr", lambda value: value > 0, "expected a positive number")
 
 # Where a run reads and writes; no part of what it does, nor of its result.
-_PLACES = ("data_dir", "path_data", "logdir")
+_PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")
 # The error that the authors' release reports is the best of this many last checkpoints.
 _BEST_OF = 5
 
@@ -163,16 +172,28 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     logdir = Path(FLAGS.logdir)
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
-    strategy = _make_strategy()
-    with strategy.scope():
-        optimizer = _make_optimizer()
-    _refuse_another_run(logdir)
-    keras.utils.set_random_seed(FLAGS.seed)
-    data = _load_data()
-    logdir.mkdir(parents=True, exist_ok=True)
-    with _locked(logdir):
-        loop.write_json(logdir / "flags.json", _chosen_flags())
-        _run(data, optimizer, strategy, logdir)
+    workers = _find_workers()
+    try:
+        strategy = _make_strategy(workers)
+        with strategy.scope():
+            optimizer = _make_optimizer()
+        _refuse_another_run(logdir)
+        keras.utils.set_random_seed(FLAGS.seed)
+        data = _load_data()
+        if workers:
+            _check_agreement(strategy, data, logdir)
+        logdir.mkdir(parents=True, exist_ok=True)
+        with _own_folder(logdir, workers) as own:
+            loop.write_json(own / "flags.json", _chosen_flags())
+            _run(data, optimizer, strategy, logdir, own)
+    except cluster.LOST_WORKER as error:
+        if not workers:
+            raise
+        reason = str(error).partition("\n")[0]
+        print(f"Lost a worker: {reason} Starting again.", flush=True)
+        # TensorFlow cannot mend a cluster inside a process. In a new one, this worker
+        # waits for the others, and all continue from the checkpoint.
+        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def _run(
@@ -180,8 +201,12 @@ def _run(
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
     logdir: Path,
+    own: Path,
 ) -> None:
-    """Prunes and trains a network, or continues, and writes the results."""
+    """Prunes and trains a network, or continues, and writes the results.
+
+    What there is to continue is in `logdir`; `own` is where this worker writes.
+    """
     with strategy.scope():
         saved = loop.load_checkpoint(logdir)
     if saved:
@@ -189,7 +214,7 @@ def _run(
         print(f"Continuing at iteration {loop.iterations_done(history)}.")
     else:
         with _out_of_memory("scoring_batch_size", "batch_size"):
-            model = _make_model(data, optimizer, strategy, logdir)
+            model = _make_model(data, optimizer, strategy, own)
         history = []
     if FLAGS.random_labels:
         data = _with_random_labels(data)
@@ -213,11 +238,13 @@ def _run(
     ):
         try:
             history = loop.train(
-                model, data, settings, logdir, strategy, progress.update, history
+                model, data, settings, own, strategy, progress.update, history
             )
         except FloatingPointError as error:
             sys.exit(str(error))
-    _write_models(model, logdir)
+    _write_models(model, own)
+    if own != logdir:
+        return  # not the chief
     result = _result(model, history, logdir)
     loop.write_json(logdir / "result.json", result)
     print(
@@ -262,11 +289,18 @@ def _refuse_another_run(logdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(logdir: Path) -> Iterator[None]:
-    """Keeps others out of the folder; ends the program if one is training there.
+def _own_folder(logdir: Path, workers: cluster.Cluster | None) -> Iterator[Path]:
+    """Where this process writes: --logdir, or a folder that is thrown away.
 
-    The operating system lets go of the lock, however the program ends.
+    All workers write the same, since reading a variable of theirs may need them all;
+    only the chief's is kept. It keeps others out of the folder, and ends the program if
+    one is training there. (The operating system lets go of the lock, however the
+    program ends.)
     """
+    if workers and not workers.is_chief:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
     folder = os.open(logdir, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -276,7 +310,7 @@ def _locked(logdir: Path) -> Iterator[None]:
             f"is training now. Wait for it, or name another --logdir."
         )
     try:
-        yield
+        yield logdir
     finally:
         os.close(folder)
 
@@ -325,9 +359,30 @@ def _chosen_flags() -> dict[str, object]:
     return {flag.name: flag.value for flag in own if flag.name not in _PLACES}
 
 
-def _make_strategy() -> tf.distribute.Strategy:
+def _find_workers() -> cluster.Cluster | None:
+    """The workers that train together; None where this process trains alone."""
+    if FLAGS.strategy not in ("auto", "multi_worker"):
+        return None
+    try:
+        workers = cluster.from_environment()
+    except ValueError as error:
+        sys.exit(f"--strategy={FLAGS.strategy}: {error}")
+    if FLAGS.strategy == "multi_worker" and not workers:
+        sys.exit(
+            "--strategy=multi_worker: expected the environment variable TF_CONFIG, "
+            "which names the workers. Received: none. The README shows one."
+        )
+    return workers
+
+
+def _make_strategy(workers: cluster.Cluster | None) -> tf.distribute.Strategy:
     several = len(tf.config.list_physical_devices("GPU")) > 1
-    if FLAGS.strategy == "mirrored" or (FLAGS.strategy == "auto" and several):
+    if workers:
+        try:
+            strategy = cluster.connect(workers, FLAGS.worker_timeout, _give_up)
+        except OSError as error:
+            sys.exit(f"--strategy={FLAGS.strategy}: {error}")
+    elif FLAGS.strategy == "mirrored" or (FLAGS.strategy == "auto" and several):
         strategy = tf.distribute.MirroredStrategy()
     else:
         strategy = tf.distribute.get_strategy()
@@ -340,11 +395,40 @@ def _make_strategy() -> tf.distribute.Strategy:
     return strategy
 
 
+def _give_up(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)  # the main thread is in TensorFlow, which does not come back
+
+
+def _check_agreement(
+    strategy: tf.distribute.Strategy, data: snip_tf.datasets.Dataset, logdir: Path
+) -> None:
+    """Ends the program, on all workers, if they would not train the same."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in data.train:
+        digest.update(np.ascontiguousarray(array))
+    checkpoint = logdir / "history.json"
+    facts = {
+        **{f"--{name}": value for name, value in _chosen_flags().items()},
+        "the training data": digest.hexdigest(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "snip_tf": snip_tf.__version__,
+        "history.json in --logdir (which all must see)": (
+            checkpoint.read_text() if checkpoint.exists() else None
+        ),
+    }
+    try:
+        cluster.check_agreement(strategy, facts)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
 def _make_model(
     data: snip_tf.datasets.Dataset,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
-    logdir: Path,
+    own: Path,
 ) -> keras.Model:
     """The network, pruned at initialization, in the strategy's scope and compiled."""
 
@@ -367,38 +451,29 @@ def _make_model(
             sys.exit(f"--arch={FLAGS.arch} --datasource={FLAGS.datasource}: {error}")
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    before = network(FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
     seconds, masks = 0.0, {}
-    if FLAGS.target_sparsity:
-        start = time.perf_counter()
-        pruned = snip_tf.prune_model(
-            before,
-            *data.train,
-            sparsity=FLAGS.target_sparsity,
-            batch_size=FLAGS.scoring_batch_size or FLAGS.batch_size,
-            loss=loss,
-            criterion=FLAGS.criterion,
-            include="*bias" if FLAGS.prune_biases else None,
-            seed=FLAGS.seed,
-        )
-        seconds = time.perf_counter() - start
-        masks = snip_tf.get_masks(pruned)
-    loop.write_json(logdir / "pruning.json", {"seconds": seconds})
-
-    after = before
-    if FLAGS.initializer_w_ap:
-        after = network(FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
     with strategy.scope():
-        model = snip_tf.apply_masks(after, masks) if masks else _copy(after)
+        model = network(FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+        if FLAGS.target_sparsity:
+            start = time.perf_counter()
+            model = snip_tf.prune_model(
+                model,
+                *data.train,
+                sparsity=FLAGS.target_sparsity,
+                batch_size=FLAGS.scoring_batch_size or FLAGS.batch_size,
+                loss=loss,
+                criterion=FLAGS.criterion,
+                include="*bias" if FLAGS.prune_biases else None,
+                seed=FLAGS.seed,
+            )
+            seconds = time.perf_counter() - start
+            masks = snip_tf.get_masks(model)
+        if FLAGS.initializer_w_ap:
+            model = network(FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
+            model = snip_tf.apply_masks(model, masks) if masks else model
         model.compile(optimizer, loss, jit_compile=FLAGS.jit_compile)
+    loop.write_json(own / "pruning.json", {"seconds": seconds})
     return model
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    """The same model, its variables made anew in the scope of the present strategy."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 class _Progress:

@@ -67,6 +67,7 @@ def training_batches(
     rows = epochs.flat_map(order_of_epoch).skip(skipped)
     iterations = tf.data.Dataset.range(start, tf.int64.max)
     batches = tf.data.Dataset.zip(iterations, rows)
-    return batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(
-        tf.data.AUTOTUNE
-    )
+    # `repeat` only says that there is no end: else replicas that share the batches ask
+    # each other before every step whether there are more.
+    batches = batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE).repeat()
+    return batches.prefetch(tf.data.AUTOTUNE)

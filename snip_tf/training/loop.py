@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from snip_tf.datasets import Dataset, Examples
@@ -94,6 +93,7 @@ def train(
     iteration = iterations_done(history)
     batches = _batches(data, settings, strategy, start=iteration)
     run = _training_function(model, strategy, settings)
+    error_percent = _evaluation_function(model)
     writer = tf.summary.create_file_writer(str(logdir / "summary"))
     seconds = history[-1].seconds if history else 0.0
     loss_since_check, since_check = 0.0, 0
@@ -118,8 +118,8 @@ def train(
                 steps=_steps(model),
                 loss=loss_since_check / since_check,
                 learning_rate=_number(model.optimizer.learning_rate),
-                validation_error=error_percent(model, data.validation),
-                test_error=error_percent(model, data.test) if saves else None,
+                validation_error=error_percent(data.validation),
+                test_error=error_percent(data.test) if saves else None,
                 seconds=seconds,
             )
             loss_since_check, since_check = 0.0, 0
@@ -181,8 +181,9 @@ def _training_function(
     """A compiled function that runs some iterations and returns their mean loss.
 
     A loop inside one `tf.function` rather than `Model.fit`: it stops and continues at
-    any iteration, and Keras 3.15's `fit` does not run under
-    MultiWorkerMirroredStrategy.
+    any iteration, and runs under MultiWorkerMirroredStrategy, where Keras 3.15's `fit`
+    fails before the first step: it builds the model by `strategy.reduce` of a nested
+    batch. With a Keras that can do both, this may become a `fit` with callbacks.
     """
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, reduction="sum"
@@ -221,11 +222,34 @@ def _training_function(
     return lambda iterator, count: run(iterator, tf.constant(count))
 
 
-def error_percent(model: keras.Model, examples: Examples) -> float:
-    """The share of examples, in percent, whose largest logit is not their label."""
-    images, labels = examples
-    logits = model.predict(images, batch_size=_EVALUATION_BATCH, verbose=0)
-    return float(100 * np.mean(logits.argmax(axis=-1) != labels))
+def _evaluation_function(model: keras.Model) -> Callable[[Examples], float]:
+    """A function that gives the share of examples, in percent, that are told wrong.
+
+    Every worker looks at all of them by itself: `Model.predict` would split them, and
+    does not run under MultiWorkerMirroredStrategy.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def wrong(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        chosen = tf.argmax(model(images, training=False), axis=-1)
+        return tf.math.count_nonzero(chosen != tf.cast(labels, chosen.dtype))
+
+    def error_percent(examples: Examples) -> float:
+        count = len(examples[0])
+        total = sum(
+            int(
+                wrong(
+                    *(
+                        tf.constant(a[start : start + _EVALUATION_BATCH])
+                        for a in examples
+                    )
+                )
+            )
+            for start in range(0, count, _EVALUATION_BATCH)
+        )
+        return 100 * total / count
+
+    return error_percent
 
 
 def _write_summary(writer: tf.summary.SummaryWriter, check: Check) -> None:
