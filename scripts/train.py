@@ -189,8 +189,7 @@ def main(argv: list[str]) -> None:
     except cluster.LOST_WORKER as error:
         if not workers:
             raise
-        reason = str(error).partition("\n")[0]
-        print(f"Lost a worker: {reason} Starting again.", flush=True)
+        print(f"Lost a worker ({type(error).__name__}). Starting again.", flush=True)
         # TensorFlow cannot mend a cluster inside a process. In a new one, this worker
         # waits for the others, and all continue from the checkpoint.
         os.execv(sys.executable, [sys.executable, *sys.argv])
@@ -379,7 +378,7 @@ def _make_strategy(workers: cluster.Cluster | None) -> tf.distribute.Strategy:
     several = len(tf.config.list_physical_devices("GPU")) > 1
     if workers:
         try:
-            strategy = cluster.connect(workers, FLAGS.worker_timeout, _give_up)
+            strategy = cluster.connect(workers, FLAGS.worker_timeout)
         except OSError as error:
             sys.exit(f"--strategy={FLAGS.strategy}: {error}")
     elif FLAGS.strategy == "mirrored" or (FLAGS.strategy == "auto" and several):
@@ -393,11 +392,6 @@ def _make_strategy(workers: cluster.Cluster | None) -> tf.distribute.Strategy:
             f"Received: --batch_size={FLAGS.batch_size}"
         )
     return strategy
-
-
-def _give_up(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-    os._exit(1)  # the main thread is in TensorFlow, which does not come back
 
 
 def _check_agreement(

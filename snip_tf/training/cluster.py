@@ -6,20 +6,22 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
+# Seconds in which a worker that is there answers.
+_PATIENCE = 1.0
 # What TensorFlow raises when a worker is lost: in the middle of adding up, or between.
 LOST_WORKER = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
 
@@ -86,79 +88,93 @@ def from_environment() -> Cluster | None:
     return Cluster(workers, ranks.index((kind, index)))
 
 
-def connect(
-    cluster: Cluster, timeout: float, give_up: Callable[[str], None]
-) -> tf.distribute.Strategy:
+def connect(cluster: Cluster, timeout: float) -> tf.distribute.Strategy:
     """The strategy that trains on all workers, once all of them are there.
 
     Args:
         cluster: as TF_CONFIG has it, which TensorFlow reads itself.
         timeout: seconds to wait for the others.
-        give_up: called, from another thread, with a message that names the workers that
-            have not come in time. TensorFlow waits for ever, so that all that helps is
-            to end the process.
 
     Raises:
         OSError: if the port of this worker is in use.
+        TimeoutError: if workers do not come in time; they are named.
     """
-    host, _, port = cluster.workers[cluster.index].rpartition(":")
+    # TensorFlow would wait for ever, and in a way in which no thread of ours runs.
+    _meet(cluster, timeout)
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _meet(cluster: Cluster, timeout: float) -> None:
+    """Returns once this worker has heard from all others, and they from this one."""
+    own = cluster.workers[cluster.index]
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
     try:
-        with socket.socket() as probe:
-            # As TensorFlow's server does, which may follow one that has just ended.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("", int(port)))
+        listener = socket.create_server(
+            ("", _split(own)[1]), family=family, dualstack_ipv6=both
+        )
     except (OSError, OverflowError) as error:
         raise OSError(
-            f"Expected the port of this worker, {host}:{port}, to be free. Received: "
-            f"{error}. End the process that has it, or name another in TF_CONFIG."
+            f"Expected the port of this worker, {own}, to be free. Received: {error}. "
+            f"End the process that has it, or name another in TF_CONFIG."
         ) from error
-    with _watched(cluster, timeout, give_up):
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        _gather(strategy, b"here")
-    return strategy
+    others = set(range(len(cluster.workers))) - {cluster.index}
+    unheard, unanswered = set(others), set(others)
+    deadline = time.monotonic() + timeout
 
+    def listen() -> None:
+        while unheard and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(_PATIENCE)
+                    worker = _read_greeting(connection)
+                    if worker in others:
+                        connection.sendall(_greeting(cluster.index))
+                        unheard.discard(worker)
 
-@contextlib.contextmanager
-def _watched(
-    cluster: Cluster, timeout: float, give_up: Callable[[str], None]
-) -> Iterator[None]:
-    """Gives up if the body has not ended in time."""
-    connected = threading.Event()
-
-    def watch() -> None:
-        deadline = time.monotonic() + timeout
-        missing = [
-            (index, worker)
-            for index, worker in enumerate(cluster.workers)
-            if index != cluster.index
-        ]
-        while not connected.wait(0.2):
-            missing = [(i, worker) for i, worker in missing if not _answers(worker)]
-            if time.monotonic() > deadline:
-                names = ", ".join(f"{i} ({worker})" for i, worker in missing)
-                give_up(
-                    f"Expected all {len(cluster.workers)} workers within {timeout:g} s."
-                    f" Received: no answer from worker "
-                    f"{names or 'whose port another program has'}."
-                )
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        connected.set()
+    with listener:
+        listener.settimeout(_PATIENCE)
+        thread = threading.Thread(target=listen)
+        thread.start()
+        while unanswered and time.monotonic() < deadline:
+            for worker in sorted(unanswered):
+                if _greet(cluster, worker):
+                    unanswered.discard(worker)
+            time.sleep(0.1)
         thread.join()
+    missing = sorted(unheard | unanswered)
+    if missing:
+        names = ", ".join(f"{worker} ({cluster.workers[worker]})" for worker in missing)
+        raise TimeoutError(
+            f"Expected all {len(cluster.workers)} workers within {timeout:g} s. "
+            f"Received: nothing from worker {names}."
+        )
 
 
-def _answers(worker: str) -> bool:
-    host, _, port = worker.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
-            return True
-    except OSError:
-        return False
+def _greet(cluster: Cluster, worker: int) -> bool:
+    """Whether that very worker answers; not what else may have its port."""
+    with contextlib.suppress(OSError):
+        address = _split(cluster.workers[worker])
+        with socket.create_connection(address, timeout=_PATIENCE) as connection:
+            connection.sendall(_greeting(cluster.index))
+            return _read_greeting(connection) == worker
+    return False
+
+
+def _greeting(worker: int) -> bytes:
+    return b"snip_tf worker %d\n" % worker
+
+
+def _read_greeting(connection: socket.socket) -> int | None:
+    with connection.makefile("rb") as stream:
+        match = re.fullmatch(rb"snip_tf worker (\d+)\n", stream.readline(64))
+    return int(match[1]) if match else None
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def check_agreement(
