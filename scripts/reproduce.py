@@ -22,8 +22,8 @@ from typing import NamedTuple
 from absl import app, flags
 
 import snip_tf.datasets
+from snip_tf.files import write_json
 from snip_tf.paper import experiments, pictures
-from snip_tf.training.loop import write_json
 
 FLAGS = flags.FLAGS
 

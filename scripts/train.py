@@ -10,6 +10,7 @@ result.json. The same command again continues after an interruption.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -33,10 +34,13 @@ import snip_tf
 import snip_tf.criteria
 import snip_tf.datasets
 import snip_tf.models
+from snip_tf.files import whole_file, write_json
 from snip_tf.models.initializers import INITIALIZERS
 from snip_tf.report import weight_rows
 from snip_tf.training import cluster, loop, schedules
 from snip_tf.training.augmentation import AUGMENTATIONS
+from snip_tf.weights import weights_by_path
+from snip_tf.wrapping import current_masks
 
 FLAGS = flags.FLAGS
 
@@ -184,8 +188,15 @@ def main(argv: list[str]) -> None:
             _check_agreement(strategy, data, logdir)
         logdir.mkdir(parents=True, exist_ok=True)
         with _own_folder(logdir, workers) as own:
-            loop.write_json(own / "flags.json", _chosen_flags())
+            write_json(own / "flags.json", _chosen_flags())
             _run(data, optimizer, strategy, logdir, own)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        sys.exit(
+            f"--logdir={logdir}: {error}. What was there before is whole: make room, "
+            f"and the same command continues at the last checkpoint."
+        )
     except cluster.LOST_WORKER as error:
         if not workers:
             raise
@@ -210,6 +221,7 @@ def _run(
         saved = loop.load_checkpoint(logdir)
     if saved:
         model, history = saved
+        _check_checkpoint(model, data, logdir)
         print(f"Continuing at iteration {loop.iterations_done(history)}.")
     else:
         with _out_of_memory("scoring_batch_size", "batch_size"):
@@ -245,7 +257,7 @@ def _run(
     if own != logdir:
         return  # not the chief
     result = _result(model, history, logdir)
-    loop.write_json(logdir / "result.json", result)
+    write_json(logdir / "result.json", result)
     print(
         f"Test error {result['final_error']:.2f} % (of the best of the last {_BEST_OF} "
         f"checkpoints {result['best_checkpoint_error']:.2f} %) at sparsity "
@@ -418,6 +430,49 @@ def _check_agreement(
         sys.exit(str(error))
 
 
+def _network(
+    data: snip_tf.datasets.Dataset, initializer_w: str, initializer_b: str
+) -> keras.Model:
+    decay = None
+    if FLAGS.weight_decay and FLAGS.weight_decay_form == "l2":
+        decay = keras.regularizers.L2(FLAGS.weight_decay / 2)
+    try:
+        return snip_tf.models.build(
+            FLAGS.arch,
+            input_shape=data.input_shape,
+            classes=data.classes,
+            kernel_initializer=initializer_w,
+            bias_initializer=initializer_b,
+            kernel_regularizer=decay,
+            bias_regularizer=decay,
+        )
+    except ValueError as error:
+        sys.exit(f"--arch={FLAGS.arch} --datasource={FLAGS.datasource}: {error}")
+
+
+def _check_checkpoint(
+    model: keras.Model, data: snip_tf.datasets.Dataset, logdir: Path
+) -> None:
+    """Ends the program if the folder holds the model of another run."""
+    network = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+    shapes, expected = (
+        {path: tuple(weight.shape) for path, weight in weights_by_path(m).items()}
+        for m in (model, network)
+    )
+    # Of a dense model `sparsity` counts zeros, which may be weights by chance.
+    sparsity = snip_tf.sparsity(model) if current_masks(model) else 0
+    found = f"sparsity {sparsity:.6g}"
+    if shapes != expected:
+        found = f"{model.name!r}, whose weights have other names or shapes"
+    elif abs(sparsity - FLAGS.target_sparsity) < 1e-3:
+        return
+    sys.exit(
+        f"Expected --logdir to hold a checkpoint of --arch={FLAGS.arch} at "
+        f"--target_sparsity={FLAGS.target_sparsity}, or none. Received: {logdir}, with "
+        f"one of {found}. Name another --logdir."
+    )
+
+
 def _make_model(
     data: snip_tf.datasets.Dataset,
     optimizer: keras.optimizers.Optimizer,
@@ -425,29 +480,10 @@ def _make_model(
     own: Path,
 ) -> keras.Model:
     """The network, pruned at initialization, in the strategy's scope and compiled."""
-
-    decay = None
-    if FLAGS.weight_decay and FLAGS.weight_decay_form == "l2":
-        decay = keras.regularizers.L2(FLAGS.weight_decay / 2)
-
-    def network(initializer_w: str, initializer_b: str) -> keras.Model:
-        try:
-            return snip_tf.models.build(
-                FLAGS.arch,
-                input_shape=data.input_shape,
-                classes=data.classes,
-                kernel_initializer=initializer_w,
-                bias_initializer=initializer_b,
-                kernel_regularizer=decay,
-                bias_regularizer=decay,
-            )
-        except ValueError as error:
-            sys.exit(f"--arch={FLAGS.arch} --datasource={FLAGS.datasource}: {error}")
-
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     seconds, masks = 0.0, {}
     with strategy.scope():
-        model = network(FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+        model = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
         if FLAGS.target_sparsity:
             start = time.perf_counter()
             model = snip_tf.prune_model(
@@ -463,10 +499,10 @@ def _make_model(
             seconds = time.perf_counter() - start
             masks = snip_tf.get_masks(model)
         if FLAGS.initializer_w_ap:
-            model = network(FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
+            model = _network(data, FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
             model = snip_tf.apply_masks(model, masks) if masks else model
         model.compile(optimizer, loss, jit_compile=FLAGS.jit_compile)
-    loop.write_json(own / "pruning.json", {"seconds": seconds})
+    write_json(own / "pruning.json", {"seconds": seconds})
     return model
 
 
@@ -508,11 +544,13 @@ class _Progress:
             )
 
 
-def _write_models(model: keras.Model, logdir: Path) -> None:
-    model.save(logdir / "model.keras")
+def _write_models(model: keras.Model, own: Path) -> None:
+    with whole_file(own / "model.keras") as partial:
+        model.save(partial)
     if FLAGS.target_sparsity:
-        snip_tf.strip_pruning(model).save(logdir / "stripped.keras")
-        snip_tf.save_masks(logdir / "masks.npz", snip_tf.get_masks(model))
+        with whole_file(own / "stripped.keras") as partial:
+            snip_tf.strip_pruning(model).save(partial)
+        snip_tf.save_masks(own / "masks.npz", snip_tf.get_masks(model))
 
 
 def _result(

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf.files import whole_file
 from snip_tf.weights import check_paths
 
 _FORMAT = "snip_tf masks 1"
@@ -72,14 +73,8 @@ def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None
     check_masks(masks)
     header = {"format": _FORMAT, "shapes": {p: m.shape for p, m in masks.items()}}
     bits = {f"bits{i}": np.packbits(mask) for i, mask in enumerate(masks.values())}
-    partial = f"{os.fspath(path)}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **bits)
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **bits)
 
 
 def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from snip_tf.datasets import Dataset, Examples
+from snip_tf.files import whole_file, write_json
 from snip_tf.training.input_pipeline import training_batches
 
 _EVALUATION_BATCH = 1000
@@ -263,14 +263,13 @@ def _write_summary(writer: tf.summary.SummaryWriter, check: Check) -> None:
 def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> None:
     """Writes the model with its optimizer, and the history up to it.
 
-    Each is written beside its place and renamed, the model last: a run that is killed
-    at any point finds a whole checkpoint, and history at least up to it.
+    The model comes last: a run that is killed at any point finds a whole checkpoint,
+    and history at least up to it.
     """
     rows = [dataclasses.asdict(check) for check in history]
     write_json(logdir / _HISTORY, rows)
-    partial = logdir / f"partial-{_CHECKPOINT}"
-    model.save(partial)
-    os.replace(partial, logdir / _CHECKPOINT)
+    with whole_file(logdir / _CHECKPOINT) as partial:
+        model.save(partial)
 
 
 def has_checkpoint(logdir: Path) -> bool:
@@ -287,10 +286,3 @@ def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     history = [Check(**row) for row in rows]
     # A run that was killed while it saved has one check more than the model.
     return model, [check for check in history if check.steps <= _steps(model)]
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes a JSON file beside its place, then renames it."""
-    partial = path.with_name(f"partial-{path.name}")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)

@@ -1,10 +1,12 @@
 """scripts/train.py: a few real runs as processes of their own, and what it refuses."""
 
+import errno
 import fcntl
 import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -509,6 +511,29 @@ def test_refuses_the_folder_of_a_run_with_other_flags(main, undisturbed):
         main(f"--logdir={undisturbed}", *LONG, "--prune_biases")
     after = {p.name: p.read_bytes() for p in undisturbed.iterdir() if p.is_file()}
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "found"),
+    [("--arch=lenet5", "'lenet300', whose weights"), ("--seed=3", "sparsity 0.95")],
+)
+def test_refuses_a_checkpoint_of_another_run(main, undisturbed, tmp_path, flag, found):
+    for name in ("checkpoint.keras", "history.json"):
+        shutil.copy(undisturbed / name, tmp_path)
+    with pytest.raises(REFUSALS, match=f"or none. Received: .*{found}"):
+        main(f"--logdir={tmp_path}", *SHORT, flag)
+
+
+def test_a_full_disk_leaves_what_was_there(main, monkeypatch, tmp_path):
+    def fill(model, path):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", fill)
+    with pytest.raises(REFUSALS, match="No space left on device"):
+        main(f"--logdir={tmp_path}", *SHORT)
+    assert not [name for name in names(tmp_path) if "partial" in name]
+    assert "checkpoint.keras" not in names(tmp_path)
 
 
 def test_path_data_is_the_releases_name_of_data_dir(parse):

@@ -97,7 +97,7 @@ def test_names_the_workers_that_do_not_come(listening, free_ports):
     # Something else has the port of the second, nobody that of the third.
     ports = [free_ports[0], listening, free_ports[1]]
     workers = tuple(f"localhost:{port}" for port in ports)
-    with pytest.raises(TimeoutError, match="all 3 workers within 0.5 s") as error:
+    with pytest.raises(TimeoutError, match="all 3 workers") as error:
         cluster.connect(cluster.Cluster(workers, 0), 0.5)
     assert f"worker 1 ({workers[1]}), 2 ({workers[2]})" in str(error.value)
 

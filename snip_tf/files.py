@@ -1,0 +1,31 @@
+"""Files that are never found half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a path beside `path` to write to, and renames it once the body has ended.
+
+    If the body fails, for example on a full disk, what it wrote is removed, and what
+    was at `path` stays.
+    """
+    path = Path(path)
+    partial = path.with_name(f"partial-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    """Writes a JSON file."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n")
