@@ -23,6 +23,7 @@ def make_batches(
     *,
     batch_size: int | None = None,
     batches: int = 1,
+    micro_batch_size: int | None = None,
     seed: int | None = None,
 ) -> Iterator[Batch]:
     """The mini-batches to score on.
@@ -38,18 +39,25 @@ def make_batches(
         sample_weight: array, or nest of arrays. None where `x` yields them.
         batch_size: examples in a mini-batch of array data; default 128.
         batches: how many mini-batches.
+        micro_batch_size: cuts each mini-batch into pieces of so many examples.
         seed: which examples of array data are drawn. None draws with NumPy's global
             generator, which `keras.utils.set_random_seed` seeds.
 
     Returns:
-        An iterator of `batches` tuples `(x, y, sample_weight)`.
+        An iterator of `batches` tuples `(x, y, sample_weight)`, or of their pieces.
 
     Raises:
-        TypeError: if `x`, `batch_size` or `batches` is of the wrong kind.
+        TypeError: if `x`, or one of the sizes, is of the wrong kind.
         ValueError: if the arrays differ in length or are empty, if there is less data
             than asked for, or if `y` or `batch_size` comes with a dataset.
     """
     _check_count("batches", batches)
+    if micro_batch_size is not None:
+        _check_count("micro_batch_size", micro_batch_size)
+        whole = make_batches(
+            x, y, sample_weight, batch_size=batch_size, batches=batches, seed=seed
+        )
+        return (piece for batch in whole for piece in _pieces(batch, micro_batch_size))
     if _are_arrays(x):
         if batch_size is None:
             batch_size = DEFAULT_BATCH_SIZE
@@ -71,6 +79,18 @@ def make_batches(
                 f"x of type {type(x).__name__}"
             )
     return _from_iterable(x, batches)
+
+
+def _pieces(batch: Batch, size: int) -> Iterator[Batch]:
+    for start in range(0, example_count(batch), size):
+        yield _rows(batch, slice(start, start + size))
+
+
+def _rows(batch: Batch, rows: Any) -> Batch:
+    """Some of the examples."""
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else leaf[rows], batch
+    )
 
 
 def example_count(batch: Batch) -> int:
@@ -107,13 +127,8 @@ def _from_arrays(
     else:
         order = np.random.default_rng(seed).permutation(count)[:wanted]
 
-    def take(rows: np.ndarray) -> Batch:
-        return keras.tree.map_structure(
-            lambda leaf: None if leaf is None else leaf[rows], arrays
-        )
-
     return (
-        take(order[start : start + batch_size])
+        _rows(arrays, order[start : start + batch_size])
         for start in range(0, wanted, batch_size)
     )
 

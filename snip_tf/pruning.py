@@ -37,6 +37,7 @@ def prune_model(
     sparsity: float,
     batch_size: int | None = None,
     batches: int = 1,
+    micro_batch_size: int | None = None,
     loss: Any = None,
     criterion: str | Callable = "snip",
     scope: str = "global",
@@ -55,11 +56,14 @@ def prune_model(
     are kept, over the whole network together. Then train the returned model as any
     other: the removed weights are exactly zero and stay so.
 
-    Scores are computed in float32 whatever the model computes in, also inside the scope
-    of a `tf.distribute.Strategy`.
+    Scores are computed in float32 whatever the model computes in.
 
-    Memory: one array of scores for each prunable weight, then the copy of the model, on
-    top of what a forward and a backward pass takes.
+    Memory: a forward and a backward pass, whose gradients become the scores one by one;
+    the copy of the model is made when the scores are gone.
+
+    Replicas: in the scope of a `tf.distribute.Strategy`, or on a model that was made in
+    one, the replicas share each mini-batch. On several machines all must call this,
+    with the same data and `seed`; all get the same masks.
 
     Args:
         model: `keras.Model` of any kind, best with its initial weights. It is left as
@@ -74,6 +78,9 @@ def prune_model(
             0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, mini-batches to score on; g is averaged over them with its sign.
+        micro_batch_size: int, runs each mini-batch in pieces of so many examples, where
+            it does not fit in memory as a whole. The scores are those of the whole, but
+            in training mode.
         loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
             data loss counts; regularization is left out.
         criterion: a name in `snip_tf.criteria.CRITERIA`, or a callable
@@ -115,7 +122,13 @@ def prune_model(
     check_scope(scope)
     criterion = criteria.get(criterion)
     data = make_batches(
-        x, y, sample_weight, batch_size=batch_size, batches=batches, seed=seed
+        x,
+        y,
+        sample_weight,
+        batch_size=batch_size,
+        batches=batches,
+        micro_batch_size=micro_batch_size,
+        seed=seed,
     )
     data = _build_on_first(model, data)
     check_built(model)
@@ -143,6 +156,7 @@ def connection_sensitivity(
     *,
     batch_size: int | None = None,
     batches: int = 1,
+    micro_batch_size: int | None = None,
     loss: Any = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
@@ -156,8 +170,8 @@ def connection_sensitivity(
     Args:
         model: `keras.Model`. It is left as it is; if it is not built, it is built on
             the first batch.
-        x, y, sample_weight, batch_size, batches, loss, include, exclude, training,
-        seed:
+        x, y, sample_weight, batch_size, batches, micro_batch_size, loss, include,
+        exclude, training, seed:
             as in `prune_model`.
 
     Returns:
@@ -180,7 +194,13 @@ def connection_sensitivity(
     """
     check_model(model)
     data = make_batches(
-        x, y, sample_weight, batch_size=batch_size, batches=batches, seed=seed
+        x,
+        y,
+        sample_weight,
+        batch_size=batch_size,
+        batches=batches,
+        micro_batch_size=micro_batch_size,
+        seed=seed,
     )
     data = _build_on_first(model, data)
     weights = prunable_weights(model, include, exclude)

@@ -87,6 +87,21 @@ def test_sample_weights_of_a_generator():
     np.testing.assert_array_equal(sample_weight, Y / 10)
 
 
+def test_pieces_of_each_batch_follow_each_other():
+    x, y = np.arange(10), np.arange(10) * 2
+    options = {"batch_size": 5, "batches": 2, "seed": 3}
+    whole = list(make_batches(x, y, **options))
+    pieces = list(make_batches(x, y, **options, micro_batch_size=2))
+    assert [len(piece[0]) for piece in pieces] == [2, 2, 1, 2, 2, 1]
+    for position in range(2):
+        found, expected = (
+            np.concatenate([batch[position] for batch in batches])
+            for batches in (pieces, whole)
+        )
+        np.testing.assert_array_equal(found, expected)
+    assert pieces[0][2] is None
+
+
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="x has 10, y has 9"):
         make_batches(X, Y[:9])

@@ -307,3 +307,32 @@ def test_nothing_prunable(data):
     for thing in (None, "model.keras", keras.layers.Dense(3)):
         with pytest.raises(TypeError, match="Keras 3 model"):
             snip_tf.prune_model(thing, *data, sparsity=0.5)
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 100])
+def test_micro_batches_score_as_one_large_batch(size):
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(20, "tanh", name="hidden")
+    normalization = keras.layers.BatchNormalization()
+    layers = [keras.Input((8,)), hidden, normalization, keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 8)), rng.normal(size=(16, 3))
+    weights = rng.uniform(size=16)
+    options = {"x": x, "y": y, "sample_weight": weights, "loss": "mse"}
+    whole = snip_tf.connection_sensitivity(model, **options)
+    pieces = snip_tf.connection_sensitivity(model, **options, micro_batch_size=size)
+    for path in whole:
+        np.testing.assert_allclose(pieces[path], whole[path], rtol=1e-4, atol=1e-8)
+    pruned = [
+        snip_tf.prune_model(model, **options, sparsity=0.9, micro_batch_size=micro)
+        for micro in (None, size)
+    ]
+    np.testing.assert_equal(*map(snip_tf.get_masks, pruned))
+
+
+def test_refuses_micro_batches_of_no_example():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    x, y = np.zeros((4, 8)), np.zeros((4, 3))
+    with pytest.raises(ValueError, match="`micro_batch_size` to be at least 1"):
+        snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse", micro_batch_size=0)
