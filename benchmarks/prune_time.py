@@ -1,153 +1,254 @@
 """What pruning costs: `prune_model` over one plain forward and backward pass.
 
+    pip install torch==2.13.0 keras-hub==0.32.0
     python benchmarks/prune_time.py
 
 Each network is measured in processes of its own: cold (the first call in a process),
-with the peak of its memory; and warm, the plain pass and the whole call in turn, as the
-median of the ratios. The result is kept in benchmarks/results/prune_time.json.
+with the peak of its memory above the built model; warm, the plain pass and the whole
+call in turn, as the median of the ratios; and steady, each many times by itself, so
+that it gets the memory back that it has just given away. Beside it a pass and the same
+criterion in PyTorch, in the way of its public implementations: all scores in one
+tensor, normalized, then `topk`. The result is kept in
+benchmarks/results/prune_time.json.
 """
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags
 
+# Examples scored and warm rounds, of each network.
+NETWORKS = {
+    "lenet300": (100, 51),
+    "lenet5": (100, 31),
+    "vgg_d": (128, 3),
+    "resnet_50": (8, 5),
+    "mlp_196m": (32, 7),
+    "gpt2_355m": (1, 3),
+}
+MEASURES = ["cold plain", "cold prune", "warm", "steady", "selection"]
+PEER_MEASURES = ["cold plain", "cold prune", "warm", "steady"]
+
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", ["lenet300", "lenet5"], "Names in snip_tf.models.")
-flags.DEFINE_integer("batch_size", 100, "Examples scored.", lower_bound=1)
-flags.DEFINE_integer("rounds", 31, "Warm calls of each.", lower_bound=1)
+flags.DEFINE_list("networks", list(NETWORKS), "Which of them.")
 flags.DEFINE_integer("cores", 1, "Processor cores to run on.", lower_bound=1)
-flags.DEFINE_enum(
-    "measure", None, ["plain", "prune", "warm"], "What one process measures; internal."
-)
+flags.DEFINE_bool("torch", True, "Measures PyTorch too, where there is a network.")
+flags.DEFINE_enum("measure", None, MEASURES, "What one process measures; internal.")
+flags.DEFINE_enum("library", "snip_tf", ["snip_tf", "torch"], "With what; internal.")
 
 _RESULT = Path(__file__).resolve().parent / "results" / "prune_time.json"
+_SPARSITY = 0.95
+# Of the plain network of 196 million parameters.
+_MLP = (784, 7950, 7950, 7950, 7950, 10)
+_TOKENS = 128
 
 
-def measured(network: str, what: str) -> dict[str, float]:
+def measured(network: str, library: str, measure: str) -> dict[str, float]:
     """One measurement, in a new process."""
-    command = [sys.executable, __file__, f"--networks={network}", f"--measure={what}"]
-    command += [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "rounds")]
+    command = [sys.executable, __file__, f"--networks={network}"]
+    command += [f"--library={library}", f"--measure={measure}"]
     cores = ",".join(str(core) for core in range(FLAGS.cores))
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(FLAGS.cores))
     done = subprocess.run(
         ["taskset", "--cpu-list", cores, *command],
         capture_output=True,
         text=True,
-        check=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, **threads, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
+    if done.returncode:
+        sys.exit(f"{network}, {library}, {measure} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_here(network: str, what: str) -> dict[str, float]:
+def measure_here(network: str, library: str, measure: str) -> dict[str, float]:
     """Makes the model, then times and weighs the calls."""
-    plain, prune, parameters = _make(network)
-    calls = {"plain": plain, "prune": prune}
-    if what != "warm":
-        with _PeakMemory() as memory:
-            seconds = _seconds(calls[what])
-        return {"seconds": seconds, "memory_over_parameters": memory.grown / parameters}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(FLAGS.rounds + 1):
-        for name, call in calls.items():
-            times[name].append(_seconds(call))
-    pairs = list(zip(times["prune"], times["plain"], strict=True))[1:]
-    return {
-        "plain": statistics.median(plain for _, plain in pairs),
-        "prune": statistics.median(prune for prune, _ in pairs),
-        "ratio": statistics.median(prune / plain for prune, plain in pairs),
-    }
+    batch_size, rounds = NETWORKS[network]
+    make = _with_torch if library == "torch" else _with_snip_tf
+    calls, parameters = make(network, batch_size)
+    if measure == "selection":
+        return {"seconds": min(_seconds(calls["selection"]) for _ in range(rounds))}
+    if measure.startswith("cold"):
+        before = _memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+        seconds = _seconds(calls[measure.split()[1]])
+        grown = _memory("VmHWM") - before
+        return {"seconds": seconds, "memory_over_weights": grown / (4 * parameters)}
+    names = ("plain", "prune")
+    if measure == "steady":
+        times = {n: [_seconds(calls[n]) for _ in range(rounds + 1)][1:] for n in names}
+        ratio = statistics.median(times["prune"]) / statistics.median(times["plain"])
+    else:
+        pairs = [{n: _seconds(calls[n]) for n in names} for _ in range(rounds + 1)][1:]
+        times = {n: [pair[n] for pair in pairs] for n in names}
+        ratio = statistics.median(pair["prune"] / pair["plain"] for pair in pairs)
+    return {**{n: statistics.median(times[n]) for n in names}, "ratio": ratio}
 
 
-def _make(network: str) -> tuple[Callable, Callable, int]:
+def _with_snip_tf(network: str, batch_size: int) -> tuple[dict[str, Callable], int]:
     import keras
     import numpy as np
     import tensorflow as tf
 
     import snip_tf
-    from snip_tf import models
 
     keras.utils.set_random_seed(0)
-    model = models.build(network)
+    model = _keras_model(network)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(FLAGS.batch_size, *model.inputs[0].shape[1:]))
-    x, y = x.astype(np.float32), rng.integers(10, size=FLAGS.batch_size)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if network == "gpt2_355m":
+        tokens = rng.integers(50_257, size=(batch_size, _TOKENS))
+        x = {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
+        y = rng.normal(size=(batch_size, _TOKENS, 1024)).astype(np.float32)
+        loss = keras.losses.MeanSquaredError()
+    else:
+        x = rng.normal(size=(batch_size, *model.inputs[0].shape[1:]))
+        x, y = x.astype(np.float32), rng.integers(10, size=batch_size)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    weights = snip_tf.prunable_weights(model)
 
     def plain():
         with tf.GradientTape() as tape:
             value = loss(y, model(x, training=False))
         gradients = tape.gradient(value, model.trainable_variables)
-        return gradients[-1].numpy()  # waits for all of them
+        return gradients[0], float(value)
 
     def prune():
-        return snip_tf.prune_model(model, x, y, sparsity=0.95, loss=loss)
+        return snip_tf.prune_model(model, x, y, sparsity=_SPARSITY, loss=loss)
 
-    return plain, prune, 4 * model.count_params()
+    calls = {"plain": plain, "prune": prune}
+    if FLAGS.measure == "selection":
+        scores = {p: rng.random(w.shape, np.float32) for p, w in weights.items()}
+        calls["selection"] = lambda: snip_tf.select_masks(scores, _SPARSITY)
+    return calls, model.count_params()
+
+
+def _keras_model(network: str):
+    import keras
+
+    from snip_tf import models
+
+    if network == "mlp_196m":
+        first, *hidden, classes = _MLP
+        dense = [keras.layers.Dense(units, activation="relu") for units in hidden]
+        layers = [keras.Input((first,)), *dense, keras.layers.Dense(classes)]
+        return keras.Sequential(layers)
+    if network == "resnet_50":
+        return keras.applications.ResNet50(
+            weights=None, classes=10, classifier_activation=None
+        )
+    if network == "gpt2_355m":
+        import keras_hub
+
+        return keras_hub.models.GPT2Backbone(
+            vocabulary_size=50_257,
+            num_layers=24,
+            num_heads=16,
+            hidden_dim=1024,
+            intermediate_dim=4096,
+            dropout=0,
+        )
+    return models.build(network)
+
+
+def _with_torch(network: str, batch_size: int) -> tuple[dict[str, Callable], int]:
+    import torch
+
+    torch.manual_seed(0)
+    model = _torch_model(network).eval()
+    shape = {"mlp_196m": (_MLP[0],), "vgg_d": (3, 32, 32)}.get(network, (1, 28, 28))
+    x = torch.randn(batch_size, *shape)
+    y = torch.randint(10, (batch_size,))
+    weights = [p for p in model.parameters() if p.ndim > 1]
+
+    def gradients():
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        return torch.autograd.grad(loss, weights), loss
+
+    def plain():
+        found, loss = gradients()
+        return found[0], float(loss)
+
+    def prune():
+        found, _ = gradients()
+        scores = [torch.abs(g * w) for g, w in zip(found, weights, strict=True)]
+        with torch.no_grad():
+            flat = torch.cat([score.flatten() for score in scores])
+            total = flat.sum()
+            flat /= total
+            kept, _ = torch.topk(flat, round((1 - _SPARSITY) * flat.numel()))
+            return [(score / total >= kept[-1]).float() for score in scores]
+
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"plain": plain, "prune": prune}, parameters
+
+
+def _torch_model(network: str):
+    from torch import nn
+
+    def dense(*units: int) -> list:
+        layers = [nn.Flatten()]
+        for inputs, outputs in zip(units, units[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return layers[:-1]
+
+    if network == "mlp_196m":
+        return nn.Sequential(*dense(*_MLP))
+    if network == "lenet300":
+        return nn.Sequential(*dense(784, 300, 100, 10))
+    if network == "lenet5":
+        layers = [nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5)]
+        return nn.Sequential(*layers, nn.MaxPool2d(2), *dense(800, 500, 10))
+    layers, channels = [], 3
+    for filters, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            layers.append(nn.Conv2d(channels, filters, 3, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(filters), nn.ReLU()]
+            channels = filters
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, *dense(512, 512, 512, 10))
 
 
 def _seconds(call: Callable) -> float:
     start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    result = call()
+    seconds = time.perf_counter() - start
+    del result
+    return seconds
 
 
-class _PeakMemory:
-    """The growth of the process's resident memory at its highest, in bytes."""
-
-    def __enter__(self) -> "_PeakMemory":
-        self.grown = 0
-        self._before = _resident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.001):
-            self.grown = max(self.grown, _resident() - self._before)
+def _memory(name: str) -> int:
+    """Bytes, of a line of the process's status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"Expected a line of /proc/self/status. Received: {name}")
 
 
-def _resident() -> int:
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+_TORCH_NETWORKS = ("lenet300", "lenet5", "vgg_d", "mlp_196m")
 
 
 def main(argv: list[str]) -> None:
     del argv
     if FLAGS.measure:
-        print(json.dumps(measure_here(FLAGS.networks[0], FLAGS.measure)))
+        print(json.dumps(measure_here(FLAGS.networks[0], FLAGS.library, FLAGS.measure)))
         return
-    rows = {}
-    print("seconds      plain, cold   prune, cold   plain, warm   prune, warm   ratio")
-    print("  and peak memory over the model's bytes, cold: plain, prune")
+    result = json.loads(_RESULT.read_text()) if _RESULT.exists() else {}
+    if result.get("cores") != FLAGS.cores:
+        result = {"cores": FLAGS.cores, "networks": {}}
     for network in FLAGS.networks:
-        row = {what: measured(network, what) for what in ("plain", "prune", "warm")}
-        rows[network] = row
-        cold = [row[what] for what in ("plain", "prune")]
-        print(
-            f"{network:10} {cold[0]['seconds']:13.3f} {cold[1]['seconds']:13.3f}"
-            f" {row['warm']['plain']:13.4f} {row['warm']['prune']:13.4f}"
-            f" {row['warm']['ratio']:7.2f}   memory"
-            f" {cold[0]['memory_over_parameters']:.1f},"
-            f" {cold[1]['memory_over_parameters']:.1f}"
-        )
-    setting = {"batch_size": FLAGS.batch_size, "cores": FLAGS.cores}
-    result = {"processor": platform.processor(), **setting, "networks": rows}
-    _RESULT.parent.mkdir(parents=True, exist_ok=True)
-    _RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        row = {m: measured(network, "snip_tf", m) for m in MEASURES}
+        print(network, json.dumps(row), flush=True)
+        if FLAGS.torch and network in _TORCH_NETWORKS:
+            row["torch"] = {m: measured(network, "torch", m) for m in PEER_MEASURES}
+            print("  torch", json.dumps(row["torch"]), flush=True)
+        result["networks"][network] = row
+        _RESULT.parent.mkdir(parents=True, exist_ok=True)
+        _RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
