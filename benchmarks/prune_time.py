@@ -12,6 +12,7 @@ tensor, normalized, then `topk`. The result is kept in
 benchmarks/results/prune_time.json.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -192,7 +193,7 @@ def _torch_model(network: str):
 
     def dense(*units: int) -> list:
         layers = [nn.Flatten()]
-        for inputs, outputs in zip(units, units[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(units):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         return layers[:-1]
 
