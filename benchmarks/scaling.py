@@ -1,0 +1,179 @@
+"""How pruning grows: time and memory against the number of parameters and of replicas.
+
+    python benchmarks/scaling.py
+
+Selecting 5 % of up to a billion random scores; the whole of `prune_model` on plain
+networks of four equal hidden layers, on one replica and on two (logical processors that
+share the cores). Each point is a process of its own, on one core. Kept with a picture
+as benchmarks/results/scaling.json and .png; the exponent is that of a straight line
+through the logarithms.
+"""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+SELECTIONS = [10**6, 10**7, 3 * 10**7, 10**8, 3 * 10**8, 10**9]
+NETWORKS = [10**6, 3 * 10**6, 10**7, 3 * 10**7, 10**8, 2 * 10**8]
+# The law holds where fixed costs do not count any more.
+FITTED_FROM = 10**7
+ROUNDS = 5
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("scores", None, "Selects from so many; internal.")
+flags.DEFINE_integer("parameters", None, "Prunes a network of so many; internal.")
+flags.DEFINE_integer("replicas", 1, "On so many; internal.")
+
+_RESULTS = Path(__file__).resolve().parent / "results"
+_INPUTS, _CLASSES, _HIDDEN_LAYERS = 784, 10, 4
+_BATCH_SIZE = 32
+
+
+def measured(**arguments: int) -> dict[str, float]:
+    """One point, in a new process."""
+    done = subprocess.run(
+        ["taskset", "--cpu-list", "0", sys.executable, __file__]
+        + [f"--{name}={value}" for name, value in arguments.items()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode:
+        sys.exit(f"{arguments} failed:\n{done.stderr}")
+    point = {**arguments, **json.loads(done.stdout.splitlines()[-1])}
+    print(json.dumps(point), flush=True)
+    return point
+
+
+def select(scores: int) -> dict[str, float]:
+    """Seconds and extra bytes of a selection."""
+    import snip_tf
+
+    rng = np.random.default_rng(0)
+    # In pieces, as a network has them.
+    arrays, left = {}, scores
+    while left:
+        size = min(left, 50_000_000)
+        arrays[f"{len(arrays)}"] = rng.random(size, np.float32)
+        left -= size
+    return _measure(lambda: snip_tf.select_masks(arrays, 0.95), bytes_made=scores)
+
+
+def prune(parameters: int, replicas: int) -> dict[str, float]:
+    """Seconds and extra bytes of `prune_model`, and what it made them for."""
+    import keras
+    import tensorflow as tf
+
+    import snip_tf
+
+    if replicas > 1:
+        [cpu] = tf.config.list_physical_devices("CPU")
+        logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+        tf.config.set_logical_device_configuration(cpu, logical)
+        devices = [f"CPU:{replica}" for replica in range(replicas)]
+        strategy = tf.distribute.MirroredStrategy(devices)
+    else:
+        strategy = tf.distribute.get_strategy()
+    # width^2 * (layers - 1) + width * (inputs + classes) = parameters
+    square, linear = _HIDDEN_LAYERS - 1, _INPUTS + _CLASSES
+    root = math.sqrt(linear**2 + 4 * square * parameters)
+    width = round((root - linear) / (2 * square))
+    with strategy.scope():
+        dense = [keras.layers.Dense(width, "relu") for _ in range(_HIDDEN_LAYERS)]
+        layers = [keras.Input((_INPUTS,)), *dense, keras.layers.Dense(_CLASSES)]
+        model = keras.Sequential(layers)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(_BATCH_SIZE, _INPUTS)).astype(np.float32)
+    y = rng.integers(_CLASSES, size=_BATCH_SIZE)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def call() -> object:
+        return snip_tf.prune_model(model, x, y, sparsity=0.95, loss=loss)
+
+    return _measure(call)
+
+
+def _measure(call, bytes_made: int = 0) -> dict[str, float]:
+    """The median time; the highest memory over that before, without the masks made."""
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+    result = call()
+    extra = _status("VmHWM") - before - bytes_made
+    del result  # what it takes is used again
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": statistics.median(seconds), "extra_bytes": extra}
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"Expected a line of /proc/self/status. Received: {name}")
+
+
+def exponent(points: list[dict[str, float]], size: str) -> float:
+    """b of seconds = a * size^b, where fixed costs do not count any more."""
+    large = [point for point in points if point[size] >= FITTED_FROM]
+    sizes, seconds = (np.log([point[k] for point in large]) for k in (size, "seconds"))
+    return float(np.polyfit(sizes, seconds, 1)[0])
+
+
+def draw(result: dict) -> None:
+    """Time against size, each axis logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, size in (("selection", "scores"), ("prune_model", "parameters")):
+        points = result[name]
+        label = f"{name}, exponent {result['exponents'][name]:.2f}"
+        sizes = [point[size] for point in points]
+        axes.loglog(sizes, [point["seconds"] for point in points], "o-", label=label)
+    points = result["two replicas"]
+    sizes = [point["parameters"] for point in points]
+    axes.loglog(
+        sizes, [point["seconds"] for point in points], "s--", label="two replicas"
+    )
+    axes.set(xlabel="scores or parameters", ylabel="seconds, one core")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(_RESULTS / "scaling.png", dpi=150)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if FLAGS.scores:
+        print(json.dumps(select(FLAGS.scores)))
+        return
+    if FLAGS.parameters:
+        print(json.dumps(prune(FLAGS.parameters, FLAGS.replicas)))
+        return
+    result = {
+        "selection": [measured(scores=size) for size in SELECTIONS],
+        "prune_model": [measured(parameters=size) for size in NETWORKS],
+        "two replicas": [measured(parameters=size, replicas=2) for size in NETWORKS],
+    }
+    result["exponents"] = {
+        "selection": exponent(result["selection"], "scores"),
+        "prune_model": exponent(result["prune_model"], "parameters"),
+        "two replicas": exponent(result["two replicas"], "parameters"),
+    }
+    print(json.dumps(result["exponents"]))
+    (_RESULTS / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(result)
+
+
+if __name__ == "__main__":
+    app.run(main)
