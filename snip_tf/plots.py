@@ -91,7 +91,8 @@ def layer_sparsity(
         least = min([least, *filter(None, kept.values())])
         axes.yaxis.set_major_formatter("{x:g}")
         if len(kept) <= _NAMED:
-            axes.set_xticks(range(len(kept)), list(kept), rotation=90, size="small")
+            names = [path.replace("/", "\n") for path in kept]
+            axes.set_xticks(range(len(kept)), names, rotation=90, size="small")
         else:
             axes.set_xticks([])
             axes.set_xlabel("weights, from input to output")
