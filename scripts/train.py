@@ -166,6 +166,9 @@ flags.register_validator("lr", lambda value: value > 0, "expected a positive num
 
 # Where a run reads and writes; no part of what it does, nor of its result.
 _PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")
+# Where a process that replaces itself counts, and how often it does at one checkpoint.
+_RESTARTS = "SNIP_TF_RESTARTS"
+_MOST_RESTARTS = 5
 # The error that the authors' release reports is the best of this many last checkpoints.
 _BEST_OF = 5
 
@@ -185,7 +188,7 @@ def main(argv: list[str]) -> None:
         keras.utils.set_random_seed(FLAGS.seed)
         data = _load_data()
         if workers:
-            _check_agreement(strategy, data, logdir)
+            _check_agreement(strategy, workers, data, logdir)
         logdir.mkdir(parents=True, exist_ok=True)
         with _own_folder(logdir, workers) as own:
             write_json(own / "flags.json", _chosen_flags())
@@ -200,10 +203,25 @@ def main(argv: list[str]) -> None:
     except cluster.LOST_WORKER as error:
         if not workers:
             raise
-        print(f"Lost a worker ({type(error).__name__}). Starting again.", flush=True)
-        # TensorFlow cannot mend a cluster inside a process. In a new one, this worker
-        # waits for the others, and all continue from the checkpoint.
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        _start_again(error, logdir)
+
+
+def _start_again(error: Exception, logdir: Path) -> None:
+    """Replaces the process by a new one, where that may help.
+
+    TensorFlow cannot mend a cluster inside a process. In a new one, this worker waits
+    for the others, and all continue from the checkpoint.
+    """
+    history = logdir / "history.json"
+    checks = json.loads(history.read_text()) if history.exists() else []
+    reached = str(len(checks))
+    at, _, times = os.environ.get(_RESTARTS, "").partition(":")
+    times = int(times) + 1 if at == reached else 1
+    if times > _MOST_RESTARTS:
+        raise error
+    os.environ[_RESTARTS] = f"{reached}:{times}"
+    print(f"Lost a worker ({type(error).__name__}). Starting again.", flush=True)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _run(
@@ -407,25 +425,35 @@ def _make_strategy(workers: cluster.Cluster | None) -> tf.distribute.Strategy:
 
 
 def _check_agreement(
-    strategy: tf.distribute.Strategy, data: snip_tf.datasets.Dataset, logdir: Path
+    strategy: tf.distribute.Strategy,
+    workers: cluster.Cluster,
+    data: snip_tf.datasets.Dataset,
+    logdir: Path,
 ) -> None:
     """Ends the program, on all workers, if they would not train the same."""
     digest = hashlib.blake2b(digest_size=8)
     for array in data.train:
         digest.update(np.ascontiguousarray(array))
-    checkpoint = logdir / "history.json"
-    facts = {
-        **{f"--{name}": value for name, value in _chosen_flags().items()},
-        "the training data": digest.hexdigest(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "snip_tf": snip_tf.__version__,
-        "history.json in --logdir (which all must see)": (
-            checkpoint.read_text() if checkpoint.exists() else None
-        ),
-    }
+    token = logdir / "workers.json"
     try:
-        cluster.check_agreement(strategy, facts)
+        cluster.check_agreement(
+            strategy,
+            {
+                **{f"--{name}": value for name, value in _chosen_flags().items()},
+                "the training data": digest.hexdigest(),
+                "the version of tensorflow": tf.__version__,
+                "the version of keras": keras.__version__,
+                "the version of snip_tf": snip_tf.__version__,
+            },
+        )
+        if workers.is_chief:
+            logdir.mkdir(parents=True, exist_ok=True)
+            written = {"workers": workers.workers, "started": time.time_ns()}
+            write_json(token, written)
+        cluster.check_agreement(strategy, {})  # it is written
+        seen = token.read_text() if token.exists() else None
+        name = f"{token}, which all workers must find in one --logdir,"
+        cluster.check_agreement(strategy, {name: seen})
     except ValueError as error:
         sys.exit(str(error))
 

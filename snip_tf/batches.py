@@ -39,7 +39,7 @@ def make_batches(
         sample_weight: array, or nest of arrays. None where `x` yields them.
         batch_size: examples in a mini-batch of array data; default 128.
         batches: how many mini-batches.
-        micro_batch_size: cuts each mini-batch into pieces of so many examples.
+        micro_batch_size: cuts each mini-batch into pieces of at most so many examples.
         seed: which examples of array data are drawn. None draws with NumPy's global
             generator, which `keras.utils.set_random_seed` seeds.
 
@@ -82,8 +82,13 @@ def make_batches(
 
 
 def _pieces(batch: Batch, size: int) -> Iterator[Batch]:
-    for start in range(0, example_count(batch), size):
-        yield _rows(batch, slice(start, start + size))
+    """As few pieces of at most `size` examples as there can be, as equal as can be."""
+    count = example_count(batch)
+    pieces = -(-count // size)
+    for piece in range(pieces):
+        yield _rows(
+            batch, slice(piece * count // pieces, (piece + 1) * count // pieces)
+        )
 
 
 def _rows(batch: Batch, rows: Any) -> Batch:

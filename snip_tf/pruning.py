@@ -12,6 +12,7 @@ import numpy as np
 
 from snip_tf import criteria
 from snip_tf.batches import Batch, make_batches
+from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
 from snip_tf.criteria.snip import snip
 from snip_tf.selection import (
@@ -62,7 +63,8 @@ def prune_model(
     the copy of the model is made when the scores are gone.
 
     Replicas: in the scope of a `tf.distribute.Strategy`, or on a model that was made in
-    one, the replicas share each mini-batch. On several machines all must call this,
+    one, the replicas share each mini-batch (see `micro_batch_size` for when that is the
+    same as one device). On several machines all must call this,
     with the same data and `seed`; all get the same masks.
 
     Args:
@@ -79,8 +81,9 @@ def prune_model(
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, mini-batches to score on; g is averaged over them with its sign.
         micro_batch_size: int, runs each mini-batch in pieces of so many examples, where
-            it does not fit in memory as a whole. The scores are those of the whole, but
-            in training mode.
+            it does not fit in memory as a whole. The scores are those of the whole in
+            inference mode, for a loss that is a mean over the examples: as Keras'
+            losses are by default, where nothing masks timesteps.
         loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
             data loss counts; regularization is left out.
         criterion: a name in `snip_tf.criteria.CRITERIA`, or a callable
@@ -138,10 +141,13 @@ def prune_model(
 
     scores = criterion(model, weights, data, loss=loss, training=training)
     _check_scores(scores, weights)
+    if earlier:
+        scores = dict(scores)
     for path, mask in earlier.items():
         # Below every other score: what was removed before is removed first now.
         score = np.asarray(scores[path])
-        scores[path] = np.where(mask, score, np.finfo(score.dtype).min)
+        lowest = np.finfo(np.result_type(score, np.float16)).min
+        scores[path] = np.where(mask, score, lowest)
     masks = select_masks(scores, sparsity, scope)
     del scores
     _warn_of_cut_layers(masks)
@@ -222,8 +228,10 @@ def _build_on_first(model: keras.Model, data: Iterator[Batch]) -> Iterator[Batch
     """The same batches, with the first one already read and the model built on it."""
     first = next(data)
     if not model.built:
-        call_model(copy_unmasked(model), first[0])  # if it fails, nothing is changed
-        call_model(model, first[0])
+        with strategy_scope(model):
+            # If it fails, nothing is changed.
+            call_model(copy_unmasked(model), first[0])
+            call_model(model, first[0])
     return itertools.chain([first], data)
 
 

@@ -69,7 +69,8 @@ def select_masks(
 
 def kept_count(arrays: Mapping[str, np.ndarray], sparsity: float) -> int:
     """k = round((1 - sparsity) * m), the number of connections kept of m."""
-    return round((1 - sparsity) * sum(array.size for array in arrays.values()))
+    # In double precision, whichever number `sparsity` is.
+    return round((1 - float(sparsity)) * sum(array.size for array in arrays.values()))
 
 
 def check_sparsity(sparsity: float) -> None:

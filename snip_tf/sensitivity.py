@@ -82,13 +82,18 @@ def _gradients(
 
     strategy = strategy_of(model)
     with inlined(model), _computing_in_full_precision(model):
-        if strategy.num_replicas_in_sync > 1:
+        if strategy.num_replicas_in_sync > 1 and not _is_stateful(model):
             loss, gradients = _over_replicas(strategy, one_pass, batch)
         else:
             loss, gradients = one_pass(batch)
     if not np.isfinite(loss):
         raise _not_finite(model, float(loss))
     return gradients
+
+
+def _is_stateful(model: keras.Model) -> bool:
+    """Whether a layer keeps a state for each example, so that no batch can be cut."""
+    return any(getattr(layer, "stateful", False) for layer in layer_tree(model))
 
 
 def _one_pass(
@@ -142,8 +147,8 @@ def _over_replicas(
     if count < replicas:
         raise ValueError(
             f"Expected a mini-batch of at least one example for each of the "
-            f"{replicas} replicas. Received: {count} examples. Give more, or call this "
-            f"outside the strategy with a model that was built outside."
+            f"{replicas} replicas. Received: {count} examples. Raise batch_size or "
+            f"micro_batch_size, or prune outside the strategy, a model built outside."
         )
     leaves = keras.tree.flatten(batch)
     given = [position for position, leaf in enumerate(leaves) if leaf is not None]

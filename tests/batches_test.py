@@ -92,7 +92,7 @@ def test_pieces_of_each_batch_follow_each_other():
     options = {"batch_size": 5, "batches": 2, "seed": 3}
     whole = list(make_batches(x, y, **options))
     pieces = list(make_batches(x, y, **options, micro_batch_size=2))
-    assert [len(piece[0]) for piece in pieces] == [2, 2, 1, 2, 2, 1]
+    assert [len(piece[0]) for piece in pieces] == [1, 2, 2, 1, 2, 2]
     for position in range(2):
         found, expected = (
             np.concatenate([batch[position] for batch in batches])

@@ -331,6 +331,38 @@ def test_micro_batches_score_as_one_large_batch(size):
     np.testing.assert_equal(*map(snip_tf.get_masks, pruned))
 
 
+def test_micro_batches_are_what_the_criterion_sees():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    x, y = np.zeros((10, 8)), np.zeros((10, 3))
+    sizes = []
+
+    def criterion(model, weights, batches, *, loss, training):
+        sizes.extend(len(batch[0]) for batch in batches)
+        return {path: np.ones(weight.shape) for path, weight in weights.items()}
+
+    options = {"sparsity": 0.5, "criterion": criterion, "micro_batch_size": 4}
+    snip_tf.prune_model(model, x, y, **options)
+    assert sizes == [3, 3, 4]
+
+
+def test_a_pruned_model_is_scored_by_any_criterion():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    x, y = np.zeros((10, 8)), np.zeros((10, 4))
+    scores = {}
+
+    def criterion(model, weights, batches, *, loss, training):
+        for path, weight in weights.items():
+            scores[path] = np.arange(np.prod(weight.shape)).reshape(weight.shape)
+        return scores
+
+    once = snip_tf.prune_model(model, x, y, sparsity=0.5, criterion=criterion)
+    twice = snip_tf.prune_model(once, x, y, sparsity=0.75, criterion=criterion)
+    [mask] = snip_tf.get_masks(twice).values()
+    assert mask.ravel().tolist() == [False] * 24 + [True] * 8
+    [score] = scores.values()
+    assert score.min() == 0, "what the criterion returned was changed"
+
+
 def test_refuses_micro_batches_of_no_example():
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     x, y = np.zeros((4, 8)), np.zeros((4, 3))

@@ -101,6 +101,12 @@ def test_scores_of_several_types_are_compared_by_value():
     assert masks["b"].tolist() == [True, False]
 
 
+def test_a_sparsity_in_half_precision_counts_exactly():
+    masks = select_masks({"a": np.arange(70_000.0)}, np.float16(0.5))
+    assert masks["a"].sum() == 35_000
+    assert select_masks({"a": np.arange(2_051.0)}, np.float16(0))["a"].all()
+
+
 def test_empty_weights_are_no_obstacle():
     masks = select_masks({"a": np.zeros((0, 3)), "b": np.arange(4.0)}, 0.5)
     assert masks["a"].shape == (0, 3)

@@ -257,6 +257,35 @@ def test_half_precision_chooses_as_full_precision(policy):
     assert half.layers[0].compute_dtype != "float32"
 
 
+class Counts(keras.layers.Layer):
+    """Keeps the numbers of examples that it was called on."""
+
+    seen = ()
+
+    def call(self, x):
+        Counts.seen += (x.shape[0],)
+        return x
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_replicas_see_a_share_each(data, where):
+    def network():
+        return keras.Sequential([Counts(), keras.layers.Dense(3)])
+
+    def prune(model):
+        Counts.seen = ()
+        snip_tf.prune_model(model, *data, sparsity=0.5, loss=LOSS)
+        return Counts.seen
+
+    with two_replicas().scope():
+        model = network()
+        seen = prune(model) if where == "inside" else None
+    seen = seen or prune(model)
+    assert seen.count(6) == 2
+    # It was not built; now it is, for replicas.
+    assert len(model.layers[1].kernel.value.values) == 2
+
+
 @pytest.mark.parametrize("examples", [12, 11, 2])
 @pytest.mark.parametrize("where", ["inside", "outside"])
 def test_replicas_share_a_batch_and_choose_as_one_device(data, examples, where):

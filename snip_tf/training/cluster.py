@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import socket
 import threading
 import time
@@ -15,8 +14,11 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-# Seconds in which a worker that is there answers.
+# Seconds in which one that is there speaks.
 _PATIENCE = 1.0
+# What the chief says to the others, who know it by this from a stranger's words.
+_GO = "snip_tf: all workers are there"
+_MISSING = "snip_tf: expected"
 # What TensorFlow raises when a worker is lost: in the middle of adding up, or between.
 LOST_WORKER = (
     tf.errors.AbortedError,
@@ -59,6 +61,8 @@ def from_environment() -> Cluster | None:
     )
     try:
         config = json.loads(text)
+        if isinstance(config, dict) and not config.get("cluster"):
+            return None  # one machine, as TensorFlow has it
         cluster, task = config["cluster"], config["task"]
         addresses = {name: list(hosts) for name, hosts in cluster.items()}
         kind, index = task["type"], int(task["index"])
@@ -81,7 +85,8 @@ def from_environment() -> Cluster | None:
         )
     workers = tuple(addresses[name][i] for name, i in ranks)
     for worker in workers:
-        if not isinstance(worker, str) or not worker.rpartition(":")[2].isdigit():
+        host, _, port = str(worker).rpartition(":")
+        if not (host.strip(".") and port.isdigit() and 0 < int(port) < 1 << 16):
             raise ValueError(f"{expected}{text} ({worker!r} is not host:port)")
     if len(set(workers)) < len(workers):
         raise ValueError(f"{expected}{text} (two workers have the same address)")
@@ -105,71 +110,95 @@ def connect(cluster: Cluster, timeout: float) -> tf.distribute.Strategy:
 
 
 def _meet(cluster: Cluster, timeout: float) -> None:
-    """Returns once this worker has heard from all others, and they from this one."""
+    """Returns once all workers are there.
+
+    Each holds a connection to the chief, which says in it when all have come.
+    """
+    deadline = time.monotonic() + timeout
+    with _listener(cluster) as listener:
+        if cluster.is_chief:
+            _await_workers(cluster, listener, deadline)
+    if not cluster.is_chief:
+        _await_chief(cluster, deadline)
+
+
+def _listener(cluster: Cluster) -> socket.socket:
     own = cluster.workers[cluster.index]
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
-        listener = socket.create_server(
+        return socket.create_server(
             ("", _split(own)[1]), family=family, dualstack_ipv6=both
         )
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise OSError(
             f"Expected the port of this worker, {own}, to be free. Received: {error}. "
             f"End the process that has it, or name another in TF_CONFIG."
         ) from error
-    others = set(range(len(cluster.workers))) - {cluster.index}
-    unheard, unanswered = set(others), set(others)
-    deadline = time.monotonic() + timeout
 
-    def listen() -> None:
-        while unheard and time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                connection, _ = listener.accept()
-                with connection:
-                    connection.settimeout(_PATIENCE)
-                    worker = _read_greeting(connection)
-                    if worker in others:
-                        connection.sendall(_greeting(cluster.index))
-                        unheard.discard(worker)
 
-    with listener:
-        listener.settimeout(_PATIENCE)
-        thread = threading.Thread(target=listen)
-        thread.start()
-        while unanswered and time.monotonic() < deadline:
-            for worker in sorted(unanswered):
-                if _greet(cluster, worker):
-                    unanswered.discard(worker)
-            time.sleep(0.1)
-        thread.join()
-    missing = sorted(unheard | unanswered)
+def _await_workers(cluster: Cluster, listener: socket.socket, deadline: float) -> None:
+    greetings = {_greeting(cluster, i): i for i in range(1, len(cluster.workers))}
+    present: dict[int, socket.socket] = {}
+
+    def greet(connection: socket.socket) -> None:
+        connection.settimeout(_PATIENCE)
+        with contextlib.suppress(OSError):
+            greeting = connection.recv(64)
+            if greeting in greetings:
+                present[greetings[greeting]] = connection
+                return
+        connection.close()
+
+    listener.settimeout(0.1)
+    while len(present) < len(greetings) and time.monotonic() < deadline:
+        with contextlib.suppress(TimeoutError):
+            connection, _ = listener.accept()
+            # In a thread, since a stranger may connect and say nothing.
+            threading.Thread(target=greet, args=(connection,), daemon=True).start()
+    missing = sorted(greetings.values() - present.keys())
+    message = _missing(cluster, missing) if missing else _GO
+    for connection in present.values():
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(message.encode())
     if missing:
-        names = ", ".join(f"{worker} ({cluster.workers[worker]})" for worker in missing)
-        raise TimeoutError(
-            f"Expected all {len(cluster.workers)} workers within {timeout:g} s. "
-            f"Received: nothing from worker {names}."
-        )
+        raise TimeoutError(message)
 
 
-def _greet(cluster: Cluster, worker: int) -> bool:
-    """Whether that very worker answers; not what else may have its port."""
-    with contextlib.suppress(OSError):
-        address = _split(cluster.workers[worker])
-        with socket.create_connection(address, timeout=_PATIENCE) as connection:
-            connection.sendall(_greeting(cluster.index))
-            return _read_greeting(connection) == worker
-    return False
+def _await_chief(cluster: Cluster, deadline: float) -> None:
+    while (left := deadline - time.monotonic()) > 0:
+        answer = _ask_chief(cluster, left)
+        if answer == _GO:
+            return
+        if answer.startswith(_MISSING):
+            raise TimeoutError(answer)
+        time.sleep(0.1)  # not there yet, or a stranger
+    raise TimeoutError(_missing(cluster, [0]))
 
 
-def _greeting(worker: int) -> bytes:
-    return b"snip_tf worker %d\n" % worker
+def _ask_chief(cluster: Cluster, left: float) -> str:
+    """All that the chief says once it has heard from this worker."""
+    address = _split(cluster.workers[0])
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(address, timeout=left) as chief,
+    ):
+        chief.sendall(_greeting(cluster, cluster.index))
+        chief.settimeout(left + _PATIENCE)  # the chief gives up first
+        return b"".join(iter(lambda: chief.recv(4096), b"")).decode(errors="replace")
+    return ""
 
 
-def _read_greeting(connection: socket.socket) -> int | None:
-    with connection.makefile("rb") as stream:
-        match = re.fullmatch(rb"snip_tf worker (\d+)\n", stream.readline(64))
-    return int(match[1]) if match else None
+def _greeting(cluster: Cluster, worker: int) -> bytes:
+    return f"worker {worker} of {', '.join(cluster.workers)}"[:64].encode()
+
+
+def _missing(cluster: Cluster, workers: list[int]) -> str:
+    names = ", ".join(f"{worker} ({cluster.workers[worker]})" for worker in workers)
+    return (
+        f"{_MISSING} all {len(cluster.workers)} workers in time. Received: nothing "
+        f"from worker {names}."
+    )
 
 
 def _split(address: str) -> tuple[str, int]:

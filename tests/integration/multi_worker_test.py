@@ -43,12 +43,16 @@ class Workers:
         self.hosts = [f"localhost:{port}" for port in free_ports(2)]
         self.started = []
 
-    def start(self, index, *arguments):
+    def start(self, index, *arguments, logdir=None):
         task = {"type": "worker", "index": index}
         config = {"cluster": {"worker": self.hosts}, "task": task}
         path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         command = [sys.executable, str(ROOT / "scripts" / "train.py"), *FLAGS]
-        command += ["--strategy=multi_worker", f"--logdir={self.logdir}", *arguments]
+        command += [
+            "--strategy=multi_worker",
+            f"--logdir={logdir or self.logdir}",
+            *arguments,
+        ]
         process = subprocess.Popen(
             command,
             env={**os.environ, "PYTHONPATH": path, "TF_CONFIG": json.dumps(config)},
@@ -143,9 +147,17 @@ def test_refuses_workers_of_different_flags_and_data(workers):
     assert not workers.logdir.exists()
 
 
+def test_refuses_a_folder_that_is_not_shared(workers, tmp_path):
+    first = workers.start(0, "--train_iterations=50")
+    second = workers.start(1, "--train_iterations=50", logdir=tmp_path / "other")
+    for code, output in map(finish, (first, second)):
+        assert code == 1
+        assert "which all workers must find in one --logdir" in output
+
+
 def test_says_which_worker_never_comes(workers):
     process = workers.start(0, "--worker_timeout=3")
     code, output = finish(process)
     assert code == 1
-    assert "all 2 workers within 3 s" in output
+    assert "all 2 workers in time" in output
     assert f"worker 1 ({workers.hosts[1]})" in output

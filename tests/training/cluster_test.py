@@ -34,6 +34,8 @@ def free_ports():
 def test_no_cluster_without_tf_config(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert cluster.from_environment() is None
+    monkeypatch.setenv("TF_CONFIG", '{"environment": "cloud"}')
+    assert cluster.from_environment() is None
 
 
 def test_reads_what_a_kubernetes_tfjob_sets(monkeypatch):
@@ -56,7 +58,6 @@ def test_a_chief_comes_first(monkeypatch):
     [
         ("{", "Expecting property name"),
         ("[]", "list indices"),
-        ("{}", "no 'cluster'"),
         ('{"cluster": {"worker": ["a:1"]}}', "no 'task'"),
         ('{"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}', "'items'"),
     ],
@@ -77,6 +78,7 @@ def test_refuses_what_is_not_a_tf_config(monkeypatch, text, problem):
         ({"worker": ["a:1"]}, "evaluator", 0, "evaluator is not"),
         ({"worker": ["a:1"], "chief": ["b:1", "c:1"]}, "worker", 0, "not one chief"),
         ({"worker": ["a"]}, "worker", 0, "'a' is not host:port"),
+        ({"worker": ["a:99999"]}, "worker", 0, "'a:99999' is not host:port"),
         ({"worker": ["a:1", "a:1"]}, "worker", 0, "the same address"),
     ],
 )
@@ -93,24 +95,42 @@ def test_refuses_a_port_in_use(listening):
         cluster.connect(own, 1)
 
 
-def test_names_the_workers_that_do_not_come(listening, free_ports):
-    # Something else has the port of the second, nobody that of the third.
-    ports = [free_ports[0], listening, free_ports[1]]
-    workers = tuple(f"localhost:{port}" for port in ports)
-    with pytest.raises(TimeoutError, match="all 3 workers") as error:
-        cluster.connect(cluster.Cluster(workers, 0), 0.5)
-    assert f"worker 1 ({workers[1]}), 2 ({workers[2]})" in str(error.value)
+def test_the_chief_names_the_workers_that_do_not_come(free_ports):
+    workers = tuple(f"localhost:{port}" for port in free_ports)
+
+    def come(index):
+        with pytest.raises(TimeoutError, match="all 3 workers") as error:
+            cluster.connect(cluster.Cluster(workers, index), 2)
+        return str(error.value)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        messages = list(pool.map(come, [0, 1]))
+    for message in messages:
+        assert message.endswith(f"nothing from worker 2 ({workers[2]}).")
+
+
+def test_a_chief_that_does_not_come_is_named(listening, free_ports):
+    # Something else has its port, and says nothing.
+    workers = (f"localhost:{listening}", f"localhost:{free_ports[0]}")
+    with pytest.raises(TimeoutError, match=f"worker 0 .*{listening}"):
+        cluster.connect(cluster.Cluster(workers, 1), 0.5)
 
 
 def test_workers_meet_in_whichever_order_they_come(free_ports):
     workers = tuple(f"localhost:{port}" for port in free_ports)
+    strangers = []
 
     def come(index):
-        time.sleep(0.3 * ((index + 1) % 3))
-        # Strangers knock too.
-        with contextlib.suppress(OSError):
-            socket.create_connection(("localhost", free_ports[0])).sendall(b"GET /\n")
+        time.sleep(0.5 * ((index + 1) % 3))
+        # Strangers knock too, and some say nothing.
+        for words in (b"GET /", b""):
+            with contextlib.suppress(OSError):
+                stranger = socket.create_connection(("localhost", free_ports[0]))
+                stranger.sendall(words)
+                strangers.append(stranger)
         cluster._meet(cluster.Cluster(workers, index), 30)
 
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         assert list(pool.map(come, range(3))) == [None] * 3
+    for stranger in strangers:
+        stranger.close()
