@@ -11,7 +11,7 @@ import numpy as np
 # Scores are read in pieces of this many: what is made of a piece then stays in the
 # processor's cache.
 _CHUNK = 1 << 16
-# The range of the threshold is guessed from a sample of at most this many scores.
+# The range of the threshold is guessed from a sample of about this many scores.
 _SAMPLE = 1 << 18
 # A histogram has as many bins as one pass over so large a network is worth (4 MB).
 _FEWEST_BINS, _MOST_BINS = 1 << 12, 1 << 19

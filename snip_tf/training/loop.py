@@ -235,18 +235,10 @@ def _evaluation_function(model: keras.Model) -> Callable[[Examples], float]:
         return tf.math.count_nonzero(chosen != tf.cast(labels, chosen.dtype))
 
     def error_percent(examples: Examples) -> float:
-        count = len(examples[0])
-        total = sum(
-            int(
-                wrong(
-                    *(
-                        tf.constant(a[start : start + _EVALUATION_BATCH])
-                        for a in examples
-                    )
-                )
-            )
-            for start in range(0, count, _EVALUATION_BATCH)
-        )
+        count, total = len(examples[0]), 0
+        for start in range(0, count, _EVALUATION_BATCH):
+            end = start + _EVALUATION_BATCH
+            total += int(wrong(*(tf.constant(array[start:end]) for array in examples)))
         return 100 * total / count
 
     return error_percent
@@ -284,5 +276,5 @@ def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     model = keras.models.load_model(logdir / _CHECKPOINT)
     rows = json.loads((logdir / _HISTORY).read_text())
     history = [Check(**row) for row in rows]
-    # A run that was killed while it saved has one check more than the model.
+    # A run that was killed while it saved has checks that the model was not saved at.
     return model, [check for check in history if check.steps <= _steps(model)]
