@@ -3,26 +3,24 @@
     pip install torch==2.13.0 keras-hub==0.32.0
     python benchmarks/prune_time.py
 
-Each network is measured in processes of its own: cold (the first call in a process),
-with the peak of its memory above the built model; warm, the plain pass and the whole
-call in turn, as the median of the ratios; and steady, each many times by itself, so
-that it gets the memory back that it has just given away. Beside it a pass and the same
-criterion in PyTorch, in the way of its public implementations: all scores in one
-tensor, normalized, then `topk`. The result is kept in
+Each network is measured in processes of its own: cold, the first call in a process;
+warm, the plain pass and the whole call in turn, as the median of the ratios; steady,
+each many times by itself, so that it gets the memory back that it has just given away;
+and the peak of its memory above the built model, in sizes of the weights. Beside it a
+pass and the same criterion in PyTorch, in the way of its public implementations: all
+scores in one tensor, normalized, then `topk`. The result is kept in
 benchmarks/results/prune_time.json.
 """
 
 import itertools
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags
+from processes import PeakMemory, measured_alone
 
 # Examples scored and warm rounds, of each network.
 NETWORKS = {
@@ -33,8 +31,9 @@ NETWORKS = {
     "mlp_196m": (32, 7),
     "gpt2_355m": (1, 3),
 }
-MEASURES = ["cold plain", "cold prune", "warm", "steady", "selection"]
 PEER_MEASURES = ["cold plain", "cold prune", "warm", "steady"]
+PEER_MEASURES += ["memory plain", "memory prune"]
+MEASURES = [*PEER_MEASURES, "selection"]
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(NETWORKS), "Which of them.")
@@ -52,34 +51,29 @@ _TOKENS = 128
 
 def measured(network: str, library: str, measure: str) -> dict[str, float]:
     """One measurement, in a new process."""
-    command = [sys.executable, __file__, f"--networks={network}"]
-    command += [f"--library={library}", f"--measure={measure}"]
-    cores = ",".join(str(core) for core in range(FLAGS.cores))
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(FLAGS.cores))
-    done = subprocess.run(
-        ["taskset", "--cpu-list", cores, *command],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **threads, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    arguments = [f"--networks={network}", f"--library={library}"]
+    return measured_alone(
+        __file__, *arguments, f"--measure={measure}", cores=FLAGS.cores
     )
-    if done.returncode:
-        sys.exit(f"{network}, {library}, {measure} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure_here(network: str, library: str, measure: str) -> dict[str, float]:
-    """Makes the model, then times and weighs the calls."""
+    """Makes the model, then times or weighs the calls."""
     batch_size, rounds = NETWORKS[network]
     make = _with_torch if library == "torch" else _with_snip_tf
+    if measure.startswith("memory"):
+        for call in make("lenet5", 2)[0].values():
+            call()  # so that all code is loaded
+        peak = PeakMemory()
     calls, parameters = make(network, batch_size)
     if measure == "selection":
         return {"seconds": min(_seconds(calls["selection"]) for _ in range(rounds))}
+    if measure.startswith("memory"):
+        peak.restart()
+        calls[measure.split()[1]]()
+        return {"over_weights": peak.above_base() / (4 * parameters) - 1}
     if measure.startswith("cold"):
-        before = _memory("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
-        seconds = _seconds(calls[measure.split()[1]])
-        grown = _memory("VmHWM") - before
-        return {"seconds": seconds, "memory_over_weights": grown / (4 * parameters)}
+        return {"seconds": _seconds(calls[measure.split()[1]])}
     names = ("plain", "prune")
     if measure == "steady":
         times = {n: [_seconds(calls[n]) for _ in range(rounds + 1)][1:] for n in names}
@@ -220,14 +214,6 @@ def _seconds(call: Callable) -> float:
     seconds = time.perf_counter() - start
     del result
     return seconds
-
-
-def _memory(name: str) -> int:
-    """Bytes, of a line of the process's status."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return 1024 * int(line.split()[1])
-    raise ValueError(f"Expected a line of /proc/self/status. Received: {name}")
 
 
 _TORCH_NETWORKS = ("lenet300", "lenet5", "vgg_d", "mlp_196m")

@@ -11,15 +11,14 @@ through the logarithms.
 
 import json
 import math
-import os
 import statistics
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+from processes import PeakMemory, measured_alone
 
 SELECTIONS = [10**6, 10**7, 3 * 10**7, 10**8, 3 * 10**8, 10**9]
 NETWORKS = [10**6, 3 * 10**6, 10**7, 3 * 10**7, 10**8, 2 * 10**8]
@@ -39,16 +38,8 @@ _BATCH_SIZE = 32
 
 def measured(**arguments: int) -> dict[str, float]:
     """One point, in a new process."""
-    done = subprocess.run(
-        ["taskset", "--cpu-list", "0", sys.executable, __file__]
-        + [f"--{name}={value}" for name, value in arguments.items()],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    if done.returncode:
-        sys.exit(f"{arguments} failed:\n{done.stderr}")
-    point = {**arguments, **json.loads(done.stdout.splitlines()[-1])}
+    flags_given = [f"--{name}={value}" for name, value in arguments.items()]
+    point = {**arguments, **measured_alone(__file__, *flags_given)}
     print(json.dumps(point), flush=True)
     return point
 
@@ -64,15 +55,14 @@ def select(scores: int) -> dict[str, float]:
         size = min(left, 50_000_000)
         arrays[f"{len(arrays)}"] = rng.random(size, np.float32)
         left -= size
-    return _measure(lambda: snip_tf.select_masks(arrays, 0.95), bytes_made=scores)
+    # A mask is a byte.
+    peak = PeakMemory(own_bytes=scores)
+    return _measure(lambda: snip_tf.select_masks(arrays, 0.95), peak)
 
 
 def prune(parameters: int, replicas: int) -> dict[str, float]:
     """Seconds and extra bytes of `prune_model`, and what it made them for."""
-    import keras
     import tensorflow as tf
-
-    import snip_tf
 
     if replicas > 1:
         [cpu] = tf.config.list_physical_devices("CPU")
@@ -82,6 +72,18 @@ def prune(parameters: int, replicas: int) -> dict[str, float]:
         strategy = tf.distribute.MirroredStrategy(devices)
     else:
         strategy = tf.distribute.get_strategy()
+    _pruning(10**5, strategy)()  # so that all code is loaded
+    # Each replica has the weights.
+    peak = PeakMemory(own_bytes=4 * parameters * replicas)
+    return _measure(_pruning(parameters, strategy), peak)
+
+
+def _pruning(parameters: int, strategy) -> Callable:
+    """A call of `prune_model` on a plain network of so many parameters."""
+    import keras
+
+    import snip_tf
+
     # width^2 * (layers - 1) + width * (inputs + classes) = parameters
     square, linear = _HIDDEN_LAYERS - 1, _INPUTS + _CLASSES
     root = math.sqrt(linear**2 + 4 * square * parameters)
@@ -94,33 +96,20 @@ def prune(parameters: int, replicas: int) -> dict[str, float]:
     x = rng.normal(size=(_BATCH_SIZE, _INPUTS)).astype(np.float32)
     y = rng.integers(_CLASSES, size=_BATCH_SIZE)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    def call() -> object:
-        return snip_tf.prune_model(model, x, y, sparsity=0.95, loss=loss)
-
-    return _measure(call)
+    return lambda: snip_tf.prune_model(model, x, y, sparsity=0.95, loss=loss)
 
 
-def _measure(call, bytes_made: int = 0) -> dict[str, float]:
-    """The median time; the highest memory over that before, without the masks made."""
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
-    result = call()
-    extra = _status("VmHWM") - before - bytes_made
-    del result  # what it takes is used again
+def _measure(call: Callable, peak: PeakMemory) -> dict[str, float]:
+    """The median time, and the memory of the first call."""
+    peak.restart()
+    call()
+    extra = peak.above_base()
     seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
     return {"seconds": statistics.median(seconds), "extra_bytes": extra}
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return 1024 * int(line.split()[1])
-    raise ValueError(f"Expected a line of /proc/self/status. Received: {name}")
 
 
 def exponent(points: list[dict[str, float]], size: str) -> float:

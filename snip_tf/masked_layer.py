@@ -345,17 +345,22 @@ def all_masks(layer: keras.Layer) -> dict[str, keras.Variable]:
     }
 
 
-def mask_model(model: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+def mask_model(
+    model: keras.Model, masks: dict[str, np.ndarray | keras.Variable]
+) -> None:
     """Wraps the layers of a model that have a masked weight, in place.
+
+    The masks are taken out of the dict, so that an array can go when it is a variable.
 
     Keras makes a Sequential or Functional model from its configuration layer by layer,
     masked ones included. Any other model makes its layers itself, so it is wrapped too,
     and has their masks in its configuration.
     """
+    variables = {p: _mask_variable(p, masks.pop(p)) for p in list(masks)}
     if is_made_of_layers(model):
-        _mask_layers_of(model, masks)
+        _mask_layers_of(model, variables)
     else:
-        MaskedLayer(model, masks)
+        MaskedLayer(model, variables)
 
 
 def is_made_of_layers(layer: keras.Layer) -> bool:

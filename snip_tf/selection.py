@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
+import keras
 import numpy as np
 
-# Scores are read in pieces of this many: what is made of a piece then stays in the
-# processor's cache.
-_CHUNK = 1 << 16
+from snip_tf.scores import Product, Scores, as_floats, check_finite, chunks, sample
+
 # The range of the threshold is guessed from a sample of about this many scores.
 _SAMPLE = 1 << 18
 # A histogram has as many bins as one pass over so large a network is worth (4 MB).
@@ -57,7 +57,7 @@ def select_masks(
     """
     check_sparsity(sparsity)
     check_scope(scope)
-    arrays = _as_floats(scores)
+    arrays = as_floats(scores)
     if scope == "global":
         return _keep_largest(arrays, kept_count(arrays, sparsity))
     masks = {}
@@ -102,133 +102,71 @@ def check_scope(scope: str) -> None:
         )
 
 
-def _as_floats(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The scores as flat-readable float arrays of one type, checked to be finite."""
-    if not isinstance(scores, Mapping) or not scores:
-        raise ValueError(
-            "Expected `scores` to be a dict {weight path: array} with at least one "
-            f"entry. Received: scores={scores!r}"
-        )
-    arrays = {path: np.asarray(score) for path, score in scores.items()}
-    for path, array in arrays.items():
-        if array.dtype.kind not in "fiu":
-            raise TypeError(
-                f"Expected scores to be arrays of real numbers. "
-                f"Received: scores[{path!r}] of dtype {array.dtype}"
-            )
-    # One type for all, since the bits of a float32 and a float64 do not compare.
-    common = np.result_type(*arrays.values())
-    if common.kind != "f":
-        common = np.dtype(np.float64)
-    return {path: np.asarray(a, common, order="C") for path, a in arrays.items()}
-
-
-def check_finite(path: str, scores: np.ndarray) -> None:
-    """Raises a ValueError that names the weight if a score is NaN or infinite."""
-    bad = [chunk[~np.isfinite(chunk)] for chunk in _chunks(scores)]
-    bad = np.concatenate([np.empty(0), *bad])
-    if bad.size:
-        raise ValueError(
-            f"Expected finite scores. Received: {bad.size} of the scores of {path!r} "
-            f"are NaN or infinite (the first is {bad[0]}). Look for NaN or "
-            f"infinity in the data, the weights or the loss."
-        )
-
-
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        yield flat[start : start + _CHUNK]
-
-
-def _sort_keys(arrays: Mapping[str, np.ndarray]) -> Callable:
-    """A function from floats to unsigned integers that sort as the floats do.
-
-    Raises a ValueError if a score is NaN or infinite.
-    """
-    infinity = _bits(np.array(np.inf, next(iter(arrays.values())).dtype))
-    negative = False
-    for path, array in arrays.items():
-        # The bits of negative numbers, infinities and NaN are those beyond.
-        if array.size and _largest_bits(array) >= infinity:
-            check_finite(path, array)
-            negative = True
-    return _keys_of_signed if negative else _bits
-
-
-def _largest_bits(array: np.ndarray) -> int:
-    return max(int(_bits(chunk).max()) for chunk in _chunks(array))
-
-
-def _bits(chunk: np.ndarray) -> np.ndarray:
-    return chunk.view(f"u{chunk.dtype.itemsize}")
-
-
-def _keys_of_signed(chunk: np.ndarray) -> np.ndarray:
-    # Adding 0 turns -0.0 into 0.0, so that the two tie.
-    bits = _bits(chunk + chunk.dtype.type(0))
-    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
-    # A negative float sorts by its bits in reverse, below every non-negative one.
-    return np.where(bits & sign, ~bits, bits | sign)
-
-
-def _threshold(
-    arrays: Mapping[str, np.ndarray], kept: int, sort_keys: Callable
-) -> tuple[int, int]:
-    """The sort key of the `kept`-th largest score, and how many of its ties to keep."""
-    total = sum(array.size for array in arrays.values())
+def _threshold(scores: Mapping[str, Scores], kept: int) -> tuple[float, int]:
+    """The `kept`-th largest score, and how many of those that equal it to keep."""
+    total = sum(score.size for score in scores.values())
     bins = max(_FEWEST_BINS, min(_MOST_BINS, total >> 7))
-    low, high = _likely_range(arrays, kept, sort_keys)
+    dtype = next(iter(scores.values())).dtype
+    infinity = int(_bits(np.array(np.inf, dtype)))
+    everything = 0, (1 << 8 * dtype.itemsize) - 1
+    sort_keys = _bits  # of floats that are not negative
+    low, high = _likely_range(scores, kept)
     while True:
         shift = max(0, (high - low).bit_length() - bins.bit_length() + 1)
-        above, histogram = _count(arrays, low, high, shift, sort_keys)
+        above, histogram, largest = _count(scores, low, high, shift, sort_keys)
+        if sort_keys is _bits and largest >= infinity:
+            # The bits of negative numbers, infinities and NaN are those beyond.
+            for path, score in scores.items():
+                check_finite(path, score)
+            sort_keys, (low, high) = _keys_of_signed, everything
+            continue
         wanted = kept - above  # of those in the range, from the top
         if not 0 < wanted <= histogram.sum():
-            # The sample was not like the rest.
-            low, high = 0, (1 << 8 * next(iter(arrays.values())).itemsize) - 1
+            low, high = everything  # the sample was not like the rest
             continue
         from_the_top = histogram[::-1].cumsum()
         position = int(np.searchsorted(from_the_top, wanted))
         chosen = len(histogram) - 1 - position
         low += chosen << shift
         if shift == 0:
-            return low, wanted - int(from_the_top[position] - histogram[chosen])
+            ties = wanted - int(from_the_top[position] - histogram[chosen])
+            return _score_of(low, dtype, signed=sort_keys is _keys_of_signed), ties
         high = min(high, low + (1 << shift) - 1)
 
 
-def _likely_range(
-    arrays: Mapping[str, np.ndarray], kept: int, sort_keys: Callable
-) -> tuple[int, int]:
-    """The smallest and the largest sort key that the threshold should have."""
-    total = sum(array.size for array in arrays.values())
+def _likely_range(scores: Mapping[str, Scores], kept: int) -> tuple[int, int]:
+    """The smallest and the largest bits that the threshold should have."""
+    total = sum(score.size for score in scores.values())
     step = max(4, total // _SAMPLE)
-    sample = [sort_keys(array.reshape(-1)[::step]) for array in arrays.values()]
-    sample = np.sort(np.concatenate(sample))
+    drawn = np.concatenate([sample(score, step) for score in scores.values()])
+    drawn = np.sort(_bits(drawn))
     removed = 1 - kept / total
     # Six standard deviations to each side; one more for rounding.
-    margin = 6 * math.sqrt(len(sample) * removed * (1 - removed)) + 1
-    first = int(len(sample) * removed - margin)
-    last = int(len(sample) * removed + margin)
-    low = int(sample[first]) if first >= 0 else 0
-    high = (1 << 8 * sample.itemsize) - 1
-    return low, int(sample[last]) if last < len(sample) else high
+    margin = 6 * math.sqrt(len(drawn) * removed * (1 - removed)) + 1
+    first = int(len(drawn) * removed - margin)
+    last = int(len(drawn) * removed + margin)
+    low = int(drawn[first]) if first >= 0 else 0
+    high = (1 << 8 * drawn.itemsize) - 1
+    return low, int(drawn[last]) if last < len(drawn) else high
 
 
 def _count(
-    arrays: Mapping[str, np.ndarray],
+    scores: Mapping[str, Scores],
     low: int,
     high: int,
     shift: int,
     sort_keys: Callable,
-) -> tuple[int, np.ndarray]:
-    """How many sort keys are above `high`, and a histogram of those in the range.
+) -> tuple[int, np.ndarray, int]:
+    """How many sort keys are above `high`, a histogram of those up to it, the largest.
 
-    A bin is of 2^shift keys.
+    A bin is of 2^shift keys, the first from `low` on.
     """
-    above, histogram = 0, np.zeros(((high - low) >> shift) + 1, np.int64)
-    for array in arrays.values():
-        for chunk in _chunks(array):
+    above, largest = 0, 0
+    histogram = np.zeros(((high - low) >> shift) + 1, np.int64)
+    for score in scores.values():
+        for chunk in chunks(score):
             keys = sort_keys(chunk)
+            largest = max(largest, int(keys.max()))
             above += np.count_nonzero(keys > high)
             # What is below wraps around, and so is beyond the range too.
             keys = keys - keys.dtype.type(low)
@@ -237,27 +175,84 @@ def _count(
                 histogram += np.bincount(bins, minlength=histogram.size)
             else:
                 np.add.at(histogram, bins, 1)
-    return above, histogram
+    return above, histogram, largest
 
 
-def _keep_largest(arrays: Mapping[str, np.ndarray], kept: int) -> dict[str, np.ndarray]:
-    sort_keys = _sort_keys(arrays)
+def _bits(chunk: np.ndarray) -> np.ndarray:
+    return chunk.view(f"u{chunk.dtype.itemsize}")
+
+
+def _keys_of_signed(chunk: np.ndarray) -> np.ndarray:
+    """Unsigned integers that sort as the floats do."""
+    # Adding 0 turns -0.0 into 0.0, so that the two tie.
+    bits = _bits(chunk + chunk.dtype.type(0))
+    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+    # A negative float sorts by its bits in reverse, below every non-negative one.
+    return np.where(bits & sign, ~bits, bits | sign)
+
+
+def _score_of(key: int, dtype: np.dtype, signed: bool = False) -> float:
+    """The float that has a sort key."""
+    bits = np.array(key, f"u{dtype.itemsize}")
+    if signed:
+        sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+        bits = bits ^ sign if bits & sign else ~bits
+    return np.asarray(bits).view(dtype)[()]
+
+
+def _threshold_on_accelerator(
+    scores: Mapping[str, Product], kept: int
+) -> tuple[float, int]:
+    """`_threshold` where the scores are, so that none has to come to the host.
+
+    The threshold is the largest float that at least `kept` scores reach; its bits are
+    found from the highest to the lowest, by a count each. An accelerator adds up more
+    readily than it sorts into bins.
+    """
+    dtype = next(iter(scores.values())).dtype
+    everywhere = [score.chunks_on_accelerator for score in scores.values()]
+
+    def count(holds: Callable) -> int:
+        counts = [
+            keras.ops.sum(keras.ops.cast(holds(chunk), "float32"))
+            for chunks_of_one in everywhere
+            for chunk in chunks_of_one()
+        ]
+        return int(np.asarray(keras.ops.stack(counts)).sum(dtype=np.float64))
+
+    if count(keras.ops.isfinite) < sum(score.size for score in scores.values()):
+        for path, score in scores.items():
+            check_finite(path, score)
+    key = 0
+    for bit in reversed(range(8 * dtype.itemsize - 1)):
+        higher = _score_of(key | 1 << bit, dtype)
+        # (Nothing reaches what is not a number.)
+        if count(lambda chunk, at=higher: keras.ops.greater_equal(chunk, at)) >= kept:
+            key |= 1 << bit
+    threshold = _score_of(key, dtype)
+    return threshold, kept - count(lambda chunk: keras.ops.greater(chunk, threshold))
+
+
+def _keep_largest(scores: Mapping[str, Scores], kept: int) -> dict[str, np.ndarray]:
     if kept == 0:
-        return {path: np.zeros(array.shape, bool) for path, array in arrays.items()}
-    threshold, ties_left = _threshold(arrays, kept, sort_keys)
+        for path, score in scores.items():
+            check_finite(path, score)
+        return {path: np.zeros(score.shape, bool) for path, score in scores.items()}
+    there = all(isinstance(s, Product) and s.on_accelerator for s in scores.values())
+    find = _threshold_on_accelerator if there else _threshold
+    threshold, ties_left = find(scores, kept)
     masks = {}
-    for path, array in arrays.items():
-        mask = np.empty(array.size, bool)
-        for start, chunk in zip(
-            range(0, array.size, _CHUNK), _chunks(array), strict=True
-        ):
-            keys = sort_keys(chunk)
-            keep = np.greater(keys, threshold, out=mask[start : start + chunk.size])
+    for path, score in scores.items():
+        mask, start = np.empty(score.size, bool), 0
+        for chunk in score.chunks_on_accelerator() if there else chunks(score):
+            keep = mask[start : start + len(chunk)]
+            keep[:] = chunk > threshold
             if ties_left:
                 # Ties go to the first met: without such a rule, a network with many
                 # equal scores (zeros, above all) keeps more or fewer than k.
-                ties = np.flatnonzero(keys == threshold)[:ties_left]
+                ties = np.flatnonzero(chunk == threshold)[:ties_left]
                 keep[ties] = True
                 ties_left -= ties.size
-        masks[path] = mask.reshape(array.shape)
+            start += len(chunk)
+        masks[path] = mask.reshape(score.shape)
     return masks

@@ -31,6 +31,8 @@ UNSEEN = {
     "snip_tf/datasets/tfds.py": {"importlib-resources"},  # by tensorflow-datasets
     "snip_tf/training/loop.py": {"tensorboard"},  # by tf.summary
 }
+# What a program finds because it lies in its own folder.
+BESIDE = {"processes": "benchmarks.processes"}
 MAY_IMPORT_TENSORFLOW = (
     "snip_tf/compiling.py",
     "snip_tf/datasets/",
@@ -148,7 +150,7 @@ def imports(path: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 def absolute(path: str, module: str) -> str:
     package = ".".join(path.split("/")[:-1])
-    return importlib.util.resolve_name(module, package)
+    return importlib.util.resolve_name(BESIDE.get(module, module), package)
 
 
 def top(module: str) -> str:

@@ -1,10 +1,13 @@
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
+import keras
 import numpy as np
 import pytest
 
+import snip_tf.scores
 from snip_tf import select_masks, selection
+from snip_tf.scores import Product
 from tests.numpy_reference import keep_largest
 
 FLOATS = [np.float16, np.float32, np.float64]
@@ -59,8 +62,58 @@ def test_by_layer_equals_a_full_stable_sort_of_each(scores, sparsity):
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_the_size_of_the_chunks_does_not_matter(scores, sparsity):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_CHUNK", 3)
+        patch.setattr(snip_tf.scores, "_CHUNK", 3)
         assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
+
+
+def products_and_arrays(kind):
+    """Scores that are worked out where they are read, and the same as arrays."""
+    rng = np.random.default_rng(0)
+    shapes = {"a": (300, 500), "b": (7,), "c": (0, 3), "d": (3, 3, 64, 128)}
+    products, arrays = {}, {}
+    for path, shape in shapes.items():
+        factors = rng.normal(size=(2, *shape)).astype(np.float32)
+        if kind == "tied":
+            factors = factors.round(1)
+        gradient, weight = map(keras.ops.convert_to_tensor, factors)
+        products[path] = Product(gradient, weight)
+        arrays[path] = np.abs(factors[0] * factors[1])
+    return products, arrays
+
+
+@pytest.fixture(params=["on the host", "on an accelerator"])
+def place(request, monkeypatch):
+    """Both ways of finding the threshold; the second runs on any device."""
+    if request.param == "on an accelerator":
+        monkeypatch.setattr(Product, "on_accelerator", property(lambda self: True))
+        monkeypatch.setattr(snip_tf.scores, "_CHUNK_ON_ACCELERATOR", 1000)
+
+
+@pytest.mark.parametrize("kind", ["different", "tied"])
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.5, 0.95, 0.999, 1 - 1e-9])
+def test_products_are_selected_as_arrays_are(place, kind, sparsity):
+    products, arrays = products_and_arrays(kind)
+    assert_same(select_masks(products, sparsity), reference(arrays, sparsity))
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 1 - 1e-9])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_names_the_weight_whose_product_is_bad(place, bad, sparsity):
+    products, _ = products_and_arrays("different")
+    gradient = np.ones((2, 2), np.float32)
+    gradient[1, 0] = bad
+    ones = keras.ops.ones((2, 2))
+    products["head/kernel"] = Product(keras.ops.convert_to_tensor(gradient), ones)
+    with pytest.raises(ValueError, match="'head/kernel'"):
+        select_masks(products, sparsity)
+
+
+def test_products_compare_with_arrays_of_another_type():
+    ones = keras.ops.ones((2,))
+    scores = {"a": Product(ones, 2 * ones), "b": np.array([3.0, 1.0])}
+    masks = select_masks(scores, 0.25)
+    assert masks["a"].tolist() == [True, True]
+    assert masks["b"].tolist() == [True, False]
 
 
 def test_large_scores_across_several_chunks():

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from snip_tf.batches import Batch
+from snip_tf.scores import Product
 from snip_tf.sensitivity import mean_gradients
 
 
@@ -39,13 +40,10 @@ def snip(
         training: the mode of the forward pass.
 
     Returns:
-        `{weight path: tensor}`, non-negative, of the weights' shapes.
+        `{weight path: scores}`, non-negative, of the weights' shapes: arrays to NumPy,
+        each worked out where it is read.
 
     Reference: https://arxiv.org/abs/1810.02340
     """
     gradients = mean_gradients(model, weights, batches, loss=loss, training=training)
-    # Each gradient is gone before the next score is made, to save memory.
-    return {
-        path: keras.ops.abs(keras.ops.multiply(gradients.pop(path), weight))
-        for path, weight in weights.items()
-    }
+    return {path: Product(gradients[path], w) for path, w in weights.items()}

@@ -1,0 +1,51 @@
+"""Measurements in processes of their own, and the memory that one takes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def measured_alone(script: str, *arguments: str, cores: int = 1) -> dict[str, float]:
+    """What a script prints last, as JSON, run by itself on the first `cores` cores."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
+    done = subprocess.run(
+        ["taskset", "--cpu-list", f"0-{cores - 1}", sys.executable, script, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **threads, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class PeakMemory:
+    """The most memory that a process has held since `restart`, above a base.
+
+    What TensorFlow frees it keeps for later. The base is therefore taken before a model
+    is made, after all code has run once on a small one, and the model's own bytes are
+    added to it: what is left over from drawing the weights then counts.
+
+    Args:
+        own_bytes: what is made after this and belongs to the base.
+    """
+
+    def __init__(self, own_bytes: int = 0):
+        self._base = _status("VmRSS") + own_bytes
+
+    def restart(self) -> None:
+        """Forgets the highest so far."""
+        Path("/proc/self/clear_refs").write_text("5")
+
+    def above_base(self) -> int:
+        """Bytes."""
+        return _status("VmHWM") - self._base
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"Expected a line of /proc/self/status. Received: {name}")

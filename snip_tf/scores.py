@@ -1,0 +1,132 @@
+"""Scores as a selection reads them: piece by piece, never all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+# Scores are read in pieces of this many: on the host, so that what is made of a piece
+# stays in the processor's cache; on an accelerator, so that launching the work costs
+# little beside it, and float32 counts a piece exactly.
+_CHUNK = 1 << 16
+_CHUNK_ON_ACCELERATOR = 1 << 22
+
+
+class Product:
+    """|gradient * weight|, worked out where it is read, and never kept.
+
+    An array of it would take as much memory as the weights, and longer to write and to
+    read again than the product takes. `numpy.asarray` makes one all the same.
+
+    Args:
+        gradient: tensor of floats.
+        weight: tensor or `keras.Variable` of the same shape.
+    """
+
+    def __init__(self, gradient: Any, weight: Any):
+        weight = keras.ops.convert_to_tensor(weight)
+        self._factors = [keras.ops.reshape(f, (-1,)) for f in (gradient, weight)]
+        self.shape = tuple(gradient.shape)
+        self.size = int(np.prod(self.shape))
+        self.dtype = np.dtype(keras.backend.standardize_dtype(gradient.dtype))
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether a GPU or a TPU holds the factors."""
+        return "CPU" not in str(self._factors[0].device)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The values in order, as arrays that are good until the next is read."""
+        gradient, weight = map(np.asarray, self._factors)
+        scratch = np.empty(min(_CHUNK, self.size), self.dtype)
+        for start in range(0, self.size, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            values = scratch[: gradient[part].size]
+            np.multiply(gradient[part], weight[part], out=values)
+            yield np.abs(values, out=values)
+
+    def chunks_on_accelerator(self) -> Iterator[Any]:
+        """The values in order, as tensors where the factors are."""
+        for start in range(0, self.size, _CHUNK_ON_ACCELERATOR):
+            gradient, weight = (
+                factor[start : start + _CHUNK_ON_ACCELERATOR]
+                for factor in self._factors
+            )
+            yield keras.ops.abs(keras.ops.multiply(gradient, weight))
+
+    def sample(self, step: int) -> np.ndarray:
+        """Every `step`-th value."""
+        gradient, weight = (np.asarray(factor)[::step] for factor in self._factors)
+        return np.abs(np.multiply(gradient, weight, dtype=self.dtype))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = np.empty(self.size, self.dtype)
+        start = 0
+        for values in self.chunks():
+            array[start : start + values.size] = values
+            start += values.size
+        return array.reshape(self.shape).astype(dtype or self.dtype, copy=False)
+
+
+Scores = np.ndarray | Product
+
+
+def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
+    """Scores of one float type."""
+    if not isinstance(scores, Mapping) or not scores:
+        raise ValueError(
+            "Expected `scores` to be a dict {weight path: array} with at least one "
+            f"entry. Received: scores={scores!r}"
+        )
+    arrays = {
+        path: score if isinstance(score, Product) else np.asarray(score)
+        for path, score in scores.items()
+    }
+    for path, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise TypeError(
+                f"Expected scores to be arrays of real numbers. "
+                f"Received: scores[{path!r}] of dtype {array.dtype}"
+            )
+    # One type for all, since the bits of a float32 and a float64 do not compare.
+    common = np.result_type(*(array.dtype for array in arrays.values()))
+    if common.kind != "f":
+        common = np.dtype(np.float64)
+    return {
+        path: array
+        if isinstance(array, Product) and array.dtype == common
+        else np.asarray(array, common, order="C")
+        for path, array in arrays.items()
+    }
+
+
+def chunks(scores: Scores) -> Iterator[np.ndarray]:
+    """The scores in order, as flat arrays that are good until the next is read."""
+    if isinstance(scores, Product):
+        yield from scores.chunks()
+        return
+    flat = scores.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        yield flat[start : start + _CHUNK]
+
+
+def sample(scores: Scores, step: int) -> np.ndarray:
+    """Every `step`-th score."""
+    if isinstance(scores, Product):
+        return scores.sample(step)
+    return scores.reshape(-1)[::step]
+
+
+def check_finite(path: str, scores: Scores) -> None:
+    """Raises a ValueError that names the weight if a score is NaN or infinite."""
+    bad = [chunk[~np.isfinite(chunk)] for chunk in chunks(scores)]
+    bad = np.concatenate([np.empty(0), *bad])
+    if bad.size:
+        raise ValueError(
+            f"Expected finite scores. Received: {bad.size} of the scores of {path!r} "
+            f"are NaN or infinite (the first is {bad[0]}). Look for NaN or "
+            f"infinity in the data, the weights or the loss."
+        )
