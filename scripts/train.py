@@ -11,10 +11,8 @@ result.json. The same command again continues after an interruption.
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -25,8 +23,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import rich.console
-import rich.progress
 import tensorflow as tf
 from absl import app, flags
 
@@ -34,11 +30,12 @@ import snip_tf
 import snip_tf.criteria
 import snip_tf.datasets
 import snip_tf.models
-from snip_tf.files import whole_file, write_json
+from snip_tf.files import locked, whole_file, write_json
 from snip_tf.models.initializers import INITIALIZERS
 from snip_tf.report import weight_rows
 from snip_tf.training import cluster, loop, schedules
 from snip_tf.training.augmentation import AUGMENTATIONS
+from snip_tf.training.progress import Progress
 from snip_tf.weights import weights_by_path
 from snip_tf.wrapping import current_masks
 
@@ -166,9 +163,8 @@ flags.register_validator("lr", lambda value: value > 0, "expected a positive num
 
 # Where a run reads and writes; no part of what it does, nor of its result.
 _PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")
-# Where a process that replaces itself counts, and how often it does at one checkpoint.
-_RESTARTS = "SNIP_TF_RESTARTS"
-_MOST_RESTARTS = 5
+# How long pruning took.
+_PRUNING = "pruning.json"
 # The error that the authors' release reports is the best of this many last checkpoints.
 _BEST_OF = 5
 
@@ -203,25 +199,7 @@ def main(argv: list[str]) -> None:
     except cluster.LOST_WORKER as error:
         if not workers:
             raise
-        _start_again(error, logdir)
-
-
-def _start_again(error: Exception, logdir: Path) -> None:
-    """Replaces the process by a new one, where that may help.
-
-    TensorFlow cannot mend a cluster inside a process. In a new one, this worker waits
-    for the others, and all continue from the checkpoint.
-    """
-    history = logdir / "history.json"
-    checks = json.loads(history.read_text()) if history.exists() else []
-    reached = str(len(checks))
-    at, _, times = os.environ.get(_RESTARTS, "").partition(":")
-    times = int(times) + 1 if at == reached else 1
-    if times > _MOST_RESTARTS:
-        raise error
-    os.environ[_RESTARTS] = f"{reached}:{times}"
-    print(f"Lost a worker ({type(error).__name__}). Starting again.", flush=True)
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        cluster.start_again(error, loop.saved_iteration(logdir))
 
 
 def _run(
@@ -263,7 +241,7 @@ def _run(
     )
     with (
         _out_of_memory("batch_size"),
-        _Progress(settings.iterations, loop.iterations_done(history)) as progress,
+        Progress(settings.iterations, loop.iterations_done(history)) as progress,
     ):
         try:
             history = loop.train(
@@ -323,25 +301,21 @@ def _own_folder(logdir: Path, workers: cluster.Cluster | None) -> Iterator[Path]
 
     All workers write the same, since reading a variable of theirs may need them all;
     only the chief's is kept. It keeps others out of the folder, and ends the program if
-    one is training there. (The operating system lets go of the lock, however the
-    program ends.)
+    one is training there.
     """
     if workers and not workers.is_chief:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    folder = os.open(logdir, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(
-            f"Expected --logdir to be free. Received: {logdir}, where another process "
-            f"is training now. Wait for it, or name another --logdir."
-        )
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(logdir))
+        except BlockingIOError:
+            sys.exit(
+                f"Expected --logdir to be free. Received: {logdir}, where another "
+                f"process is training now. Wait for it, or name another --logdir."
+            )
         yield logdir
-    finally:
-        os.close(folder)
 
 
 def _load_data() -> snip_tf.datasets.Dataset:
@@ -434,7 +408,6 @@ def _check_agreement(
     digest = hashlib.blake2b(digest_size=8)
     for array in data.train:
         digest.update(np.ascontiguousarray(array))
-    token = logdir / "workers.json"
     try:
         cluster.check_agreement(
             strategy,
@@ -446,14 +419,7 @@ def _check_agreement(
                 "the version of snip_tf": snip_tf.__version__,
             },
         )
-        if workers.is_chief:
-            logdir.mkdir(parents=True, exist_ok=True)
-            written = {"workers": workers.workers, "started": time.time_ns()}
-            write_json(token, written)
-        cluster.check_agreement(strategy, {})  # it is written
-        seen = token.read_text() if token.exists() else None
-        name = f"{token}, which all workers must find in one --logdir,"
-        cluster.check_agreement(strategy, {name: seen})
+        cluster.check_shared_folder(strategy, workers, logdir, "--logdir")
     except ValueError as error:
         sys.exit(str(error))
 
@@ -481,7 +447,7 @@ def _network(
 def _check_checkpoint(
     model: keras.Model, data: snip_tf.datasets.Dataset, logdir: Path
 ) -> None:
-    """Ends the program if the folder holds the model of another run."""
+    """Ends the program if the folder holds the model of another run, or lacks files."""
     network = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
     shapes, expected = (
         {path: tuple(weight.shape) for path, weight in weights_by_path(m).items()}
@@ -489,16 +455,19 @@ def _check_checkpoint(
     )
     # Of a dense model `sparsity` counts zeros, which may be weights by chance.
     sparsity = snip_tf.sparsity(model) if current_masks(model) else 0
-    found = f"sparsity {sparsity:.6g}"
+    found = None
     if shapes != expected:
-        found = f"{model.name!r}, whose weights have other names or shapes"
-    elif abs(sparsity - FLAGS.target_sparsity) < 1e-3:
-        return
-    sys.exit(
-        f"Expected --logdir to hold a checkpoint of --arch={FLAGS.arch} at "
-        f"--target_sparsity={FLAGS.target_sparsity}, or none. Received: {logdir}, with "
-        f"one of {found}. Name another --logdir."
-    )
+        found = f"one of {model.name!r}, whose weights have other names or shapes"
+    elif abs(sparsity - FLAGS.target_sparsity) > 1e-3:
+        found = f"one of sparsity {sparsity:.6g}"
+    elif not (logdir / _PRUNING).exists():
+        found = f"one but no {_PRUNING}"
+    if found:
+        sys.exit(
+            f"Expected --logdir to hold a checkpoint of --arch={FLAGS.arch} at "
+            f"--target_sparsity={FLAGS.target_sparsity} as a run left it, or none. "
+            f"Received: {logdir}, with {found}. Name another --logdir."
+        )
 
 
 def _make_model(
@@ -530,46 +499,8 @@ def _make_model(
             model = _network(data, FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
             model = snip_tf.apply_masks(model, masks) if masks else model
         model.compile(optimizer, loss, jit_compile=FLAGS.jit_compile)
-    write_json(own / "pruning.json", {"seconds": seconds})
+    write_json(own / _PRUNING, {"seconds": seconds})
     return model
-
-
-class _Progress:
-    """A bar on a terminal; elsewhere a line for each checkpoint."""
-
-    def __init__(self, iterations: int, done: int):
-        self._console = rich.console.Console(highlight=False)
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("training", total=iterations, completed=done)
-        self._iterations = iterations
-        self._validation_error = ""
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, iteration: int, loss: float, check: loop.Check | None) -> None:
-        if check:
-            self._validation_error = f"validation error {check.validation_error:.2f} %"
-        text = f"loss {loss:.4f}  {self._validation_error}"
-        self._bar.update(self._task, completed=iteration, description=text)
-        if check and check.test_error is not None and self._bar.disable:
-            rate = check.iteration / check.seconds
-            print(
-                f"{iteration}/{self._iterations}  loss {check.loss:.4f}  "
-                f"{self._validation_error}  {rate:.0f} iterations/s",
-                flush=True,
-            )
 
 
 def _write_models(model: keras.Model, own: Path) -> None:
@@ -594,7 +525,7 @@ def _result(
         "validation_error": history[-1].validation_error,
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,
-        "pruning_seconds": json.loads((logdir / "pruning.json").read_text())["seconds"],
+        "pruning_seconds": json.loads((logdir / _PRUNING).read_text())["seconds"],
         "training_seconds": history[-1].seconds,
         "flags": _chosen_flags(),
         "versions": {

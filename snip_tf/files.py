@@ -1,4 +1,4 @@
-"""Files that are never found half-written."""
+"""Files that are never found half-written, folders that one process has at a time."""
 
 from __future__ import annotations
 
@@ -29,3 +29,22 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes a JSON file."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes that ask for it out of a folder.
+
+    The operating system lets go of the lock, however the process ends.
+
+    Raises:
+        BlockingIOError: if another process has it.
+    """
+    import fcntl  # which Windows has not
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -78,8 +78,8 @@ def prune_model(
         batches: int, mini-batches to score on; g is averaged over them with its sign.
         micro_batch_size: int, runs each mini-batch in pieces of so many examples, where
             it does not fit in memory as a whole. The scores are those of the whole in
-            inference mode, for a loss that is a mean over the examples: as Keras'
-            losses are by default, where nothing masks timesteps.
+            inference mode, for a loss that is a mean over the examples, as Keras'
+            losses are by default, or a sum; but not where timesteps are masked.
         loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
             data loss counts; regularization is left out.
         criterion: a name in `snip_tf.criteria.CRITERIA`, or a callable

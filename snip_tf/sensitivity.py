@@ -34,7 +34,7 @@ def mean_gradients(
     The mean keeps the signs and weighs each batch by its number of examples, so that
     several batches give the gradient of one larger batch: in inference mode (in
     training mode BatchNorm's statistics are those of each batch), and for a loss that
-    is a mean over the examples, as Keras' losses are by default.
+    is a mean over the examples, as Keras' losses are by default. A sum is made a mean.
 
     The model runs under a `keras.StatelessScope`: what a forward pass changes
     (BatchNorm statistics, seed states) is caught there and dropped.
@@ -213,7 +213,7 @@ def _shapes(nest: Any) -> Any:
 
 def _loss_of(data_loss: DataLoss, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
     try:
-        return data_loss(y, y_pred, sample_weight)
+        loss = data_loss(y, y_pred, sample_weight)
     except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
         if str(error).startswith("Expected"):
             raise  # in our words already
@@ -222,6 +222,13 @@ def _loss_of(data_loss: DataLoss, y: Any, y_pred: Any, sample_weight: Any) -> tf
             f"targets of shape {_shapes(y)} for outputs of shape {_shapes(y_pred)}. "
             f"The error: {error}"
         ) from error
+    if len(loss.shape):
+        raise ValueError(
+            f"Expected a loss that is one number for the mini-batch. Received: a loss "
+            f"of shape {tuple(loss.shape)}. Reduce it: the losses of Keras do with "
+            f"reduction='sum_over_batch_size', their default."
+        )
+    return loss
 
 
 def _full_precision(variable: keras.Variable) -> tf.Tensor:
@@ -302,7 +309,15 @@ def _data_loss(model: keras.Model, loss: Any) -> DataLoss:
             return loss(y, y_pred, sample_weight)
         return judge().compute_loss(None, y, y_pred, sample_weight)
 
-    return data_loss
+    def mean_of_sum(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+        total = data_loss(y, y_pred, sample_weight)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return total / (example_count((y, None, None)) * replicas)
+
+    # So that a sum, too, can be averaged over batches and replicas: scores are compared
+    # with each other only.
+    reductions = {getattr(part, "reduction", None) for part in keras.tree.flatten(loss)}
+    return mean_of_sum if reductions == {"sum"} else data_loss
 
 
 def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:

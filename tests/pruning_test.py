@@ -309,8 +309,9 @@ def test_nothing_prunable(data):
             snip_tf.prune_model(thing, *data, sparsity=0.5)
 
 
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
 @pytest.mark.parametrize("size", [1, 5, 16, 100])
-def test_micro_batches_score_as_one_large_batch(size):
+def test_micro_batches_score_as_one_large_batch(size, reduction):
     keras.utils.set_random_seed(0)
     hidden = keras.layers.Dense(20, "tanh", name="hidden")
     normalization = keras.layers.BatchNormalization()
@@ -319,7 +320,8 @@ def test_micro_batches_score_as_one_large_batch(size):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 8)), rng.normal(size=(16, 3))
     weights = rng.uniform(size=16)
-    options = {"x": x, "y": y, "sample_weight": weights, "loss": "mse"}
+    loss = keras.losses.MeanSquaredError(reduction=reduction)
+    options = {"x": x, "y": y, "sample_weight": weights, "loss": loss}
     whole = snip_tf.connection_sensitivity(model, **options)
     pieces = snip_tf.connection_sensitivity(model, **options, micro_batch_size=size)
     for path in whole:

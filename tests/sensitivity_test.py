@@ -202,6 +202,12 @@ def test_a_loss_that_is_not_finite(model, data):
         gradients(model, (x, data[1]), loss=LOSS)
 
 
+def test_a_loss_that_is_not_one_number(model, data):
+    loss = keras.losses.SparseCategoricalCrossentropy(True, reduction=None)
+    with pytest.raises(ValueError, match=r"one number.*of shape \(.*reduction="):
+        gradients(model, data, loss=loss)
+
+
 def test_names_a_weight_that_the_loss_does_not_depend_on(data):
     model = two_headed_model()
     head = keras.Model(model.input, model.output["a"])
@@ -288,7 +294,9 @@ def test_replicas_see_a_share_each(data, where):
 
 @pytest.mark.parametrize("examples", [12, 11, 2])
 @pytest.mark.parametrize("where", ["inside", "outside"])
-def test_replicas_share_a_batch_and_choose_as_one_device(data, examples, where):
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+def test_replicas_share_a_batch_as_one_device(data, examples, where, reduction):
+    loss = keras.losses.SparseCategoricalCrossentropy(True, reduction=reduction)
     x, y = data[0][:examples], data[1][:examples]
     half = np.linspace(0, 1, examples, dtype=np.float32)
 
@@ -297,7 +305,7 @@ def test_replicas_share_a_batch_and_choose_as_one_device(data, examples, where):
         hidden = keras.layers.Dense(6, "tanh", name="hidden")
         out = keras.layers.Dense(3, name="out")
         model = keras.Sequential([keras.Input((5,)), hidden, out])
-        model.compile("sgd", LOSS)
+        model.compile("sgd", loss)
         return model
 
     def prune(model):

@@ -7,12 +7,17 @@ import dataclasses
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
+
+from snip_tf.files import write_json
 
 # Seconds in which one that is there speaks.
 _PATIENCE = 1.0
@@ -26,6 +31,9 @@ LOST_WORKER = (
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
+# Where a process that replaces itself counts, and how often it does at one checkpoint.
+_RESTARTS = "SNIP_TF_RESTARTS"
+_MOST_RESTARTS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +238,47 @@ def check_agreement(
         f"Expected all workers to be started with the same flags, data and files. "
         f"Received: {'; '.join(different)}."
     )
+
+
+def check_shared_folder(
+    strategy: tf.distribute.Strategy, cluster: Cluster, folder: Path, name: str
+) -> None:
+    """Raises a ValueError, on every worker, unless all find one folder at its path.
+
+    Args:
+        strategy: that of all workers.
+        cluster: who they are.
+        folder: made if it is not there; a file is left in it.
+        name: what the user knows it by.
+    """
+    token = folder / "workers.json"
+    if cluster.is_chief:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(token, {"workers": cluster.workers, "started": time.time_ns()})
+    check_agreement(strategy, {})  # now it is written
+    found = token.read_text() if token.exists() else None
+    what = f"{token}, which all workers must find in one {name},"
+    check_agreement(strategy, {what: found})
+
+
+def start_again(error: Exception, reached: int) -> NoReturn:
+    """Replaces the process by a new one that runs the same command.
+
+    TensorFlow cannot mend a cluster inside a process. In a new one, this worker waits
+    for the others, and all continue from the checkpoint.
+
+    Args:
+        error: that of the lost worker; raised if nothing was saved since the last
+            few starts.
+        reached: the iteration of the last checkpoint.
+    """
+    at, _, times = os.environ.get(_RESTARTS, "").partition(":")
+    starts = int(times) + 1 if at == str(reached) else 1
+    if starts > _MOST_RESTARTS:
+        raise error
+    os.environ[_RESTARTS] = f"{reached}:{starts}"
+    print(f"Lost a worker ({type(error).__name__}). Starting again.", flush=True)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _gather(strategy: tf.distribute.Strategy, text: bytes) -> list[bytes]:

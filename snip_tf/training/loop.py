@@ -269,6 +269,12 @@ def has_checkpoint(logdir: Path) -> bool:
     return (logdir / _CHECKPOINT).exists()
 
 
+def saved_iteration(logdir: Path) -> int:
+    """The last iteration in the history that is kept in `logdir`; 0 without one."""
+    path = logdir / _HISTORY
+    return json.loads(path.read_text())[-1]["iteration"] if path.exists() else 0
+
+
 def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     """The model and the history that `save_checkpoint` wrote; None if there is none."""
     if not has_checkpoint(logdir):

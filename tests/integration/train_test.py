@@ -515,7 +515,11 @@ def test_refuses_the_folder_of_a_run_with_other_flags(main, undisturbed):
 
 @pytest.mark.parametrize(
     ("flag", "found"),
-    [("--arch=lenet5", "'lenet300', whose weights"), ("--seed=3", "sparsity 0.95")],
+    [
+        ("--arch=lenet5", "'lenet300', whose weights"),
+        ("--seed=3", "sparsity 0.95"),
+        ("--target_sparsity=0.95", "no pruning.json"),
+    ],
 )
 def test_refuses_a_checkpoint_of_another_run(main, undisturbed, tmp_path, flag, found):
     for name in ("checkpoint.keras", "history.json"):
