@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from snip_tf.compiling import inlined
-from snip_tf.masks import check_masks, decode_mask, encode_mask, unpack_mask
+from snip_tf.masks import PackedMask, check_masks, decode_mask, encode_mask
 from snip_tf.weights import check_paths, held_layers, layer_tree, weights_by_path
 
 
@@ -209,7 +209,7 @@ class MaskedLayer(keras.layers.Layer):
             super().load_own_variables({key: store[key] for key in keys - set(masks)})
         for key, mask in masks.items():
             if key in keys:  # else these are the weights of a model that is not pruned
-                mask.assign(unpack_mask(np.asarray(store[key]), mask.shape))
+                mask.assign(PackedMask(np.asarray(store[key]), mask.shape).unpack())
         self._remove()
 
     def _stored_masks(self) -> dict[str, keras.Variable]:
@@ -346,17 +346,18 @@ def all_masks(layer: keras.Layer) -> dict[str, keras.Variable]:
 
 
 def mask_model(
-    model: keras.Model, masks: dict[str, np.ndarray | keras.Variable]
+    model: keras.Model, masks: Iterable[tuple[str, np.ndarray | keras.Variable]]
 ) -> None:
     """Wraps the layers of a model that have a masked weight, in place.
 
-    The masks are taken out of the dict, so that an array can go when it is a variable.
+    The masks, by weight path, may be made one by one, so that none is held twice, as an
+    array and as a variable.
 
     Keras makes a Sequential or Functional model from its configuration layer by layer,
     masked ones included. Any other model makes its layers itself, so it is wrapped too,
     and has their masks in its configuration.
     """
-    variables = {p: _mask_variable(p, masks.pop(p)) for p in list(masks)}
+    variables = {path: _mask_variable(path, mask) for path, mask in masks}
     if is_made_of_layers(model):
         _mask_layers_of(model, variables)
     else:
@@ -397,7 +398,7 @@ def _mask_layers_of(
         if not inside or isinstance(layer, MaskedLayer):
             continue  # nothing to do, or shared with a model that came before
         if isinstance(layer, keras.Model):
-            mask_model(layer, inside)
+            mask_model(layer, inside.items())
         else:
             MaskedLayer(layer, inside)
     own = {path: by_weight[id(weights[path])] for path in masks}

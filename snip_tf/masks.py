@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +17,23 @@ from snip_tf.files import whole_file
 from snip_tf.weights import check_paths
 
 _FORMAT = "snip_tf masks 1"
+
+
+class PackedMask(NamedTuple):
+    """A mask while nobody reads it: one bit for each connection.
+
+    Attributes:
+        bits: bytes, as `numpy.packbits` makes them of the flat mask.
+        shape: that of the mask.
+    """
+
+    bits: np.ndarray
+    shape: Sequence[int]
+
+    def unpack(self) -> np.ndarray:
+        """The boolean array."""
+        bits = np.unpackbits(self.bits, count=int(np.prod(self.shape)))
+        return bits.view(bool).reshape(self.shape)
 
 
 def check_masks(
@@ -103,7 +120,7 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 packed = archive[f"bits{index}"]
                 if packed.dtype != np.uint8 or packed.size != -(-size // 8):
                     raise ValueError(f"{name!r} has the wrong number of bits")
-                masks[name] = unpack_mask(packed, shape)
+                masks[name] = PackedMask(packed, shape).unpack()
             return masks
     except (
         ValueError,
@@ -129,13 +146,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 def decode_mask(config: Mapping[str, Any]) -> np.ndarray:
     """The mask that `encode_mask` made this of."""
     bits = zlib.decompress(base64.b64decode(config["kept"]))
-    return unpack_mask(np.frombuffer(bits, np.uint8), config["shape"])
-
-
-def unpack_mask(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The mask of a shape that `numpy.packbits` made these bytes of."""
-    size = int(np.prod(shape))
-    return np.unpackbits(bits, count=size).astype(bool).reshape(shape)
+    return PackedMask(np.frombuffer(bits, np.uint8), config["shape"]).unpack()
 
 
 def _damaged(path: str | os.PathLike, error: Exception) -> ValueError:

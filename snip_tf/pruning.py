@@ -15,8 +15,9 @@ from snip_tf.batches import Batch, make_batches
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
 from snip_tf.criteria.snip import snip
+from snip_tf.masks import PackedMask
 from snip_tf.scores import check_finite
-from snip_tf.selection import check_scope, check_sparsity, kept_count, select_masks
+from snip_tf.selection import check_scope, check_sparsity, kept_count, select_packed
 from snip_tf.sensitivity import call_model
 from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
 from snip_tf.wrapping import current_masks, masked_copy
@@ -144,10 +145,12 @@ def prune_model(
         score = np.asarray(scores[path])
         lowest = np.finfo(np.result_type(score, np.float16)).min
         scores[path] = np.where(mask, score, lowest)
-    masks = select_masks(scores, sparsity, scope)
+    masks = select_packed(scores, sparsity, scope)
     del scores
     _warn_of_cut_layers(masks)
-    return masked_copy(model, masks)
+    others = {p: m for p, m in current_masks(model).items() if p not in masks}
+    unpacked = ((path, mask.unpack()) for path, mask in masks.items())
+    return masked_copy(model, itertools.chain(unpacked, others.items()))
 
 
 def connection_sensitivity(
@@ -271,8 +274,8 @@ def _check_not_lower(
             )
 
 
-def _warn_of_cut_layers(masks: Mapping[str, np.ndarray]) -> None:
-    cut = [path for path, mask in masks.items() if not mask.any()]
+def _warn_of_cut_layers(masks: Mapping[str, PackedMask]) -> None:
+    cut = [path for path, mask in masks.items() if not mask.bits.any()]
     if cut:
         warnings.warn(
             f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "

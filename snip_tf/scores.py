@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-# Scores are read in pieces of this many: on the host, so that what is made of a piece
-# stays in the processor's cache; on an accelerator, so that launching the work costs
-# little beside it, and float32 counts a piece exactly.
+# Scores are read in pieces of this many (a multiple of 8): on the host, so that what is
+# made of a piece stays in the processor's cache; on an accelerator, so that launching
+# the work costs little beside it, and float32 counts a piece exactly.
 _CHUNK = 1 << 16
 _CHUNK_ON_ACCELERATOR = 1 << 22
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
+from snip_tf.masks import PackedMask
 from snip_tf.scores import Product, Scores, as_floats, check_finite, chunks, sample
 
-# The range of the threshold is guessed from a sample of about this many scores.
-_SAMPLE = 1 << 18
+# The range of the threshold is guessed from a sample of so many scores at most.
+_SAMPLE = 1 << 20
 # A histogram has as many bins as one pass over so large a network is worth (4 MB).
 _FEWEST_BINS, _MOST_BINS = 1 << 12, 1 << 19
 SCOPES = ("global", "layer")
@@ -55,6 +57,14 @@ def select_masks(
     >>> snip_tf.select_masks(scores, sparsity=0.5)
     {'a': array([ True, False]), 'b': array([ True, False])}
     """
+    packed = select_packed(scores, sparsity, scope)
+    return {path: mask.unpack() for path, mask in packed.items()}
+
+
+def select_packed(
+    scores: Mapping[str, Any], sparsity: float, scope: str
+) -> dict[str, PackedMask]:
+    """`select_masks`, as bits."""
     check_sparsity(sparsity)
     check_scope(scope)
     arrays = as_floats(scores)
@@ -106,23 +116,13 @@ def _threshold(scores: Mapping[str, Scores], kept: int) -> tuple[float, int]:
     """The `kept`-th largest score, and how many of those that equal it to keep."""
     total = sum(score.size for score in scores.values())
     bins = max(_FEWEST_BINS, min(_MOST_BINS, total >> 7))
-    dtype = next(iter(scores.values())).dtype
-    infinity = int(_bits(np.array(np.inf, dtype)))
-    everything = 0, (1 << 8 * dtype.itemsize) - 1
-    sort_keys = _bits  # of floats that are not negative
     low, high = _likely_range(scores, kept)
     while True:
         shift = max(0, (high - low).bit_length() - bins.bit_length() + 1)
-        above, histogram, largest = _count(scores, low, high, shift, sort_keys)
-        if sort_keys is _bits and largest >= infinity:
-            # The bits of negative numbers, infinities and NaN are those beyond.
-            for path, score in scores.items():
-                check_finite(path, score)
-            sort_keys, (low, high) = _keys_of_signed, everything
-            continue
+        above, histogram = _count(scores, low, high, shift)
         wanted = kept - above  # of those in the range, from the top
         if not 0 < wanted <= histogram.sum():
-            low, high = everything  # the sample was not like the rest
+            low, high = _all_keys(scores)  # the sample was not like the rest
             continue
         from_the_top = histogram[::-1].cumsum()
         position = int(np.searchsorted(from_the_top, wanted))
@@ -130,74 +130,82 @@ def _threshold(scores: Mapping[str, Scores], kept: int) -> tuple[float, int]:
         low += chosen << shift
         if shift == 0:
             ties = wanted - int(from_the_top[position] - histogram[chosen])
-            return _score_of(low, dtype, signed=sort_keys is _keys_of_signed), ties
+            return _score_of(low, _dtype(scores)), ties
         high = min(high, low + (1 << shift) - 1)
 
 
 def _likely_range(scores: Mapping[str, Scores], kept: int) -> tuple[int, int]:
-    """The smallest and the largest bits that the threshold should have."""
+    """The smallest and the largest sort key that the threshold should have."""
     total = sum(score.size for score in scores.values())
-    step = max(4, total // _SAMPLE)
+    step = max(4, total // min(_SAMPLE, max(_SAMPLE >> 2, total >> 8)))
     drawn = np.concatenate([sample(score, step) for score in scores.values()])
-    drawn = np.sort(_bits(drawn))
+    drawn = np.sort(_sort_keys(drawn))
     removed = 1 - kept / total
-    # Six standard deviations to each side; one more for rounding.
-    margin = 6 * math.sqrt(len(drawn) * removed * (1 - removed)) + 1
+    # Five standard deviations to each side; one more for rounding.
+    margin = 5 * math.sqrt(len(drawn) * removed * (1 - removed)) + 1
     first = int(len(drawn) * removed - margin)
     last = int(len(drawn) * removed + margin)
-    low = int(drawn[first]) if first >= 0 else 0
-    high = (1 << 8 * drawn.itemsize) - 1
+    low, high = _all_keys(scores)
+    low = int(drawn[first]) if first >= 0 else low
     return low, int(drawn[last]) if last < len(drawn) else high
 
 
 def _count(
-    scores: Mapping[str, Scores],
-    low: int,
-    high: int,
-    shift: int,
-    sort_keys: Callable,
-) -> tuple[int, np.ndarray, int]:
-    """How many sort keys are above `high`, a histogram of those up to it, the largest.
+    scores: Mapping[str, Scores], low: int, high: int, shift: int
+) -> tuple[int, np.ndarray]:
+    """How many sort keys are above `high`, and a histogram of those from `low` to it.
 
-    A bin is of 2^shift keys, the first from `low` on.
+    A bin is of 2^shift keys. Raises a ValueError if a score is NaN or infinite.
     """
-    above, largest = 0, 0
-    histogram = np.zeros(((high - low) >> shift) + 1, np.int64)
-    for score in scores.values():
+    above, histogram = 0, np.zeros(((high - low) >> shift) + 1, np.int64)
+    lowest, highest = (_score_of(key, _dtype(scores)) for key in (low, high))
+    for path, score in scores.items():
         for chunk in chunks(score):
-            keys = sort_keys(chunk)
-            largest = max(largest, int(keys.max()))
-            above += np.count_nonzero(keys > high)
-            # What is below wraps around, and so is beyond the range too.
-            keys = keys - keys.dtype.type(low)
-            bins = (keys[keys <= high - low] >> shift).astype(np.intp)
+            # (Both are NaN if one of the chunk is.)
+            if not (np.isfinite(chunk.min()) and np.isfinite(chunk.max())):
+                check_finite(path, score)
+            # The floats are compared, so that keys need be made of few only.
+            outside = chunk > highest
+            above += np.count_nonzero(outside)
+            outside |= chunk < lowest
+            keys = _sort_keys(chunk.compress(np.logical_not(outside, out=outside)))
+            bins = ((keys - keys.dtype.type(low)) >> shift).astype(np.intp)
             if 8 * bins.size > histogram.size:
                 histogram += np.bincount(bins, minlength=histogram.size)
             else:
                 np.add.at(histogram, bins, 1)
-    return above, histogram, largest
+    return above, histogram
 
 
-def _bits(chunk: np.ndarray) -> np.ndarray:
-    return chunk.view(f"u{chunk.dtype.itemsize}")
+def _dtype(scores: Mapping[str, Scores]) -> np.dtype:
+    return next(iter(scores.values())).dtype
 
 
-def _keys_of_signed(chunk: np.ndarray) -> np.ndarray:
+def _sort_keys(values: np.ndarray) -> np.ndarray:
     """Unsigned integers that sort as the floats do."""
     # Adding 0 turns -0.0 into 0.0, so that the two tie.
-    bits = _bits(chunk + chunk.dtype.type(0))
-    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+    bits = (values + values.dtype.type(0)).view(f"u{values.dtype.itemsize}")
+    sign = _sign(bits.dtype)
     # A negative float sorts by its bits in reverse, below every non-negative one.
     return np.where(bits & sign, ~bits, bits | sign)
 
 
-def _score_of(key: int, dtype: np.dtype, signed: bool = False) -> float:
+def _score_of(key: int, dtype: np.dtype) -> float:
     """The float that has a sort key."""
-    bits = np.array(key, f"u{dtype.itemsize}")
-    if signed:
-        sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
-        bits = bits ^ sign if bits & sign else ~bits
-    return np.asarray(bits).view(dtype)[()]
+    keys = np.array([key], f"u{dtype.itemsize}")
+    sign = _sign(keys.dtype)
+    return np.where(keys & sign, keys ^ sign, ~keys).view(dtype)[0]
+
+
+def _sign(unsigned: np.dtype) -> np.unsignedinteger:
+    return unsigned.type(1 << (8 * unsigned.itemsize - 1))
+
+
+def _all_keys(scores: Mapping[str, Scores]) -> tuple[int, int]:
+    """The sort keys of the smallest and the largest float."""
+    limits = np.finfo(_dtype(scores))
+    low, high = _sort_keys(np.array([limits.min, limits.max], _dtype(scores)))
+    return int(low), int(high)
 
 
 def _threshold_on_accelerator(
@@ -209,7 +217,7 @@ def _threshold_on_accelerator(
     found from the highest to the lowest, by a count each. An accelerator adds up more
     readily than it sorts into bins.
     """
-    dtype = next(iter(scores.values())).dtype
+    zero = int(_sort_keys(np.zeros(1, _dtype(scores)))[0])
     everywhere = [score.chunks_on_accelerator for score in scores.values()]
 
     def count(holds: Callable) -> int:
@@ -223,36 +231,39 @@ def _threshold_on_accelerator(
     if count(keras.ops.isfinite) < sum(score.size for score in scores.values()):
         for path, score in scores.items():
             check_finite(path, score)
-    key = 0
-    for bit in reversed(range(8 * dtype.itemsize - 1)):
-        higher = _score_of(key | 1 << bit, dtype)
+    key = zero  # none is negative
+    for bit in reversed(range(8 * _dtype(scores).itemsize - 1)):
+        higher = _score_of(key | 1 << bit, _dtype(scores))
         # (Nothing reaches what is not a number.)
         if count(lambda chunk, at=higher: keras.ops.greater_equal(chunk, at)) >= kept:
             key |= 1 << bit
-    threshold = _score_of(key, dtype)
+    threshold = _score_of(key, _dtype(scores))
     return threshold, kept - count(lambda chunk: keras.ops.greater(chunk, threshold))
 
 
-def _keep_largest(scores: Mapping[str, Scores], kept: int) -> dict[str, np.ndarray]:
-    if kept == 0:
+def _keep_largest(scores: Mapping[str, Scores], kept: int) -> dict[str, PackedMask]:
+    there = all(isinstance(s, Product) and s.on_accelerator for s in scores.values())
+    if kept:
+        find = _threshold_on_accelerator if there else _threshold
+        threshold, ties_left = find(scores, kept)
+    else:
         for path, score in scores.items():
             check_finite(path, score)
-        return {path: np.zeros(score.shape, bool) for path, score in scores.items()}
-    there = all(isinstance(s, Product) and s.on_accelerator for s in scores.values())
-    find = _threshold_on_accelerator if there else _threshold
-    threshold, ties_left = find(scores, kept)
+        threshold, ties_left = np.inf, 0
     masks = {}
     for path, score in scores.items():
-        mask, start = np.empty(score.size, bool), 0
+        # Packed at once, while a piece is in the cache.
+        bits, start = np.empty(-(-score.size // 8), np.uint8), 0
         for chunk in score.chunks_on_accelerator() if there else chunks(score):
-            keep = mask[start : start + len(chunk)]
-            keep[:] = chunk > threshold
+            keep = np.array(chunk > threshold)
             if ties_left:
                 # Ties go to the first met: without such a rule, a network with many
                 # equal scores (zeros, above all) keeps more or fewer than k.
                 ties = np.flatnonzero(chunk == threshold)[:ties_left]
                 keep[ties] = True
                 ties_left -= ties.size
-            start += len(chunk)
-        masks[path] = mask.reshape(score.shape)
+            packed = np.packbits(keep)
+            bits[start : start + packed.size] = packed
+            start += packed.size
+        masks[path] = PackedMask(bits, score.shape)
     return masks

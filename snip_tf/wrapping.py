@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
@@ -41,18 +41,19 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     >>> snip_tf.sparsity(pruned)
     0.75
     """
-    return masked_copy(model, dict(masks) if isinstance(masks, Mapping) else masks)
-
-
-def masked_copy(model: keras.Model, masks: dict[str, np.ndarray]) -> keras.Model:
-    """`apply_masks` for masks that nobody needs afterwards: it empties the dict.
-
-    So that no mask is held twice, as an array and as a variable.
-    """
     check_built(model)
     check_masks(masks, weights_by_path(model))
-    for path, mask in current_masks(model).items():
-        masks[path] = mask & masks[path] if path in masks else mask
+    earlier = current_masks(model)
+    combined = {**earlier, **masks}
+    for path in earlier.keys() & masks.keys():
+        combined[path] = earlier[path] & masks[path]
+    return masked_copy(model, combined.items())
+
+
+def masked_copy(
+    model: keras.Model, masks: Iterable[tuple[str, np.ndarray]]
+) -> keras.Model:
+    """A copy of a model with exactly these masks, which may be made one by one."""
     pruned = copy_unmasked(model)
     with strategy_scope(model):
         mask_model(pruned, masks)
