@@ -2,13 +2,14 @@
 
     python benchmarks/scaling.py
 
-Selecting 5 % of up to a billion random scores; the whole of `prune_model` on plain
-networks of four equal hidden layers, on one replica and on two (logical processors that
-share the cores). Each point is a process of its own, on one core. Kept with a picture
-as benchmarks/results/scaling.json and .png; the exponent is that of a straight line
-through the logarithms.
+Selecting 5 % of up to a billion random scores, and of 200 million also by NumPy and by
+TensorFlow; the whole of `prune_model` on plain networks of four equal hidden layers, on
+one replica and on two (logical processors that share the cores). Each point is a
+process of its own, on one core. Kept with a picture as benchmarks/results/scaling.json
+and .png; the exponent is that of a straight line through the logarithms.
 """
 
+import gc
 import json
 import math
 import statistics
@@ -21,6 +22,8 @@ from absl import app, flags
 from processes import PeakMemory, measured_alone
 
 SELECTIONS = [10**6, 10**7, 3 * 10**7, 10**8, 3 * 10**8, 10**9]
+SELECTORS = ["snip_tf", "numpy.partition", "tf.math.top_k"]
+COMPARED_AT = 2 * 10**8
 NETWORKS = [10**6, 3 * 10**6, 10**7, 3 * 10**7, 10**8, 2 * 10**8]
 # The law holds where fixed costs do not count any more.
 FITTED_FROM = 10**7
@@ -28,6 +31,7 @@ ROUNDS = 5
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("scores", None, "Selects from so many; internal.")
+flags.DEFINE_enum("by", "snip_tf", SELECTORS, "With what; internal.")
 flags.DEFINE_integer("parameters", None, "Prunes a network of so many; internal.")
 flags.DEFINE_integer("replicas", 1, "On so many; internal.")
 
@@ -36,7 +40,7 @@ _INPUTS, _CLASSES, _HIDDEN_LAYERS = 784, 10, 4
 _BATCH_SIZE = 32
 
 
-def measured(**arguments: int) -> dict[str, float]:
+def measured(**arguments: int | str) -> dict[str, float]:
     """One point, in a new process."""
     flags_given = [f"--{name}={value}" for name, value in arguments.items()]
     point = {**arguments, **measured_alone(__file__, *flags_given)}
@@ -44,10 +48,8 @@ def measured(**arguments: int) -> dict[str, float]:
     return point
 
 
-def select(scores: int) -> dict[str, float]:
-    """Seconds and extra bytes of a selection."""
-    import snip_tf
-
+def select(scores: int, by: str) -> dict[str, float]:
+    """Seconds and extra bytes of a selection, without the masks."""
     rng = np.random.default_rng(0)
     # In pieces, as a network has them.
     arrays, left = {}, scores
@@ -55,9 +57,24 @@ def select(scores: int) -> dict[str, float]:
         size = min(left, 50_000_000)
         arrays[f"{len(arrays)}"] = rng.random(size, np.float32)
         left -= size
-    # A mask is a byte.
-    peak = PeakMemory(own_bytes=scores)
-    return _measure(lambda: snip_tf.select_masks(arrays, 0.95), peak)
+    kept = scores // 20
+    if by == "snip_tf":
+        import snip_tf
+
+        peak = PeakMemory(own_bytes=scores)  # a mask is a byte
+        return _measure(lambda: snip_tf.select_masks(arrays, 0.95), peak)
+    # The others want one array, and give no masks.
+    flat = np.concatenate(list(arrays.values()))
+    arrays.clear()
+    if by == "numpy.partition":
+        peak = PeakMemory()
+        return _measure(lambda: np.partition(flat, scores - kept), peak)
+    import tensorflow as tf
+
+    tensor = tf.constant(flat)
+    tf.math.top_k(tensor[:1000], 10)
+    peak = PeakMemory()
+    return _measure(lambda: tf.math.top_k(tensor, kept, sorted=False), peak, rounds=1)
 
 
 def prune(parameters: int, replicas: int) -> dict[str, float]:
@@ -99,13 +116,16 @@ def _pruning(parameters: int, strategy) -> Callable:
     return lambda: snip_tf.prune_model(model, x, y, sparsity=0.95, loss=loss)
 
 
-def _measure(call: Callable, peak: PeakMemory) -> dict[str, float]:
+def _measure(
+    call: Callable, peak: PeakMemory, rounds: int = ROUNDS
+) -> dict[str, float]:
     """The median time, and the memory of the first call."""
     peak.restart()
     call()
     extra = peak.above_base()
     seconds = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
+        gc.collect()  # models are cycles: else the call gets memory never touched yet
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
@@ -144,13 +164,14 @@ def draw(result: dict) -> None:
 def main(argv: list[str]) -> None:
     del argv
     if FLAGS.scores:
-        print(json.dumps(select(FLAGS.scores)))
+        print(json.dumps(select(FLAGS.scores, FLAGS.by)))
         return
     if FLAGS.parameters:
         print(json.dumps(prune(FLAGS.parameters, FLAGS.replicas)))
         return
     result = {
         "selection": [measured(scores=size) for size in SELECTIONS],
+        "selectors": [measured(scores=COMPARED_AT, by=name) for name in SELECTORS],
         "prune_model": [measured(parameters=size) for size in NETWORKS],
         "two replicas": [measured(parameters=size, replicas=2) for size in NETWORKS],
     }
