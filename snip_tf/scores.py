@@ -86,14 +86,16 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
         for path, score in scores.items()
     }
     for path, array in arrays.items():
-        if array.dtype.kind not in "fiu":
+        # (This knows the floats of other libraries too, such as bfloat16.)
+        real = np.can_cast(array.dtype, np.longdouble) and array.dtype != bool
+        if not real:
             raise TypeError(
                 f"Expected scores to be arrays of real numbers. "
                 f"Received: scores[{path!r}] of dtype {array.dtype}"
             )
     # One type for all, since the bits of a float32 and a float64 do not compare.
     common = np.result_type(*(array.dtype for array in arrays.values()))
-    if common.kind != "f":
+    if common not in (np.float16, np.float32, np.float64):
         common = np.dtype(np.float64)
     return {
         path: array

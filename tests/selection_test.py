@@ -154,6 +154,14 @@ def test_scores_of_several_types_are_compared_by_value():
     assert masks["b"].tolist() == [True, False]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", np.longdouble, np.uint8])
+def test_scores_of_any_real_type(dtype):
+    if dtype == "bfloat16":  # TensorFlow brings it to NumPy
+        dtype = np.asarray(keras.ops.zeros(1, dtype)).dtype
+    masks = select_masks({"a": np.array([3, 1, 2, 0]).astype(dtype)}, 0.5)
+    assert masks["a"].tolist() == [True, False, True, False]
+
+
 def test_a_sparsity_in_half_precision_counts_exactly():
     masks = select_masks({"a": np.arange(70_000.0)}, np.float16(0.5))
     assert masks["a"].sum() == 35_000
@@ -196,5 +204,7 @@ def test_refuses_scores_that_are_none():
         select_masks({}, 0.5)
     with pytest.raises(TypeError, match="real numbers"):
         select_masks({"a": np.array(["x"])}, 0.5)
+    with pytest.raises(TypeError, match="dtype bool"):
+        select_masks({"a": np.array([True])}, 0.5)
     with pytest.raises(ValueError, match="'global', 'layer'"):
         select_masks({"a": np.ones(2)}, 0.5, scope="tensor")
