@@ -66,6 +66,14 @@ def test_the_size_of_the_chunks_does_not_matter(scores, sparsity):
         assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
 
 
+@hypothesis.given(scores_of_any_kind(), st.floats(0, 1, exclude_max=True))
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_too_many_near_the_threshold_equal_a_full_stable_sort(scores, sparsity):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_MOST_NEAR", 0)
+        assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
+
+
 def products_and_arrays(kind):
     """Scores that are worked out where they are read, and the same as arrays."""
     rng = np.random.default_rng(0)
@@ -130,8 +138,8 @@ def test_large_scores_across_several_chunks():
 @pytest.mark.parametrize("odd", [1e-9, 1e9, -1.0])
 def test_a_sample_unlike_the_rest_does_not_matter(odd):
     # What is sampled is every so many scores, from the first on.
-    scores = np.random.default_rng(0).exponential(size=10 * (selection._SAMPLE >> 2))
-    scores[::10] = odd
+    scores = np.random.default_rng(0).exponential(size=11 * selection._FEWEST_SAMPLED)
+    scores[::11] = odd
     for sparsity in (0.05, 0.5, 0.95):
         scores_32 = {"a": scores.astype(np.float32)}
         assert_same(select_masks(scores_32, sparsity), reference(scores_32, sparsity))
