@@ -3,10 +3,11 @@
     python benchmarks/scaling.py
 
 Selecting 5 % of up to a billion random scores, and of 200 million also by NumPy and by
-TensorFlow; the whole of `prune_model` on plain networks of four equal hidden layers, on
-one replica and on two (logical processors that share the cores). Each point is a
-process of its own, on one core. Kept with a picture as benchmarks/results/scaling.json
-and .png; the exponent is that of a straight line through the logarithms.
+TensorFlow; the whole of `prune_model` on plain networks of four equal hidden layers, of
+many sizes, and of one size on up to eight replicas (logical processors that share the
+core). Each point is a process of its own, on one core. Kept with a picture as
+benchmarks/results/scaling.json and .png; the exponent is that of a straight line
+through the logarithms.
 """
 
 import gc
@@ -25,6 +26,7 @@ SELECTIONS = [10**6, 10**7, 3 * 10**7, 10**8, 3 * 10**8, 10**9]
 SELECTORS = ["snip_tf", "numpy.partition", "tf.math.top_k"]
 COMPARED_AT = 2 * 10**8
 NETWORKS = [10**6, 3 * 10**6, 10**7, 3 * 10**7, 10**8, 2 * 10**8]
+REPLICAS, REPLICATED = [1, 2, 4, 8], 3 * 10**7
 # The law holds where fixed costs do not count any more.
 FITTED_FROM = 10**7
 ROUNDS = 5
@@ -143,21 +145,29 @@ def draw(result: dict) -> None:
     """Time against size, each axis logarithmic."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    by_size, by_replicas = figure.subplots(1, 2)
     for name, size in (("selection", "scores"), ("prune_model", "parameters")):
         points = result[name]
         label = f"{name}, exponent {result['exponents'][name]:.2f}"
         sizes = [point[size] for point in points]
-        axes.loglog(sizes, [point["seconds"] for point in points], "o-", label=label)
-    points = result["two replicas"]
-    sizes = [point["parameters"] for point in points]
-    axes.loglog(
-        sizes, [point["seconds"] for point in points], "s--", label="two replicas"
+        by_size.loglog(sizes, [point["seconds"] for point in points], "o-", label=label)
+    by_size.set(xlabel="scores or parameters", ylabel="seconds, one core")
+    by_size.grid(alpha=0.3)
+    by_size.legend()
+    points = result["replicas"]
+    by_replicas.plot(
+        [point["replicas"] for point in points],
+        [point["seconds"] for point in points],
+        "o-",
     )
-    axes.set(xlabel="scores or parameters", ylabel="seconds, one core")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    by_replicas.set(
+        xlabel=f"replicas of {REPLICATED:,} parameters on that core",
+        ylabel="seconds of prune_model",
+        xticks=REPLICAS,
+        ylim=0,
+    )
+    by_replicas.grid(alpha=0.3)
     figure.savefig(_RESULTS / "scaling.png", dpi=150)
 
 
@@ -173,12 +183,13 @@ def main(argv: list[str]) -> None:
         "selection": [measured(scores=size) for size in SELECTIONS],
         "selectors": [measured(scores=COMPARED_AT, by=name) for name in SELECTORS],
         "prune_model": [measured(parameters=size) for size in NETWORKS],
-        "two replicas": [measured(parameters=size, replicas=2) for size in NETWORKS],
+        "replicas": [
+            measured(parameters=REPLICATED, replicas=count) for count in REPLICAS
+        ],
     }
     result["exponents"] = {
         "selection": exponent(result["selection"], "scores"),
         "prune_model": exponent(result["prune_model"], "parameters"),
-        "two replicas": exponent(result["two replicas"], "parameters"),
     }
     print(json.dumps(result["exponents"]))
     (_RESULTS / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")

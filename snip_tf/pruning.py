@@ -80,7 +80,8 @@ def prune_model(
         micro_batch_size: int, runs each mini-batch in pieces of so many examples, where
             it does not fit in memory as a whole. The scores are those of the whole in
             inference mode, for a loss that is a mean over the examples, as Keras'
-            losses are by default, or a sum; but not where timesteps are masked.
+            losses are by default, or a sum; but not where timesteps are masked, nor
+            with the reduction "mean_with_sample_weight", whose divisor is each piece's.
         loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
             data loss counts; regularization is left out.
         criterion: a name in `snip_tf.criteria.CRITERIA`, or a callable
