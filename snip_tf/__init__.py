@@ -1,5 +1,6 @@
 """Single-shot network pruning before training, for Keras 3."""
 
+from snip_tf.compaction import compact
 from snip_tf.masked_layer import MaskedLayer
 from snip_tf.masks import load_masks, save_masks
 from snip_tf.pruning import connection_sensitivity, prune_model
@@ -11,6 +12,7 @@ from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
 __all__ = [
     "MaskedLayer",
     "apply_masks",
+    "compact",
     "connection_sensitivity",
     "get_masks",
     "load_masks",

@@ -95,7 +95,7 @@ def copy_unmasked(model: keras.Model) -> keras.Model:
     a part of the model, so that the copy never runs the original's layers; else both
     use the same.
     """
-    copies = _Copies()
+    copies = Copies()
     with strategy_scope(model):
         with unmasked(model):
             copied_model = copies.of(model)
@@ -104,7 +104,7 @@ def copy_unmasked(model: keras.Model) -> keras.Model:
     return copied_model
 
 
-class _Copies:
+class Copies:
     """Copies what it is asked for, each thing once."""
 
     def __init__(self):
@@ -280,7 +280,7 @@ class _Copies:
     def _sequence(self, model: keras.Sequential) -> list[Any]:
         layers = [self.of(layer) for layer in model.layers]
         inputs = getattr(model, "inputs", None)  # none before it is built
-        return [_input_like(inputs[0]), *layers] if inputs else layers
+        return [input_like(inputs[0]), *layers] if inputs else layers
 
     def _graph(self, model: keras.Model) -> tuple[Any, Any]:
         """Inputs and outputs of a copy of the graph of a Functional model.
@@ -297,7 +297,7 @@ class _Copies:
         clone = keras.models.clone_model(
             graph,
             clone_function=self.of,
-            input_tensors=keras.tree.map_structure(_input_like, model.input),
+            input_tensors=keras.tree.map_structure(input_like, model.input),
         )
         outputs, copied_tensors = clone.output
         for name, tensor in tensors.items():
@@ -401,7 +401,8 @@ def _is_symbolic(value: Any) -> bool:
     return bool(leaves) and all(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
 
 
-def _input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
+def input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """A new input like one that a graph has."""
     # A tensor does not tell in public which layer made it, and only the layer knows
     # whether an input is optional.
     layer = tensor._keras_history.operation

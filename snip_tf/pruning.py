@@ -12,15 +12,16 @@ import numpy as np
 
 from snip_tf import criteria
 from snip_tf.batches import Batch, make_batches
+from snip_tf.compaction.units import BUDGETS, unit_masks
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
 from snip_tf.scores import check_finite
 from snip_tf.selection import check_scope, check_sparsity, kept_count, select_packed
-from snip_tf.sensitivity import call_model
+from snip_tf.sensitivity import call_model, mean_gradients
 from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
-from snip_tf.wrapping import current_masks, masked_copy
+from snip_tf.wrapping import apply_masks, current_masks, masked_copy
 
 Scores = dict[str, np.ndarray]
 
@@ -38,6 +39,8 @@ def prune_model(
     loss: Any = None,
     criterion: str | Callable = "snip",
     scope: str = "global",
+    pattern: str = "weights",
+    budget: str = "units",
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     training: bool = False,
@@ -87,6 +90,18 @@ def prune_model(
         criterion: a name in `snip_tf.criteria.CRITERIA`, or a callable
             `(model, weights, batches, *, loss, training) -> {weight path: scores}`.
         scope: `"global"`, or `"layer"` for the same sparsity in every weight.
+        pattern: `"weights"`, connections by themselves; or `"units"`, whole units
+            (filters, dense and recurrent units), ranked over the whole network by
+
+                |dL/dc|  at c = 1,  of a gate c on all that the unit gives to others.
+
+            What is added up is one unit; each layer keeps its best; the inputs and the
+            outputs of the model stay. `snip_tf.compact` then makes the network smaller,
+            and its training faster. For Sequential and Functional models.
+        budget: what `sparsity` is a fraction of, with `pattern="units"`: of the
+            `"units"`, exactly; or of the kernels' `"parameters"` or the
+            `"multiply_adds"`, at least. Then units count by what they cost, and go in
+            blocks of eight, which is what makes a processor faster.
         include: weights to prune beside the kernels: a glob pattern on weight paths, a
             list of them, or a callable `(path, variable) -> bool`.
         exclude: weights to leave alone, in the same forms.
@@ -121,6 +136,7 @@ def prune_model(
     check_model(model)
     check_sparsity(sparsity)
     check_scope(scope)
+    _check_pattern(pattern, budget, criterion, scope)
     criterion = criteria.get(criterion)
     data = make_batches(
         x,
@@ -135,6 +151,11 @@ def prune_model(
     check_built(model)
     weights = prunable_weights(model, include, exclude)
     earlier = {p: m for p, m in current_masks(model).items() if p in weights}
+    if pattern == "units":
+        gradients = mean_gradients(model, weights, data, loss=loss, training=training)
+        return apply_masks(
+            model, unit_masks(model, weights, gradients, sparsity, budget)
+        )
     _check_not_lower(weights, earlier, sparsity, scope)
 
     scores = criterion(model, weights, data, loss=loss, training=training)
@@ -233,6 +254,30 @@ def _build_on_first(model: keras.Model, data: Iterator[Batch]) -> Iterator[Batch
             call_model(copy_unmasked(model), first[0])
             call_model(model, first[0])
     return itertools.chain([first], data)
+
+
+def _check_pattern(pattern: str, budget: str, criterion: Any, scope: str) -> None:
+    patterns = ("weights", "units")
+    if pattern not in patterns:
+        raise ValueError(
+            f"Expected `pattern` to be one of {', '.join(map(repr, patterns))}. "
+            f"Received: pattern={pattern!r}"
+        )
+    if budget not in BUDGETS:
+        raise ValueError(
+            f"Expected `budget` to be one of {', '.join(map(repr, BUDGETS))}. "
+            f"Received: budget={budget!r}"
+        )
+    if pattern == "units" and (criterion not in ("snip", snip) or scope != "global"):
+        raise ValueError(
+            f'Expected criterion="snip" and scope="global" with pattern="units". '
+            f"Received: criterion={criterion!r}, scope={scope!r}"
+        )
+    if pattern != "units" and budget != "units":
+        raise ValueError(
+            f'Expected pattern="units" with a `budget`; of single weights, `sparsity` '
+            f"is of their number. Received: pattern={pattern!r}, budget={budget!r}"
+        )
 
 
 def _check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:

@@ -1,0 +1,87 @@
+"""compact: a pruned network to a smaller one that computes the same."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+
+import keras
+
+from snip_tf.compaction.graph import trace
+from snip_tf.compaction.plan import Plan
+from snip_tf.compiling import compile_like, strategy_scope
+from snip_tf.copying import Copies, copy_unmasked
+from snip_tf.masked_layer import all_masks
+from snip_tf.weights import check_built
+from snip_tf.wrapping import strip_pruning
+
+
+def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
+    """Removes what can no longer matter from a pruned model; the outputs stay.
+
+    A unit (a feature of the input, a unit of a dense or a recurrent layer, a filter)
+    goes if all weights out of it are zero, or all into it are. In the second case its
+    output is a constant, which the bias of the layer that reads it takes over; where
+    that would not be exact, as at the border of a padded convolution, the unit stays.
+    What is left for a layer to read of an input that others need as a whole is picked
+    from it by a gather (`keras.ops.take`). A branch of a residual network that only
+    adds zeros goes as a whole.
+
+    This goes through activations, batch normalization, pooling, padding, dropout,
+    flattening and reshaping, sums and products of branches, concatenation, depthwise
+    and separable convolutions, embeddings and recurrent layers. Around any other layer,
+    one that is used twice, or one of a class of your own, everything stays.
+
+    Args:
+        model: a `keras.Sequential` or a Functional model, pruned (`prune_model`,
+            `apply_masks`) or stripped; zeros in its weights count, whatever made them.
+            It is left as it is. Compact after training: what is removed is gone.
+        tolerance: float, weights of this magnitude or less count as zero. At 0 the
+            outputs are the same up to rounding, a relative 1e-6 in float32.
+
+    Returns:
+        A plain Functional `keras.Model`, compiled as `model` is, whose layers have the
+        names of the originals, but fewer units. Models inside it are laid open: their
+        layers become its own.
+
+    Raises:
+        TypeError: if `model` is not a Keras model or `tolerance` no number.
+        ValueError: if the model is not built or runs its layers in code of its own, or
+            `tolerance` is negative.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> layers = [keras.layers.Dense(3, name="a"), keras.layers.Dense(1, name="b")]
+    >>> model = keras.Sequential([keras.Input((4,)), *layers])
+    >>> read = np.array([[True], [False], [True]])
+    >>> pruned = snip_tf.apply_masks(model, {"b/kernel": read})
+    >>> model.count_params(), snip_tf.compact(pruned).count_params()
+    (19, 13)
+    """
+    check_built(model)
+    _check_tolerance(tolerance)
+    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    with strategy_scope(model):
+        smaller = Plan(trace(plain), tolerance).carry_out(Copies().of)
+    smaller.name = model.name
+    compile_like(smaller, plain)
+    if smaller.count_params() == plain.count_params():
+        warnings.warn(
+            f"Nothing could be removed from {model.name!r}: each of its units still "
+            f"reads something, and something reads it. Single zeros do not make a "
+            f"model smaller. Prune more, or remove whole units.",
+            stacklevel=2,
+        )
+    return smaller
+
+
+def _check_tolerance(tolerance: float) -> None:
+    expected = "Expected `tolerance` to be a number, 0 or more. "
+    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
+        raise TypeError(
+            f"{expected}Received: tolerance={tolerance!r} of type "
+            f"{type(tolerance).__name__}"
+        )
+    if not tolerance >= 0:
+        raise ValueError(f"{expected}Received: tolerance={tolerance!r}")

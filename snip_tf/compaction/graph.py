@@ -1,0 +1,163 @@
+"""The graph of a model: which layer is called on what, the models inside laid open."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from snip_tf.copying import input_like
+from snip_tf.masked_layer import is_made_of_layers
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """One call of a layer, or of an operation of `keras.ops`.
+
+    Attributes:
+        operation: what is called.
+        name: that of the operation, after those of the models that it is in.
+        args, kwargs: the arguments of the call, with `KerasTensor`s among them.
+        outputs: what it returned, a nest of `KerasTensor`s.
+    """
+
+    operation: keras.Operation
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The tensors among the arguments, in order."""
+        return tensors((self.args, self.kwargs))
+
+
+@dataclasses.dataclass(eq=False)
+class Graph:
+    """The calls of a model in an order in which they can be made.
+
+    Attributes:
+        inputs, outputs: nests of `KerasTensor`s, as the model takes and returns.
+        nodes: the calls between them.
+    """
+
+    inputs: Any
+    outputs: Any
+    nodes: list[Node]
+
+    def layers(self) -> Iterator[keras.Layer]:
+        """The layers that are called, each once."""
+        return iter({n.operation: None for n in self.nodes if _is_layer(n.operation)})
+
+
+def tensors(nest: Any) -> list[keras.KerasTensor]:
+    """The symbolic tensors in a nest, in order."""
+    return [leaf for leaf in keras.tree.flatten(nest) if is_tensor(leaf)]
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of a graph."""
+    return isinstance(value, keras.KerasTensor)
+
+
+def trace(model: keras.Model) -> Graph:
+    """The graph of a Sequential or Functional model.
+
+    Models inside are laid open, so that the graph is of their layers. The layers of the
+    model are called once more each, which leaves traces in them.
+
+    Args:
+        model: a built model of one of Keras' own classes, `keras.Sequential` or
+            Functional.
+
+    Raises:
+        ValueError: if the model is of another class.
+    """
+    if not is_made_of_layers(model):
+        raise ValueError(
+            f"Expected a keras.Sequential or a Functional model, whose graph can be "
+            f"read. Received: model={model.name!r} of type {type(model).__name__}, "
+            f"which runs its layers in code of its own. If its `call` only calls "
+            f"layers, `keras.Model(inputs, model.call(inputs))` with "
+            f"`inputs = keras.Input(...)` makes it Functional."
+        )
+    same: dict[int, keras.KerasTensor] = {}
+    held: list[Any] = []  # so that no id is given to another tensor
+    nodes: list[Node] = []
+
+    def resolve(nest: Any) -> Any:
+        def known_as(leaf: Any) -> Any:
+            while id(leaf) in same:
+                leaf = same[id(leaf)]
+            return leaf
+
+        return keras.tree.map_structure(known_as, nest)
+
+    def alias(tensors_of: Any, others: Any) -> None:
+        held.append(tensors_of)
+        for tensor, other in zip(tensors(tensors_of), tensors(others), strict=True):
+            same[id(tensor)] = other
+
+    def walk(model: keras.Model, prefix: str, given: dict[str, Any]) -> tuple[Any, Any]:
+        def record(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+            outputs = operation(*args, **kwargs)
+            held.append(outputs)
+            name = prefix + operation.name
+            kwargs = {**kwargs, **_accepted(operation, given)}
+            if is_made_of_layers(operation) and not _masks(args, kwargs):
+                handed_on = {k: v for k, v in kwargs.items() if v is not None}
+                inputs, inner = walk(operation, f"{name}/", handed_on)
+                alias(inputs, resolve(args[0]))
+                # What was recorded inside names its inputs as the call does.
+                alias(outputs, resolve(inner))
+            else:
+                nodes.append(Node(operation, name, args, kwargs, outputs))
+            return outputs
+
+        graph = keras.Model(model.inputs, model.outputs)
+        inputs = [input_like(tensor) for tensor in model.inputs]
+        clone = keras.models.clone_model(
+            graph,
+            input_tensors=inputs,
+            clone_function=lambda layer: layer,
+            call_function=record,
+        )
+        return inputs, clone.outputs
+
+    inputs, outputs = walk(model, "", {})
+    if not isinstance(model, keras.Sequential):  # which has one of each
+        inputs = keras.tree.pack_sequence_as(model.input, inputs)
+        outputs = keras.tree.pack_sequence_as(model.output, outputs)
+    else:
+        [inputs], [outputs] = inputs, outputs
+    for node in nodes:
+        node.args, node.kwargs = resolve(node.args), resolve(node.kwargs)
+    return Graph(
+        inputs,
+        resolve(outputs),
+        nodes,
+    )
+
+
+def _masks(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a call has, or its inputs carry, masks, which the layers inside need."""
+    # Keras attaches a mask to a tensor under a private name.
+    carried = any(
+        getattr(tensor, "_keras_mask", None) is not None for tensor in tensors(args)
+    )
+    return carried or bool(tensors(kwargs)) or len(args) > 1
+
+
+def _accepted(operation: keras.Operation, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments of a model's call that Keras hands on to a layer."""
+    if "training" not in arguments or not _is_layer(operation):
+        return {}
+    parameters = inspect.signature(operation.call).parameters
+    return {"training": arguments["training"]} if "training" in parameters else {}
+
+
+def _is_layer(operation: keras.Operation) -> bool:
+    return isinstance(operation, keras.Layer)

@@ -1,0 +1,160 @@
+"""Networks of random parts, to be pruned at random."""
+
+import warnings
+
+import keras
+import numpy as np
+
+import snip_tf
+
+layers = keras.layers
+
+# Parts of a network on images; each takes a tensor and a random generator.
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "linear"]
+
+
+def convolution(x, rng):
+    return layers.Conv2D(
+        int(rng.integers(2, 8)),
+        int(rng.integers(1, 4)),
+        padding=str(rng.choice(["same", "valid"])),
+        activation=str(rng.choice(ACTIVATIONS)),
+        use_bias=bool(rng.integers(2)),
+    )(x)
+
+
+def depthwise(x, rng):
+    multiplier = int(rng.integers(1, 3))
+    padding = str(rng.choice(["same", "valid"]))
+    return layers.DepthwiseConv2D(2, padding=padding, depth_multiplier=multiplier)(x)
+
+
+def separable(x, rng):
+    padding = str(rng.choice(["same", "valid"]))
+    return layers.SeparableConv2D(5, 2, padding=padding, depth_multiplier=2)(x)
+
+
+def transposed(x, rng):
+    return layers.Conv2DTranspose(4, 2, strides=int(rng.integers(1, 3)))(x)
+
+
+def normalized(x, rng):
+    x = layers.BatchNormalization()(x)
+    return layers.Activation(str(rng.choice(ACTIVATIONS)))(x)
+
+
+def pooled(x, rng):
+    pool = rng.choice([layers.MaxPooling2D, layers.AveragePooling2D])
+    return pool(2, padding="same")(x)
+
+
+def padded(x, rng):
+    return layers.Dropout(0.5)(layers.ZeroPadding2D(1)(x))
+
+
+def residual(x, rng):
+    branch = layers.Conv2D(x.shape[-1], 3, padding="same", activation="relu")(x)
+    if rng.integers(2):
+        branch = layers.BatchNormalization()(branch)
+    return x + branch if rng.integers(2) else layers.Add()([x, branch])
+
+
+def concatenated(x, rng):
+    branches = [layers.Conv2D(3, 1, activation="relu")(x), x, layers.ReLU()(x)]
+    return layers.Concatenate()([branches[i] for i in rng.permutation(3)[:2]])
+
+
+def squeezed_and_excited(x, rng):
+    del rng
+    weights = layers.GlobalAveragePooling2D()(x)
+    weights = layers.Dense(4, activation="relu")(weights)
+    weights = layers.Dense(x.shape[-1], activation="sigmoid")(weights)
+    return layers.Multiply()([x, layers.Reshape((1, 1, x.shape[-1]))(weights)])
+
+
+def with_a_model_inside(x, rng):
+    del rng
+    inside = [layers.Conv2D(4, 1, activation="relu"), layers.BatchNormalization()]
+    return keras.Sequential([keras.Input(x.shape[1:]), *inside])(x)
+
+
+def unknown_to_us(x, rng):
+    del rng
+    return layers.LayerNormalization()(x)
+
+
+IMAGE_PARTS = [
+    *(convolution, depthwise, separable, transposed, normalized, pooled, padded),
+    *(residual, concatenated, squeezed_and_excited, with_a_model_inside, unknown_to_us),
+]
+
+
+def flat(x, rng):
+    if rng.integers(2):
+        return layers.Flatten()(x)
+    return layers.GlobalMaxPooling2D()(x)
+
+
+def recurrent(x, rng):
+    x = layers.Reshape((-1, x.shape[-1]))(x)
+    kinds = [layers.SimpleRNN, layers.GRU, layers.LSTM]
+    first, last = rng.choice(kinds, 2)
+    x = first(6, return_sequences=True, use_bias=bool(rng.integers(2)))(x)
+    if rng.integers(2):
+        return layers.Bidirectional(last(4))(x)
+    return last(4, dropout=0.5, recurrent_dropout=0.5)(x)
+
+
+def and_back(x, rng):
+    x = layers.Dense(18, activation="relu")(layers.Flatten()(x))
+    return layers.Flatten()(convolution(layers.Reshape((3, 3, 2))(x), rng))
+
+
+def dense_residual(x, rng):
+    del rng
+    x = layers.Dense(7, activation="relu")(x)
+    return layers.Add()([x, layers.Dense(7)(x), layers.Dense(7)(x)])
+
+
+def network(parts, head, residual_head, two_outputs, rng):
+    inputs = x = keras.Input((6, 6, 3))
+    for part in parts:
+        if x.shape[1] < 3:
+            break
+        x = part(x, rng)
+    x = head(x, rng)
+    if residual_head:
+        x = dense_residual(x, rng)
+    y = layers.Dense(3)(x)
+    return keras.Model(inputs, [y, x] if two_outputs else y)
+
+
+def prune_at_random(model, sparsity, rng):
+    """With masks, biases and statistics that are random, too."""
+    for weight in model.weights:
+        name = weight.path.rpartition("/")[2]
+        if name in ("bias", "beta", "moving_mean"):
+            # Half of the zeros that they start from stay.
+            values = rng.normal(size=weight.shape) * rng.integers(2, size=weight.shape)
+            weight.assign(values)
+        if name in ("gamma", "moving_variance"):
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+    masks = {
+        path: rng.random(weight.shape) >= sparsity
+        for path, weight in snip_tf.prunable_weights(model).items()
+    }
+    return snip_tf.apply_masks(model, masks)
+
+
+def compacted(model):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Nothing could be removed")
+        return snip_tf.compact(model)
+
+
+def assert_same_outputs(smaller, model, x):
+    expected = keras.tree.flatten(model(x, training=False))
+    outputs = keras.tree.flatten(smaller(x, training=False))
+    for output, wanted in zip(outputs, expected, strict=True):
+        largest = max(1e-30, float(np.abs(wanted).max()))
+        np.testing.assert_allclose(output, wanted, rtol=0, atol=1e-6 * largest)
