@@ -13,12 +13,14 @@ import dataclasses
 import errno
 import hashlib
 import json
+import math
+import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -147,7 +149,9 @@ flags.DEFINE_bool(
     "Trains on the labels in another order, which says nothing of the images; those "
     "that the network is scored on, validation and test keep theirs.",
 )
-flags.DEFINE_integer("seed", 0, "Seed of all that is random.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**32 - 1
+)
 
 flags.register_validator(
     "target_sparsity",
@@ -159,7 +163,12 @@ flags.register_validator(
     lambda kinds: set(kinds) <= set(AUGMENTATIONS),
     f"expected some of {', '.join(AUGMENTATIONS)}",
 )
-flags.register_validator("lr", lambda value: value > 0, "expected a positive number")
+flags.register_validator(
+    "lr", lambda value: 0 < value < math.inf, "expected a positive number"
+)
+flags.register_validator(
+    "weight_decay", lambda value: 0 <= value < math.inf, "expected 0 or more"
+)
 
 # Where a run reads and writes; no part of what it does, nor of its result.
 _PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")
@@ -178,22 +187,32 @@ def main(argv: list[str]) -> None:
     workers = _find_workers()
     try:
         strategy = _make_strategy(workers)
+        if workers:  # before one of them could end alone
+            _check_agreement(strategy, _facts())
+        _check_divisible(strategy)
         with strategy.scope():
             optimizer = _make_optimizer()
         _refuse_another_run(logdir)
         keras.utils.set_random_seed(FLAGS.seed)
         data = _load_data()
         if workers:
-            _check_agreement(strategy, workers, data, logdir)
+            _check_agreement(strategy, {"the training data": _digest(data)})
+            _check_shared_folder(strategy, workers, logdir)
         logdir.mkdir(parents=True, exist_ok=True)
         with _own_folder(logdir, workers) as own:
+            _refuse_another_run(logdir)  # which may have come while data was loaded
             write_json(own / "flags.json", _chosen_flags())
             _run(data, optimizer, strategy, logdir, own)
     except OSError as error:
+        if error.errno is None:
+            raise  # not of the operating system
+        place = f"--logdir={logdir}"
+        if workers and not workers.is_chief:
+            place = f"the folder for temporary files, {tempfile.gettempdir()} (TMPDIR)"
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
+            sys.exit(f"Expected to be able to write to {place}. Received: {error}")
         sys.exit(
-            f"--logdir={logdir}: {error}. What was there before is whole: make room, "
+            f"No room in {place}: {error}. What was there before is whole: make room, "
             f"and the same command continues at the last checkpoint."
         )
     except cluster.LOST_WORKER as error:
@@ -213,7 +232,7 @@ def _run(
 
     What there is to continue is in `logdir`; `own` is where this worker writes.
     """
-    with strategy.scope():
+    with strategy.scope(), _damaged(logdir):
         saved = loop.load_checkpoint(logdir)
     if saved:
         model, history = saved
@@ -262,6 +281,19 @@ def _run(
     )
 
 
+@contextlib.contextmanager
+def _damaged(logdir: Path) -> Iterator[None]:
+    """Ends the program where the files of an earlier run cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        sys.exit(
+            f"Expected --logdir to hold the files of a run as it left them. Received: "
+            f"{logdir}, which lacks one or has a damaged one: {error}. Name another "
+            f"--logdir."
+        )
+
+
 def _make_optimizer() -> keras.optimizers.Optimizer:
     try:
         return schedules.make_optimizer(
@@ -278,10 +310,11 @@ def _make_optimizer() -> keras.optimizers.Optimizer:
 
 def _refuse_another_run(logdir: Path) -> None:
     """Ends the program if the folder holds a run of other flags to continue."""
-    path = logdir / "flags.json"
-    if not (path.exists() and loop.has_checkpoint(logdir)):
+    if not loop.has_checkpoint(logdir):
         return
-    earlier, chosen = json.loads(path.read_text()), _chosen_flags()
+    with _damaged(logdir):
+        earlier = dict(json.loads((logdir / "flags.json").read_text()))
+    chosen = _chosen_flags()
     different = [
         f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
         for name in sorted(earlier.keys() | chosen.keys())
@@ -347,6 +380,8 @@ def _out_of_memory(*names: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow's word for both
+            raise OSError(errno.ENOSPC, str(error)) from error
         values = {name: FLAGS[name].value for name in names}
         chosen = " or ".join(
             f"--{name} (now {value or 'all'})"
@@ -389,36 +424,50 @@ def _make_strategy(workers: cluster.Cluster | None) -> tf.distribute.Strategy:
         strategy = tf.distribute.MirroredStrategy()
     else:
         strategy = tf.distribute.get_strategy()
+    return strategy
+
+
+def _check_divisible(strategy: tf.distribute.Strategy) -> None:
     replicas = strategy.num_replicas_in_sync
     if FLAGS.batch_size % replicas:
         sys.exit(
             f"Expected --batch_size to be a multiple of the {replicas} replicas. "
             f"Received: --batch_size={FLAGS.batch_size}"
         )
-    return strategy
 
 
-def _check_agreement(
-    strategy: tf.distribute.Strategy,
-    workers: cluster.Cluster,
-    data: snip_tf.datasets.Dataset,
-    logdir: Path,
-) -> None:
-    """Ends the program, on all workers, if they would not train the same."""
+def _facts() -> dict[str, object]:
+    """What must be the same on all workers, beside the data."""
+    return {
+        **{f"--{name}": value for name, value in _chosen_flags().items()},
+        "the version of tensorflow": tf.__version__,
+        "the version of keras": keras.__version__,
+        "the version of snip_tf": snip_tf.__version__,
+    }
+
+
+def _digest(data: snip_tf.datasets.Dataset) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for array in data.train:
         digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _check_agreement(
+    strategy: tf.distribute.Strategy, facts: Mapping[str, object]
+) -> None:
+    """Ends the program, on all workers, if they would not train the same."""
     try:
-        cluster.check_agreement(
-            strategy,
-            {
-                **{f"--{name}": value for name, value in _chosen_flags().items()},
-                "the training data": digest.hexdigest(),
-                "the version of tensorflow": tf.__version__,
-                "the version of keras": keras.__version__,
-                "the version of snip_tf": snip_tf.__version__,
-            },
-        )
+        cluster.check_agreement(strategy, facts)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+def _check_shared_folder(
+    strategy: tf.distribute.Strategy, workers: cluster.Cluster, logdir: Path
+) -> None:
+    """Ends the program, on all workers, if they would not find one checkpoint."""
+    try:
         cluster.check_shared_folder(strategy, workers, logdir, "--logdir")
     except ValueError as error:
         sys.exit(str(error))
@@ -460,8 +509,8 @@ def _check_checkpoint(
         found = f"one of {model.name!r}, whose weights have other names or shapes"
     elif abs(sparsity - FLAGS.target_sparsity) > 1e-3:
         found = f"one of sparsity {sparsity:.6g}"
-    elif not (logdir / _PRUNING).exists():
-        found = f"one but no {_PRUNING}"
+    with _damaged(logdir):
+        _pruning_seconds(logdir)
     if found:
         sys.exit(
             f"Expected --logdir to hold a checkpoint of --arch={FLAGS.arch} at "
@@ -525,7 +574,7 @@ def _result(
         "validation_error": history[-1].validation_error,
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,
-        "pruning_seconds": json.loads((logdir / _PRUNING).read_text())["seconds"],
+        "pruning_seconds": _pruning_seconds(logdir),
         "training_seconds": history[-1].seconds,
         "flags": _chosen_flags(),
         "versions": {
@@ -536,6 +585,10 @@ def _result(
         },
         "commit": _commit(),
     }
+
+
+def _pruning_seconds(logdir: Path) -> float:
+    return float(json.loads((logdir / _PRUNING).read_text())["seconds"])
 
 
 def _commit() -> str | None:

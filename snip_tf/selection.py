@@ -15,7 +15,7 @@ from snip_tf.scores import Product, Scores, as_floats, check_finite, chunks, sam
 
 # The range of the threshold is guessed from a sample of so many scores at most.
 _FEWEST_SAMPLED, _MOST_SAMPLED = 1 << 18, 1 << 22
-# So many scores in that range are held back at most, 12 bytes each: four times what is
+# So many scores in that range are held back at most, 16 bytes each: four times what is
 # usual for a billion.
 _MOST_NEAR = 1 << 22
 # A histogram has as many bins as one pass over so large a network is worth (4 MB).
@@ -333,7 +333,8 @@ def _threshold_on_accelerator(
 
     The threshold is the largest float that at least `kept` scores reach; its bits are
     found from the highest to the lowest, by a count each. An accelerator adds up more
-    readily than it sorts into bins.
+    readily than it sorts into bins. Where it takes subnormal numbers for zeros, such
+    scores tie.
     """
     zero = int(_sort_keys(np.zeros(1, _dtype(scores)))[0])
     everywhere = [score.chunks_on_accelerator for score in scores.values()]

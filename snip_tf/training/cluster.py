@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -24,6 +25,8 @@ _PATIENCE = 1.0
 # What the chief says to the others, who know it by this from a stranger's words.
 _GO = "snip_tf: all workers are there"
 _MISSING = "snip_tf: expected"
+# A name or a number, or a number of IPv6 in brackets, and a port.
+_ADDRESS = re.compile(r"([\w-][\w.-]*|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 # What TensorFlow raises when a worker is lost: in the middle of adding up, or between.
 LOST_WORKER = (
     tf.errors.AbortedError,
@@ -72,8 +75,10 @@ def from_environment() -> Cluster | None:
         if isinstance(config, dict) and not config.get("cluster"):
             return None  # one machine, as TensorFlow has it
         cluster, task = config["cluster"], config["task"]
-        addresses = {name: list(hosts) for name, hosts in cluster.items()}
-        kind, index = task["type"], int(task["index"])
+        addresses = {name: tuple(hosts) for name, hosts in cluster.items()}
+        kind, index = str(task["type"]), task["index"]
+        if type(index) is not int or any(isinstance(h, dict) for h in cluster.values()):
+            raise ValueError("the index must be a whole number, the hosts lists")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{expected}{text} ({problem})") from error
@@ -93,8 +98,10 @@ def from_environment() -> Cluster | None:
         )
     workers = tuple(addresses[name][i] for name, i in ranks)
     for worker in workers:
-        host, _, port = str(worker).rpartition(":")
-        if not (host.strip(".") and port.isdigit() and 0 < int(port) < 1 << 16):
+        address = re.fullmatch(
+            r"([\w-][\w.-]*|\[[\da-fA-F:.]+\]):([0-9]{1,5})", str(worker)
+        )
+        if not (address and 0 < int(address[2]) < 1 << 16):
             raise ValueError(f"{expected}{text} ({worker!r} is not host:port)")
     if len(set(workers)) < len(workers):
         raise ValueError(f"{expected}{text} (two workers have the same address)")

@@ -138,15 +138,15 @@ def test_a_worker_that_is_killed_and_started_again(workers, tmp_path, killed):
     )
 
 
-def test_refuses_workers_of_different_flags_and_data(workers):
+def test_refuses_workers_of_different_flags(workers):
     first = workers.start(0, "--train_iterations=50", "--max_examples=200")
-    second = workers.start(1, "--train_iterations=60")
+    second = workers.start(1, "--train_iterations=60", "--batch_size=21")
     for code, output in map(finish, (first, second)):
         assert code == 1
         last = output.strip().splitlines()[-1]
         assert "--train_iterations is 50 and 60" in last
         assert "--max_examples is 200 and None" in last
-        assert "the training data is" in last
+        assert "--batch_size is 100 and 21" in last
     assert not workers.logdir.exists()
 
 

@@ -330,8 +330,8 @@ def test_refuses_at_the_command_line(tmp_path):
         ("--lr=0", "positive"),
         ("--batch_size=0", "positive|greater|at least"),
         ("--train_iterations=0", "positive|greater|at least"),
-        ("--seed=-1", "non-negative|greater|at least"),
-        ("--weight_decay=-1", "non-negative|greater|at least"),
+        ("--seed=-1", "range"),
+        ("--weight_decay=-1", "non-negative"),
     ],
 )
 def test_refuses_a_value_and_says_what_is_known(parse, argument, known):
@@ -518,14 +518,71 @@ def test_refuses_the_folder_of_a_run_with_other_flags(main, undisturbed):
     [
         ("--arch=lenet5", "'lenet300', whose weights"),
         ("--seed=3", "sparsity 0.95"),
-        ("--target_sparsity=0.95", "no pruning.json"),
     ],
 )
-def test_refuses_a_checkpoint_of_another_run(main, undisturbed, tmp_path, flag, found):
-    for name in ("checkpoint.keras", "history.json"):
+def test_refuses_a_checkpoint_of_another_run(
+    train, parse, undisturbed, tmp_path, flag, found
+):
+    for name in ("checkpoint.keras", "history.json", "pruning.json"):
         shutil.copy(undisturbed / name, tmp_path)
+    argv = parse(f"--logdir={tmp_path}", *SHORT, flag)
+    (tmp_path / "flags.json").write_text(json.dumps(train._chosen_flags()))
     with pytest.raises(REFUSALS, match=f"or none. Received: .*{found}"):
+        train.main(argv)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("checkpoint.keras", "PK"),
+        ("flags.json", None),
+        ("flags.json", "x"),
+        ("history.json", None),
+        ("history.json", "{"),
+        ("pruning.json", None),
+        ("pruning.json", "{}"),
+    ],
+)
+def test_refuses_a_run_whose_files_are_damaged(
+    main, undisturbed, tmp_path, name, content
+):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(REFUSALS, match=r"as it left them\. Received: .*Name another"):
+        main(f"--logdir={tmp_path}", *LONG)
+
+
+def test_workers_tell_their_data_apart(train):
+    data = snip_tf.datasets.load("digits", None, 0, 40)
+    other = snip_tf.datasets.load("digits", None, 1, 40)
+    assert train._digest(data) == train._digest(data) != train._digest(other)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    "flag", ["--seed=4294967296", "--weight_decay=nan", "--lr=inf", "--lr=nan"]
+)
+def test_refuses_numbers_that_are_none(main, tmp_path, flag):
+    with pytest.raises((*REFUSALS, flags.IllegalFlagValueError), match=flag[2:6]):
         main(f"--logdir={tmp_path}", *SHORT, flag)
+
+
+def test_a_folder_that_cannot_be_made(main, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(REFUSALS, match=r"write to --logdir=.*Received: .Errno"):
+        main(f"--logdir={tmp_path / 'file' / 'logs'}", *SHORT)
+
+
+def test_a_disk_that_tensorflow_finds_full(main, monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        words = "events.out.tfevents; No space left on device"
+        raise tf.errors.ResourceExhaustedError(None, None, words)
+
+    monkeypatch.setattr(tf.summary, "scalar", fail)
+    with pytest.raises(REFUSALS, match="No room in --logdir"):
+        main(f"--logdir={tmp_path}", *SHORT)
 
 
 def test_a_full_disk_leaves_what_was_there(main, monkeypatch, tmp_path):
