@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -55,6 +55,16 @@ def _made_again(part: Any) -> Any:
     if isinstance(part, (keras.Optimizer, keras.Metric)):
         return type(part).from_config(part.get_config())
     return part  # a name or a function
+
+
+def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
+    """The model in inference mode as functions of tensors, without and with XLA."""
+    import tensorflow as tf
+
+    def call(x: Any) -> Any:
+        return model(x, training=False)
+
+    return [tf.function(call), tf.function(call, jit_compile=True)]
 
 
 def strategy_of(model: keras.Model) -> Any:

@@ -35,6 +35,7 @@ UNSEEN = {
 BESIDE = {"processes": "benchmarks.processes"}
 MAY_IMPORT_TENSORFLOW = (
     "snip_tf/compiling.py",
+    "snip_tf/exporting.py",
     "snip_tf/datasets/",
     "snip_tf/sensitivity.py",
     "snip_tf/training/",

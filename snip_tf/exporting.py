@@ -1,0 +1,161 @@
+"""export: a pruned model to a file that is smaller for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from snip_tf.files import whole_file
+from snip_tf.masked_layer import all_masks
+from snip_tf.sparse_files import save_sparse
+from snip_tf.weights import check_built
+from snip_tf.wrapping import strip_pruning
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike,
+    format: str = "keras",
+    *,
+    int8: bool = False,
+    print_fn: Callable[[str], Any] = print,
+) -> None:
+    """Writes a model to a file in which its zeros cost next to nothing.
+
+    Masks are left out: the file is of the plain model. `snip_tf.compact` it first, and
+    what is dead is left out, too.
+
+    Args:
+        model: a built `keras.Model`, pruned or not. It is left as it is.
+        path: where to write. What is there is replaced once all is written.
+        format: `"keras"`, what `keras.models.load_model` reads, compressed;
+            `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
+            sparse tensors where there are zeros enough;
+            `"saved_model"`, a folder for TensorFlow Serving, whose zeros stay as they
+            are;
+            `"sparse"`, the smallest, what `snip_tf.load_sparse` reads.
+        int8: bool, with `format="litert"`: weights of eight bits. LiteRT runs layers
+            that are both sparse and of eight bits only without its default delegates:
+            `Interpreter(path, experimental_op_resolver_type=`
+            `OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)`.
+        print_fn: called with a line that tells the bytes before and after: before, of
+            the file that Keras writes of the plain model.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is not built, the format is unknown, `path` has not the ending
+            of its format, or `int8` is given with another format.
+
+    Example:
+
+    >>> import keras, snip_tf, tempfile
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    >>> path = tempfile.mkdtemp() + "/model.keras"
+    >>> snip_tf.export(model, path, print_fn=lambda line: None)
+    >>> keras.models.load_model(path).count_params()
+    6
+    """
+    check_built(model)
+    _check_format(format, int8)
+    path = Path(path)
+    ending = {"keras": ".keras", "litert": ".tflite"}.get(format, "")
+    if not path.name.endswith(ending):
+        raise ValueError(
+            f"Expected a path that ends in {ending!r} with format={format!r}. "
+            f"Received: path={os.fspath(path)!r}"
+        )
+    plain = strip_pruning(model) if all_masks(model) else model
+    with tempfile.TemporaryDirectory() as folder:
+        # Keras writes it in any case, since the comparison is with this file.
+        saved = Path(folder) / "plain.keras"
+        plain.save(saved)
+        before = saved.stat().st_size
+        if format == "keras":
+            _compress(saved, path)
+        elif format == "sparse":
+            save_sparse(plain, path)
+        elif format == "litert":
+            with whole_file(path) as partial:
+                _export_litert(plain, Path(folder) / "model.tflite", partial, int8)
+        else:
+            _export_saved_model(plain, path)
+    after = _size(path)
+    print_fn(
+        f"{path.name}: {after:,} bytes, {after / before:.3f} of the {before:,} that "
+        f"Keras writes of the plain model"
+    )
+    if int8:
+        print_fn(
+            "Sparse layers of eight bits run without LiteRT's default delegates: "
+            "OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES."
+        )
+
+
+FORMATS = ("keras", "litert", "saved_model", "sparse")
+
+
+def _check_format(format: str, int8: bool) -> None:
+    if format not in FORMATS:
+        raise ValueError(
+            f"Expected `format` to be one of {', '.join(map(repr, FORMATS))}. "
+            f"Received: format={format!r}"
+        )
+    if int8 and format != "litert":
+        raise ValueError(
+            f"Expected format='litert' with `int8`; the other formats keep the types "
+            f"of the weights. Received: format={format!r}"
+        )
+
+
+def _compress(saved: Path, path: Path) -> None:
+    """Keras stores the parts of its archives as they are; zip can do better."""
+    with (
+        whole_file(path) as partial,
+        zipfile.ZipFile(saved) as plain,
+        zipfile.ZipFile(
+            partial, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=9
+        ) as compressed,
+    ):
+        for part in plain.infolist():
+            compressed.writestr(part.filename, plain.read(part))
+
+
+def _export_litert(model: keras.Model, path: Path, target: Path, int8: bool) -> None:
+    try:
+        from tensorflow import lite
+    except ImportError as error:
+        raise ImportError(
+            "Expected a TensorFlow that has the LiteRT converter for "
+            "format='litert': `pip install tensorflow==2.21.0`."
+        ) from error
+    # The converter finds by itself which tensors gain from it.
+    wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY]
+    if int8:
+        wanted.append(lite.Optimize.DEFAULT)
+    model.export(path, format="litert", verbose=False, optimizations=wanted)
+    shutil.move(path, target)
+
+
+def _export_saved_model(model: keras.Model, path: Path) -> None:
+    partial = path.with_name(f"partial-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.export(partial, format="tf_saved_model", verbose=False)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    return path.stat().st_size

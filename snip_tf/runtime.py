@@ -1,0 +1,378 @@
+"""sparse_runtime: inference that skips the zeros where that is faster."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.sparse
+
+from snip_tf.compaction.graph import Graph, Node, is_tensor, tensors, trace
+from snip_tf.compiling import compiled_calls
+from snip_tf.copying import copy_unmasked
+from snip_tf.masked_layer import all_masks
+from snip_tf.weights import check_built
+from snip_tf.wrapping import strip_pruning
+
+layers = keras.layers
+Step = Callable[..., Any]
+
+# Each candidate is run so often to choose between them.
+_ROUNDS = 15
+# A dense kernel is in the cache while it is measured, and often not in between.
+_OUT_OF_CACHE = 1.2
+# A way without the compiled model has to be faster by so much, lest noise decides.
+_CLEARLY = 0.95
+
+
+def sparse_runtime(model: keras.Model) -> SparseRuntime:
+    """A function for inference with a pruned model, faster where zeros make it so.
+
+    Kernels of dense, convolutional and recurrent layers are multiplied by as sparse
+    matrices (SciPy's CSR) or as dense ones, whichever is faster for the shape, the
+    sparsity and the batch size; and all of it is compared with the model compiled by
+    TensorFlow, with XLA and without, which is run where it is the faster. What is
+    fastest is measured once for each batch size, at the first call, which takes a
+    second or a few.
+
+    A processor multiplies dense matrices many times as fast as sparse ones of as many
+    numbers, so that it takes 90 % of zeros or more, and mostly small batches.
+
+    Args:
+        model: a built `keras.Sequential` or Functional model, best pruned and
+            `snip_tf.compact`. It is left as it is, and later changes of its weights are
+            not seen.
+
+    Returns:
+        A callable of what the model is called on, NumPy arrays or tensors, that returns
+        NumPy arrays. Its `chosen` tells for each batch size what is run.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is not built, or runs its layers in code of its own.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> run = snip_tf.sparse_runtime(model)
+    >>> run(np.ones((2, 8), np.float32)).shape
+    (2, 4)
+    """
+    check_built(model)
+    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    return SparseRuntime(plain)
+
+
+class SparseRuntime:
+    """See `sparse_runtime`.
+
+    Attributes:
+        chosen: `{batch size: what is run}`: `"tensorflow"`, `"xla"`, or for each layer
+            that could be either, `"sparse"` or `"dense"`.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._graph = trace(model)
+        self._compiled = dict(
+            zip(("tensorflow", "xla"), compiled_calls(model), strict=True)
+        )
+        self._candidates = [_candidates(node) for node in self._graph.nodes]
+        self._runs: dict[int, Callable[[Any], Any]] = {}
+        self.chosen: dict[int, str | dict[str, str]] = {}
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs of the model, as NumPy arrays."""
+        nested = isinstance(x, (dict, list, tuple))
+        batch_size = len(keras.tree.flatten(x)[0] if nested else x)
+        run = self._runs.get(batch_size)
+        if run is None:
+            run = self._runs[batch_size] = self._fastest(x, batch_size)
+        return run(x)
+
+    def _fastest(self, x: Any, batch_size: int) -> Callable[[Any], Any]:
+        steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
+        runs = {"by layer": _Program(self._graph, steps)}
+        for name, call in self._compiled.items():
+            runs[name] = _returning_arrays(call)
+        seconds = {name: _seconds(run, x) for name, run in runs.items()}
+        seconds["by layer"] /= _CLEARLY
+        fastest = min(seconds, key=seconds.get)
+        self.chosen[batch_size] = names if fastest == "by layer" else fastest
+        return runs[fastest]
+
+    def _steps(self, x: Any) -> tuple[list[Step], dict[str, str]]:
+        """For each call the fastest way, on what it is given in this model."""
+        inputs = map(id, tensors(self._graph.inputs))
+        values = dict(zip(inputs, keras.tree.flatten(x), strict=True))
+        steps, names = [], {}
+        for node, candidates in zip(self._graph.nodes, self._candidates, strict=True):
+            given = [values[id(tensor)] for tensor in node.inputs()]
+            seconds = dict.fromkeys(candidates, 0.0)
+            if len(candidates) > 1:
+                for name, step in candidates.items():
+                    seconds[name] = _seconds(step, *given)
+                seconds["dense"] *= _OUT_OF_CACHE
+                names[node.name] = min(seconds, key=seconds.get)
+            step = candidates[min(seconds, key=seconds.get)]
+            steps.append(step)
+            outputs = tensors(node.outputs)
+            made = step(*given)
+            made = [made] if len(outputs) == 1 else keras.tree.flatten(made)
+            values.update(zip(map(id, outputs), made, strict=True))
+        return steps, names
+
+
+class _Program:
+    """The calls of a graph on NumPy arrays, one after another."""
+
+    def __init__(self, graph: Graph, steps: list[Step]):
+        self._outputs = graph.outputs
+        place: dict[int, int] = {}
+        for tensor in tensors(graph.inputs):
+            place[id(tensor)] = len(place)
+        self._nested = not is_tensor(graph.inputs)
+        self._calls = []
+        for node, step in zip(graph.nodes, steps, strict=True):
+            given = [place[id(tensor)] for tensor in node.inputs()]
+            outputs = tensors(node.outputs)
+            for tensor in outputs:
+                place.setdefault(id(tensor), len(place))
+            made = [place[id(tensor)] for tensor in outputs]
+            self._calls.append((step, given, made))
+        self._empty = [None] * (len(place) - len(tensors(graph.inputs)))
+        self._returned = [place[id(tensor)] for tensor in tensors(graph.outputs)]
+
+    def __call__(self, x: Any) -> Any:
+        given = keras.tree.flatten(x) if self._nested else [x]
+        values = [*map(np.asarray, given), *self._empty]
+        for step, given, made in self._calls:
+            outputs = step(*(values[i] for i in given))
+            if len(made) == 1:
+                values[made[0]] = outputs
+            else:
+                for i, output in zip(made, keras.tree.flatten(outputs), strict=True):
+                    values[i] = output
+        returned = [values[i] for i in self._returned]
+        if is_tensor(self._outputs):
+            return returned[0]
+        return keras.tree.pack_sequence_as(self._outputs, returned)
+
+
+def _returning_arrays(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def run(x: Any) -> Any:
+        outputs = call(x)  # which makes tensors of arrays itself, and sooner than Keras
+        if isinstance(outputs, (dict, list, tuple)):
+            return keras.tree.map_structure(np.asarray, outputs)
+        return np.asarray(outputs)
+
+    return run
+
+
+def _seconds(call: Callable, *arguments: Any) -> float:
+    call(*arguments)
+    seconds = []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        call(*arguments)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _candidates(node: Node) -> dict[str, Step]:
+    """The ways of making a call; of a layer that can be sparse, two."""
+    layer = node.operation
+    kind = type(layer)
+    float32 = getattr(layer, "compute_dtype", "float32") == "float32"
+    if float32 and len(node.inputs()) == 1:
+        if kind is layers.Dense:
+            return _dense(layer)
+        if kind in (layers.Conv1D, layers.Conv2D) and _is_plain(layer):
+            return {"dense": _called(node), "sparse": _convolution(layer)}
+        if kind in (layers.SimpleRNN, layers.GRU, layers.LSTM) and _is_a_loop(layer):
+            return {"dense": _called(node), "sparse": _recurrence(layer)}
+        if kind in (layers.Flatten, layers.Reshape):
+            return {"dense": _reshaped(node)}
+        if isinstance(layer, _IDLE) and not node.kwargs.get("training"):
+            return {"dense": lambda x: x}
+        function = layer.activation if kind is layers.Activation else None
+        if kind is layers.ReLU and not (layer.negative_slope or layer.threshold):
+            top = layer.max_value
+            return {"dense": lambda x: np.clip(x, 0, top)}
+        if function in _FUNCTIONS:
+            return {"dense": _FUNCTIONS[function]}
+    return {"dense": _called(node)}
+
+
+def _called(node: Node) -> Step:
+    """As Keras calls it."""
+
+    def step(*inputs: np.ndarray) -> Any:
+        given = iter(inputs)
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: next(given) if is_tensor(leaf) else leaf,
+            (node.args, node.kwargs),
+        )
+        outputs = node.operation(*args, **kwargs)
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+    return step
+
+
+def _dense(layer: keras.layers.Dense) -> dict[str, Step]:
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    finish = _finish(layer)
+    sparse = scipy.sparse.csr_array(kernel.T)
+
+    def by_zeros(x: np.ndarray) -> np.ndarray:
+        if x.ndim == 2 and len(x) == 1:
+            return finish(sparse @ x[0])[None]
+        rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
+        return finish((sparse @ rows).T.reshape(*x.shape[:-1], -1))
+
+    return {"dense": lambda x: finish(x @ kernel), "sparse": by_zeros}
+
+
+def _is_plain(layer: Any) -> bool:
+    return (
+        layer.groups == 1
+        and {*layer.dilation_rate} == {1}
+        and layer.padding in ("valid", "same")
+        and layer.data_format == "channels_last"
+    )
+
+
+def _convolution(layer: Any) -> Step:
+    """A product with the pieces of the image that the filters see."""
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    filters, rank = kernel.shape[-1], kernel.ndim - 2
+    # The channels come before the places, as a window gives them.
+    kernel = np.moveaxis(kernel, -2, 0).reshape(-1, filters)
+    sparse, finish = scipy.sparse.csr_array(kernel.T), _finish(layer)
+    sizes, strides = layer.kernel_size, layer.strides
+    axes = tuple(range(1, rank + 1))
+
+    def step(x: np.ndarray) -> np.ndarray:
+        if layer.padding == "same":
+            around = [(0, 0)]
+            for length, size, stride in zip(x.shape[1:], sizes, strides, strict=False):
+                more = max((-(-length // stride) - 1) * stride + size - length, 0)
+                around.append((more // 2, more - more // 2))
+            x = np.pad(x, [*around, (0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(x, sizes, axis=axes)
+        windows = windows[
+            (slice(None), *(slice(None, None, stride) for stride in strides))
+        ]
+        places = windows.shape[: rank + 1]
+        pieces = windows.reshape(-1, kernel.shape[0])
+        outputs = sparse @ np.ascontiguousarray(pieces.T)
+        return finish(outputs.T.reshape(*places, filters))
+
+    return step
+
+
+def _is_a_loop(layer: Any) -> bool:
+    functions = {layer.activation}
+    if not isinstance(layer, layers.SimpleRNN):
+        functions.add(layer.recurrent_activation)
+    plain = not (layer.return_state or layer.stateful or layer.go_backwards)
+    return plain and functions <= _FUNCTIONS.keys()
+
+
+def _recurrence(layer: Any) -> Step:
+    """Steps through time, with both kernels as sparse matrices."""
+    cell, units = layer.cell, layer.units
+    inputs = scipy.sparse.csr_array(keras.ops.convert_to_numpy(cell.kernel).T)
+    recurrent = keras.ops.convert_to_numpy(cell.recurrent_kernel).T
+    parts = len(recurrent) // units
+    recurrent = scipy.sparse.csr_array(recurrent)
+    bias = np.zeros((2, parts * units), np.float32)
+    if cell.use_bias:
+        given = keras.ops.convert_to_numpy(cell.bias)
+        bias[: given.ndim] = given  # a GRU may have one for the state, too
+    bias = bias[:, :, None]
+    activation = _FUNCTIONS[cell.activation]
+    gate = _FUNCTIONS.get(getattr(cell, "recurrent_activation", None))
+
+    def simple(x: np.ndarray, state: tuple) -> tuple:
+        return (activation(x + recurrent @ state[0]),)
+
+    def lstm(x: np.ndarray, state: tuple) -> tuple:
+        h, c = state
+        i, f, new, o = np.split(x + recurrent @ h, 4)
+        c = gate(f) * c + gate(i) * activation(new)
+        return gate(o) * activation(c), c
+
+    def gru(x: np.ndarray, state: tuple) -> tuple:
+        [h] = state
+        x_z, x_r, x_h = np.split(x, 3)
+        if cell.reset_after:
+            r_z, r_r, r_h = np.split(recurrent @ h + bias[1], 3)
+            new = activation(x_h + gate(x_r + r_r) * r_h)
+        else:
+            r_z, r_r = np.split(recurrent[: 2 * units] @ h, 2)
+            new = activation(x_h + recurrent[2 * units :] @ (gate(x_r + r_r) * h))
+        z = gate(x_z + r_z)
+        return (z * h + (1 - z) * new,)
+
+    one = {layers.SimpleRNN: simple, layers.LSTM: lstm, layers.GRU: gru}[type(layer)]
+    states = 2 if one is lstm else 1
+
+    def step(x: np.ndarray) -> np.ndarray:
+        examples, steps, _ = x.shape
+        # Time first, then features, then examples.
+        flat = np.ascontiguousarray(x.transpose(2, 1, 0).reshape(x.shape[2], -1))
+        given = (inputs @ flat + bias[0]).reshape(-1, steps, examples)
+        state = (np.zeros((units, examples), np.float32),) * states
+        every = []
+        for t in range(steps):
+            state = one(given[:, t], state)
+            every.append(state[0])
+        if layer.return_sequences:
+            return np.stack(every).transpose(2, 0, 1)
+        return state[0].T
+
+    return step
+
+
+def _reshaped(node: Node) -> Step:
+    shape = [-1 if size is None else size for size in node.outputs.shape[1:]]
+    return lambda x: x.reshape(len(x), *shape)
+
+
+def _finish(layer: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Adds the bias and applies the activation."""
+    bias = None if layer.bias is None else keras.ops.convert_to_numpy(layer.bias)
+    function = _FUNCTIONS.get(layer.activation) or _keras_function(layer.activation)
+
+    def finish(x: np.ndarray) -> np.ndarray:
+        return function(x if bias is None else np.add(x, bias, out=x))
+
+    return finish
+
+
+def _keras_function(function: Callable) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: keras.ops.convert_to_numpy(function(keras.ops.array(x)))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+# What NumPy computes in the place of Keras.
+_FUNCTIONS: dict[Any, Callable[[np.ndarray], np.ndarray]] = {
+    keras.activations.linear: lambda x: x,
+    keras.activations.relu: lambda x: np.maximum(x, 0),
+    keras.activations.tanh: np.tanh,
+    keras.activations.sigmoid: _sigmoid,
+}
+# What does nothing in inference.
+_IDLE = (
+    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D),
+    *(layers.GaussianNoise, layers.GaussianDropout, layers.Identity),
+    *(layers.ActivityRegularization, layers.AlphaDropout),
+)

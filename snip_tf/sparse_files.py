@@ -1,0 +1,145 @@
+"""A model in a file of its own kind, in which zeros cost next to nothing.
+
+    magic line | length of the header, 8 bytes | header | data of each weight | SHA-256
+
+The header is JSON, compressed: the model's configuration and, for each weight, its
+path, shape, type and coding. The non-zero numbers of a weight are stored as they are;
+where they are, as a bit for each number, or as the gaps between them, a byte each (255
+says that 255 numbers are passed and the next byte goes on), whichever is smaller once
+zlib has compressed it. A weight that would take more than all its numbers is stored
+whole. The hash at the end is of all before it. Nothing in the file is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from snip_tf.files import whole_file
+from snip_tf.weights import weights_by_path
+
+_MAGIC = b"snip_tf sparse model 1\n"
+
+
+def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
+    """Writes a model without its zeros; see the head of this file."""
+    entries, data = [], []
+    for name, weight in weights_by_path(model).items():
+        entry, parts = _encoded(keras.ops.convert_to_numpy(weight))
+        entries.append({"path": name, **entry})
+        data += parts
+    config = keras.saving.serialize_keras_object(model)
+    header = json.dumps({"model": config, "weights": entries}).encode()
+    header = zlib.compress(header, level=9)
+    content = b"".join([_MAGIC, len(header).to_bytes(8, "little"), header, *data])
+    with whole_file(path) as partial:
+        partial.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def load_sparse(path: str | os.PathLike) -> keras.Model:
+    """Reads what `export(..., format="sparse")` wrote, bit for bit.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The `keras.Model`, compiled if it was.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is cut short, changed, or of another kind.
+
+    Example:
+
+    >>> import keras, snip_tf, tempfile
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
+    >>> path = tempfile.mkdtemp() + "/model.sparse"
+    >>> snip_tf.export(model, path, format="sparse", print_fn=lambda line: None)
+    >>> snip_tf.load_sparse(path).layers[0].name
+    'out'
+    """
+    content = Path(path).read_bytes()
+    expected = (
+        f"Expected a file that `snip_tf.export` wrote with format='sparse'. "
+        f"Received: {os.fspath(path)!r}, "
+    )
+    if not content.startswith(_MAGIC):
+        raise ValueError(f"{expected}which is of another kind")
+    content, digest = content[:-32], content[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError(f"{expected}which is cut short or was changed since")
+    start = len(_MAGIC) + 8
+    end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
+    header = json.loads(zlib.decompress(content[start:end]))
+    model = keras.saving.deserialize_keras_object(header["model"])
+    weights = weights_by_path(model)
+    if [entry["path"] for entry in header["weights"]] != list(weights):
+        raise ValueError(
+            f"{expected}whose weights are not those of the model that its "
+            f"configuration makes: {', '.join(weights)}"
+        )
+    for entry in header["weights"]:
+        size = sum(entry["bytes"])
+        weights[entry["path"]].assign(_decoded(entry, content[end : end + size]))
+        end += size
+    return model
+
+
+def _encoded(array: np.ndarray) -> tuple[dict[str, Any], list[bytes]]:
+    """What the header says of a weight, and its data."""
+    entry = {"shape": list(array.shape), "dtype": array.dtype.name}
+    flat = np.ascontiguousarray(array).reshape(-1)
+    # By the bits, so that a negative zero comes back as one.
+    there = flat.view(f"u{flat.itemsize}") != 0
+    values = flat[there].tobytes()
+    positions = np.flatnonzero(there)
+    codings = {"bits": np.packbits(there), "gaps": _gaps(positions)}
+    packed = {name: zlib.compress(c.tobytes(), 9) for name, c in codings.items()}
+    coding = min(packed, key=lambda name: len(packed[name]))
+    if len(values) + len(packed[coding]) >= flat.nbytes:
+        return {**entry, "coding": "all", "bytes": [flat.nbytes]}, [flat.tobytes()]
+    parts = [packed[coding], values]
+    return {**entry, "coding": coding, "bytes": [len(part) for part in parts]}, parts
+
+
+def _decoded(entry: dict[str, Any], data: bytes) -> np.ndarray:
+    dtype = _dtype(entry["dtype"])
+    if entry["coding"] == "all":
+        return np.frombuffer(data, dtype).reshape(entry["shape"])
+    length = entry["bytes"][0]
+    places = np.frombuffer(zlib.decompress(data[:length]), np.uint8)
+    array = np.zeros(int(np.prod(entry["shape"])), dtype)
+    if entry["coding"] == "bits":
+        positions = np.flatnonzero(np.unpackbits(places, count=array.size))
+    else:
+        positions = _positions(places)
+    array[positions] = np.frombuffer(data[length:], dtype)
+    return array.reshape(entry["shape"])
+
+
+def _dtype(name: str) -> np.dtype:
+    if name == "bfloat16":  # which is TensorFlow's, not NumPy's
+        return np.asarray(keras.ops.zeros(1, name)).dtype
+    return np.dtype(name)
+
+
+def _gaps(positions: np.ndarray) -> np.ndarray:
+    """How many numbers are passed before each position, as bytes."""
+    passed = np.diff(positions, prepend=-1) - 1
+    whole, rest = np.divmod(passed, 255)
+    coded = np.full(int(whole.sum()) + len(passed), 255, np.uint8)
+    coded[np.cumsum(whole + 1) - 1] = rest
+    return coded
+
+
+def _positions(gaps: np.ndarray) -> np.ndarray:
+    """The positions that `_gaps` made these of."""
+    ends = np.flatnonzero(gaps != 255)
+    return np.cumsum(gaps, dtype=np.int64)[ends] + np.arange(len(ends))

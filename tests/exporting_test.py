@@ -1,0 +1,131 @@
+import errno
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import snip_tf
+from snip_tf import models
+from tests.random_networks import prune_at_random
+
+FILES = {"keras": "m.keras", "litert": "m.tflite", "saved_model": "m", "sparse": "m.s"}
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    return prune_at_random(models.build("lenet300"), 0.95, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((3, 28, 28, 1)).astype(np.float32)
+
+
+def litert(path, x, **options):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    if options.pop("plain", False):
+        types = interpreter.OpResolverType
+        options["experimental_op_resolver_type"] = (
+            types.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
+    run = interpreter.Interpreter(str(path), **options)
+    [given], [returned] = run.get_input_details(), run.get_output_details()
+    run.resize_tensor_input(given["index"], x.shape)
+    run.allocate_tensors()
+    run.set_tensor(given["index"], x)
+    run.invoke()
+    return run.get_tensor(returned["index"])
+
+
+def served(path, x):
+    loaded = tf.saved_model.load(path)  # whose variables go with it
+    return loaded.serve(x)
+
+
+READ = {
+    "keras": lambda path, x: keras.models.load_model(path)(x),
+    "litert": litert,
+    "saved_model": served,
+    "sparse": lambda path, x: snip_tf.load_sparse(path)(x),
+}
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_each_format_computes_the_same(pruned, images, tmp_path, format):
+    lines, path = [], tmp_path / FILES[format]
+    snip_tf.export(pruned, path, format, print_fn=lines.append)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    expected = pruned(images)
+    atol = 1e-6 * np.abs(expected).max()
+    np.testing.assert_allclose(READ[format](path, images), expected, atol=atol)
+    [line] = lines
+    dense = int(line.split("of the ")[1].split()[0].replace(",", ""))
+    assert dense > 4 * 266_610
+    if format != "saved_model":
+        size = path.stat().st_size
+        assert f"{size:,} bytes, {size / dense:.3f}" in line
+        assert size < 0.15 * dense
+
+
+def test_int8_after_it_is_smaller_still(pruned, images, tmp_path):
+    lines, path = [], tmp_path / "m.tflite"
+    snip_tf.export(pruned, path, "litert", int8=True, print_fn=lines.append)
+    assert path.stat().st_size < 60_000
+    assert "BUILTIN_WITHOUT_DEFAULT_DELEGATES" in lines[1]
+    expected = np.asarray(pruned(images))
+    outputs = litert(path, images, plain=True)
+    np.testing.assert_allclose(outputs, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_a_compressed_archive_has_the_parts_that_keras_wrote(pruned, tmp_path):
+    snip_tf.strip_pruning(pruned).save(tmp_path / "plain.keras")
+    snip_tf.export(pruned, tmp_path / "m.keras", print_fn=lambda line: None)
+    with (
+        zipfile.ZipFile(tmp_path / "plain.keras") as plain,
+        zipfile.ZipFile(tmp_path / "m.keras") as compressed,
+    ):
+        assert compressed.namelist() == plain.namelist()
+        name = "model.weights.h5"
+        assert len(compressed.read(name)) == len(plain.read(name))
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_a_full_disk_leaves_what_was_there(pruned, tmp_path, monkeypatch, format):
+    path = tmp_path / FILES[format]
+    snip_tf.export(pruned, path, format, print_fn=lambda line: None)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def fill(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", fill)
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    monkeypatch.setattr(keras.Model, "export", fill)
+    with pytest.raises(OSError, match="No space left"):
+        snip_tf.export(pruned, path, format, print_fn=lambda line: None)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("m.keras", "tflite"), "'keras', 'litert', 'saved_model', 'sparse'"),
+        (("m.h5", "keras"), r"ends in '\.keras'"),
+        (("m", "litert"), r"ends in '\.tflite'"),
+    ],
+)
+def test_refuses_and_says_what_is_known(pruned, tmp_path, arguments, words):
+    name, format = arguments
+    with pytest.raises(ValueError, match=words):
+        snip_tf.export(pruned, tmp_path / name, format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_refuses_int8_elsewhere_and_what_is_no_model(pruned, tmp_path):
+    with pytest.raises(ValueError, match="format='litert' with `int8`"):
+        snip_tf.export(pruned, tmp_path / "m.keras", int8=True)
+    with pytest.raises(TypeError, match="Keras 3 model"):
+        snip_tf.export("model", tmp_path / "m.keras")

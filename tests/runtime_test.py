@@ -1,0 +1,110 @@
+import hypothesis
+import hypothesis.strategies as st
+import keras
+import numpy as np
+import pytest
+
+import snip_tf
+from snip_tf import runtime
+from tests import random_networks as networks
+
+layers = keras.layers
+
+
+def by_layer(model, x, way):
+    """The outputs when each layer that has a choice is run in one way."""
+    run = snip_tf.sparse_runtime(model)
+    candidates = run._candidates
+    steps = [each.get(way) or each["dense"] for each in candidates]
+    return runtime._Program(run._graph, steps)(x)
+
+
+@hypothesis.given(
+    st.lists(st.sampled_from(networks.IMAGE_PARTS), min_size=1, max_size=3),
+    st.sampled_from([networks.flat, networks.recurrent, networks.and_back]),
+    st.sampled_from(["sparse", "dense"]),
+    st.integers(0, 2**32),
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_each_way_computes_the_same(parts, head, way, seed):
+    rng = np.random.default_rng(seed)
+    model = networks.network(parts, head, True, True, rng)
+    pruned = networks.prune_at_random(model, 0.7, rng)
+    x = rng.normal(size=(3, 6, 6, 3)).astype(np.float32)
+    for output, expected in zip(
+        by_layer(pruned, x, way), pruned(x, training=False), strict=True
+    ):
+        atol = 1e-5 * max(1e-30, float(np.abs(expected).max()))
+        np.testing.assert_allclose(output, expected, rtol=0, atol=atol)
+
+
+def stack():
+    dense = [layers.Dense(800, "relu"), layers.Dense(800, "tanh"), layers.Dense(10)]
+    return keras.Sequential([keras.Input((700,)), *dense])
+
+
+def test_measures_once_for_each_batch_size(monkeypatch):
+    pruned = networks.prune_at_random(stack(), 0.98, np.random.default_rng(0))
+    run = snip_tf.sparse_runtime(pruned)
+    measured = []
+    fastest = run._fastest
+    monkeypatch.setattr(
+        run, "_fastest", lambda x, size: measured.append(size) or fastest(x, size)
+    )
+    for batch_size in (1, 3, 1, 3):
+        x = np.random.default_rng(0).random((batch_size, 700), np.float32)
+        np.testing.assert_allclose(run(x), pruned(x), atol=1e-5)
+    assert measured == [1, 3] == list(run.chosen)
+
+
+@pytest.mark.parametrize("fastest", ["by layer", "tensorflow", "xla"])
+def test_whichever_is_fastest_computes_the_same(monkeypatch, fastest):
+    pruned = networks.prune_at_random(stack(), 0.9, np.random.default_rng(0))
+    run = snip_tf.sparse_runtime(pruned)
+    compiled, measure = iter(["tensorflow", "xla"]), runtime._seconds
+
+    def seconds(call, *arguments):
+        if isinstance(call, runtime._Program):
+            return float(fastest != "by layer")
+        if call.__qualname__.startswith("_returning_arrays"):
+            return float(fastest != next(compiled))
+        return measure(call, *arguments)
+
+    monkeypatch.setattr(runtime, "_seconds", seconds)
+    x = np.random.default_rng(0).random((2, 700), np.float32)
+    np.testing.assert_allclose(run(x), pruned(x), atol=1e-5)
+    chosen = run.chosen[2]
+    if fastest == "by layer":
+        assert len(chosen) == 3
+        assert set(chosen.values()) <= {"sparse", "dense"}
+    else:
+        assert chosen == fastest
+
+
+def test_several_inputs_and_outputs_by_name():
+    inputs = {name: keras.Input((6,), name=name) for name in ("a", "b")}
+    x = layers.Concatenate()([inputs["a"], inputs["b"]])
+    model = keras.Model(inputs, {"y": layers.Dense(3)(x), "z": layers.ReLU()(x)})
+    run = snip_tf.sparse_runtime(model)
+    x = {name: np.random.default_rng(0).normal(size=(2, 6)) for name in inputs}
+    x = {name: value.astype(np.float32) for name, value in x.items()}
+    for _ in range(2):
+        outputs = run(x)
+        for name, expected in model(x).items():
+            np.testing.assert_allclose(outputs[name], expected, atol=1e-5)
+
+
+def test_later_changes_of_the_model_are_not_seen():
+    model = stack()
+    run = snip_tf.sparse_runtime(model)
+    x = np.ones((1, 700), np.float32)
+    before = run(x)
+    model.layers[0].kernel.assign(0 * model.layers[0].kernel)
+    np.testing.assert_array_equal(run(x), before)
+
+
+def test_refuses_what_it_cannot_run():
+    with pytest.raises(TypeError, match="Keras 3 model"):
+        snip_tf.sparse_runtime(lambda x: x)
+    with pytest.raises(ValueError, match="built"):
+        snip_tf.sparse_runtime(keras.Sequential([layers.Dense(3)]))

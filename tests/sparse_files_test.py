@@ -1,0 +1,102 @@
+import hashlib
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import keras
+import numpy as np
+import pytest
+
+import snip_tf
+from snip_tf import sparse_files
+from tests.random_networks import prune_at_random
+
+layers = keras.layers
+
+
+@hypothesis.given(
+    hnp.arrays(
+        st.sampled_from([np.float16, np.float32, np.float64, np.int32, bool]),
+        hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=30),
+        elements=st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    )
+)
+def test_any_array_comes_back(array):
+    entry, parts = sparse_files._encoded(array)
+    decoded = sparse_files._decoded(entry, b"".join(parts))
+    assert decoded.dtype == array.dtype
+    np.testing.assert_array_equal(decoded, array)
+
+
+@hypothesis.given(st.lists(st.integers(0, 2000), min_size=1, max_size=50))
+def test_gaps_of_any_length(passed):
+    positions = np.cumsum(np.array(passed) + 1) - 1
+    coded = sparse_files._gaps(positions)
+    assert coded.size == sum(gap // 255 + 1 for gap in passed)
+    np.testing.assert_array_equal(sparse_files._positions(coded), positions)
+
+
+def test_negative_zeros_and_nan_come_back_bit_for_bit():
+    array = np.array([0.0, -0.0, np.nan, np.inf, 1e-45] + [0.0] * 200, np.float32)
+    entry, parts = sparse_files._encoded(array)
+    assert entry["coding"] != "all"
+    decoded = sparse_files._decoded(entry, b"".join(parts))
+    assert decoded.tobytes() == array.tobytes()
+
+
+@pytest.fixture(scope="module")
+def model():
+    stack = [layers.Conv2D(8, 3, dtype="bfloat16"), layers.Flatten(), layers.Dense(40)]
+    stack += [layers.BatchNormalization(), layers.Dense(3, dtype="float32")]
+    model = keras.Sequential([keras.Input((8, 8, 2)), *stack])
+    model.compile("adam", "mse")
+    return prune_at_random(model, 0.95, np.random.default_rng(0))
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    snip_tf.export(model, tmp_path / "m", format="sparse", print_fn=lambda line: None)
+    return tmp_path / "m"
+
+
+def test_a_model_comes_back_bit_for_bit(model, path):
+    loaded = snip_tf.load_sparse(path)
+    stripped = snip_tf.strip_pruning(model)
+    assert loaded.compiled
+    assert loaded.to_json() == stripped.to_json()
+    for new, old in zip(loaded.weights, stripped.weights, strict=True):
+        assert new.dtype == old.dtype
+        assert np.asarray(new).tobytes() == np.asarray(old).tobytes()
+    x = np.random.default_rng(0).random((3, 8, 8, 2))
+    np.testing.assert_array_equal(loaded(x), stripped(x))
+
+
+def test_any_change_is_told(path):
+    content = path.read_bytes()
+    for position in range(0, len(content), 97):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"of another kind|was changed"):
+            snip_tf.load_sparse(path)
+    for length in (0, 10, 40, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"of another kind|cut short"):
+            snip_tf.load_sparse(path)
+
+
+def test_weights_of_another_model_are_refused(path, monkeypatch):
+    other = keras.Sequential([keras.Input((2,)), layers.Dense(2, name="other")])
+    monkeypatch.setattr(keras.saving, "deserialize_keras_object", lambda _: other)
+    with pytest.raises(ValueError, match="whose weights are not those"):
+        snip_tf.load_sparse(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        snip_tf.load_sparse(tmp_path / "m")
+
+
+def test_the_hash_is_of_all_before_it(path):
+    content = path.read_bytes()
+    assert hashlib.sha256(content[:-32]).digest() == content[-32:]
