@@ -34,7 +34,7 @@ import snip_tf.datasets
 import snip_tf.models
 from snip_tf.files import locked, whole_file, write_json
 from snip_tf.models.initializers import INITIALIZERS
-from snip_tf.report import weight_rows
+from snip_tf.rows import weight_rows
 from snip_tf.training import cluster, loop, schedules
 from snip_tf.training.augmentation import AUGMENTATIONS
 from snip_tf.training.progress import Progress

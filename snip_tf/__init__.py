@@ -5,7 +5,7 @@ from snip_tf.exporting import export
 from snip_tf.masked_layer import MaskedLayer
 from snip_tf.masks import load_masks, save_masks
 from snip_tf.pruning import connection_sensitivity, prune_model
-from snip_tf.report import sparsity, summary
+from snip_tf.reporting import report, sparsity, summary
 from snip_tf.runtime import sparse_runtime
 from snip_tf.selection import select_masks
 from snip_tf.sparse_files import load_sparse
@@ -23,6 +23,7 @@ __all__ = [
     "load_sparse",
     "prunable_weights",
     "prune_model",
+    "report",
     "save_masks",
     "select_masks",
     "sparse_runtime",

@@ -58,13 +58,29 @@ def _made_again(part: Any) -> Any:
 
 
 def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
-    """The model in inference mode as functions of tensors, without and with XLA."""
+    """The model in inference mode as functions of arrays, without and with XLA."""
     import tensorflow as tf
 
-    def call(x: Any) -> Any:
+    def of_arrays(compiled: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(x: Any) -> Any:
+            # (For one array the walk through a nest would take longer than the rest.)
+            if isinstance(x, (dict, list, tuple)):
+                outputs = compiled(keras.tree.map_structure(tf.convert_to_tensor, x))
+            else:
+                outputs = compiled(tf.convert_to_tensor(x))
+            if isinstance(outputs, (dict, list, tuple)):
+                return keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs)
+            return outputs.numpy()
+
+        return call
+
+    def infer(x: Any) -> Any:
         return model(x, training=False)
 
-    return [tf.function(call), tf.function(call, jit_compile=True)]
+    return [
+        of_arrays(tf.function(infer)),
+        of_arrays(tf.function(infer, jit_compile=True)),
+    ]
 
 
 def strategy_of(model: keras.Model) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from snip_tf.report import weight_rows
+from snip_tf.rows import LayerRow, weight_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -227,6 +227,45 @@ def _scaled(picture: np.ndarray) -> np.ndarray:
         picture = picture[..., 0]
     low, high = picture.min(), picture.max()
     return (picture - low) / (high - low) if high > low else np.zeros_like(picture)
+
+
+def layer_costs(rows: Sequence[LayerRow]) -> Figure:
+    """Parameters and multiply-adds of each layer: all, not zero, and compacted.
+
+    Args:
+        rows: the `layers` of a `snip_tf.report`.
+
+    Example:
+
+    >>> import keras, snip_tf, snip_tf.plots
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    >>> figure = snip_tf.plots.layer_costs(snip_tf.report(model).layers)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['parameters', 'multiply-adds']
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(11, 1.2 + 0.35 * len(rows)), layout="constrained")
+    panels = {
+        "parameters": ("parameters", "non_zero", "compacted_parameters"),
+        "multiply-adds": ("multiply_adds", "effective", "compacted_multiply_adds"),
+    }
+    labels = ("all", "not zero", "compacted")
+    places = np.arange(len(rows))
+    for axes, (title, names) in zip(
+        figure.subplots(1, 2, sharey=True), panels.items(), strict=True
+    ):
+        for shift, (name, label) in enumerate(zip(names, labels, strict=True)):
+            lengths = [getattr(row, name) or 0 for row in rows]
+            axes.barh(places + 0.27 * (shift - 1), lengths, height=0.25, label=label)
+        axes.set_title(title)
+        axes.set_yticks(places, [row.layer for row in rows])
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(axis="x", alpha=0.3)
+    figure.axes[0].invert_yaxis()
+    figure.axes[1].legend()
+    return figure
 
 
 def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 import snip_tf
 from tests.network_kinds import APPLICATIONS, IMAGE
+from tests.random_networks import assert_same_outputs, compacted
 
 IMAGES = np.random.default_rng(0).normal(size=(4, *IMAGE)).astype(np.float32)
 
@@ -47,3 +48,34 @@ def test_lives(name, tmp_path):
     assert type(loaded) is type(pruned)
     np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
     np.testing.assert_equal(np.asarray(loaded(x)), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["MobileNetV2", "ResNet50", "DenseNet121", "EfficientNetV2B0"]
+)
+def test_is_compacted_and_loses_units(name, record_property):
+    keras.utils.set_random_seed(0)
+    make_network = getattr(keras.applications, name)
+    model = make_network(
+        input_shape=IMAGE, weights=None, classes=5, classifier_activation=None
+    )
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.path.endswith(("beta", "moving_mean")):
+            weight.assign(rng.normal(scale=0.1, size=weight.shape))
+    x, y = IMAGES, np.arange(4)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
+    for asked in ({"sparsity": 0.9}, half):
+        pruned = snip_tf.prune_model(model, x, y, batch_size=4, loss=loss, **asked)
+        smaller = compacted(pruned)
+        saved = 1 - smaller.count_params() / model.count_params()
+        print(f"{name}, {asked}: {saved:.1%} of the parameters go")
+        record_property(f"saved at {asked}", saved)
+        assert_same_outputs(smaller, pruned, x, tolerance=3e-6)
+        if asked is half:
+            totals = snip_tf.report(pruned).totals()
+            left = totals["compacted_multiply_adds"] / totals["multiply_adds"]
+            assert 0.45 < left <= 0.5
+        else:
+            assert saved >= 0

@@ -152,9 +152,9 @@ def compacted(model):
         return snip_tf.compact(model)
 
 
-def assert_same_outputs(smaller, model, x):
+def assert_same_outputs(smaller, model, x, tolerance=1e-6):
     expected = keras.tree.flatten(model(x, training=False))
     outputs = keras.tree.flatten(smaller(x, training=False))
     for output, wanted in zip(outputs, expected, strict=True):
         largest = max(1e-30, float(np.abs(wanted).max()))
-        np.testing.assert_allclose(output, wanted, rtol=0, atol=1e-6 * largest)
+        np.testing.assert_allclose(output, wanted, rtol=0, atol=tolerance * largest)

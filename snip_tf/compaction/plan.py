@@ -27,10 +27,12 @@ class Plan:
 
     Attributes:
         kinds: for each call of the graph, how it passes features on.
+        made: the operation that `carry_out` made for each of them, or None.
     """
 
     def __init__(self, graph: Graph, tolerance: float):
         self._graph = graph
+        self.made: list[keras.Operation | None] = []
         shared = _shared_layers(graph)
         self.kinds = [kind_of(node, tolerance, shared) for node in graph.nodes]
         self._constants = {id(t): unknown(t) for t in tensors(graph.inputs)}
@@ -82,9 +84,10 @@ class Plan:
         names: dict[str, keras.Operation] = {}
         for kind in self.kinds:
             change = self.change(kind, copy)
-            if change is None:
+            operation = kind.smaller(change) if change else None
+            self.made.append(operation)
+            if operation is None:
                 continue
-            operation = kind.smaller(change)
             if operation not in names.values():
                 operation.name = _unused(kind.node.name, names)
                 names[operation.name] = operation

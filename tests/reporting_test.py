@@ -1,9 +1,16 @@
+import csv
+import io
+import json
+import re
+import sys
+
 import keras
 import numpy as np
 import pytest
+import rich.console
 
 import snip_tf
-from snip_tf.report import weight_rows
+from snip_tf.rows import weight_rows
 
 layers = keras.layers
 
@@ -133,3 +140,92 @@ def test_refuses_what_is_not_pruned(model):
         snip_tf.summary(model)
     with pytest.raises(TypeError, match="Keras 3 model"):
         snip_tf.sparsity(None)
+
+
+def test_report_counts_multiply_adds_and_what_compacting_leaves(pruned):
+    report = snip_tf.report(pruned)
+    conv, norm, fc, head = report.layers
+    assert (conv.layer, conv.kind, conv.units) == ("conv", "Conv2D", 3)
+    # 3 x 3 places, a filter of 2 x 2 taps; one of three filters is cut.
+    assert (conv.multiply_adds, conv.effective) == (9 * 4 * 3, 9 * 4 * 2)
+    assert (conv.compacted_units, conv.compacted_multiply_adds) == (2, 9 * 4 * 2)
+    assert norm.multiply_adds == 0
+    kept = int(snip_tf.get_masks(pruned)["fc/kernel"].sum())
+    assert (fc.multiply_adds, fc.effective) == (27 * 5, kept)
+    assert fc.compacted_units == 4  # of a unit without inputs the bias is folded
+    smaller = snip_tf.compact(pruned)
+    for row in report.layers:
+        layer = smaller.get_layer(row.layer)
+        assert row.compacted_parameters == layer.count_params()
+        assert (
+            row.parameters
+            == snip_tf.strip_pruning(pruned).get_layer(row.layer).count_params()
+        )
+    totals = report.totals()
+    assert totals["compacted_parameters"] == smaller.count_params()
+    assert totals["multiply_adds"] == sum(row.multiply_adds for row in report.layers)
+    assert report.bytes == 4 * totals["parameters"]
+    assert [row.path for row in report.weights] == ["conv/kernel", "fc/kernel"]
+    assert head.note == ""
+
+
+def test_report_of_a_recurrent_layer_counts_each_step():
+    inputs = keras.Input((7, 4))
+    model = keras.Model(inputs, layers.LSTM(5)(inputs))
+    [row] = snip_tf.report(model).layers
+    assert row.multiply_adds == row.effective == 7 * (4 + 5) * 4 * 5
+
+
+class OwnModel(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_report_says_what_cannot_be_analysed():
+    inputs = keras.Input((4,))
+    x = layers.LayerNormalization(name="norm")(layers.Dense(5)(inputs))
+    report = snip_tf.report(keras.Model(inputs, layers.Dense(2)(x)))
+    assert [bool(row.note) for row in report.layers] == [False, True, False]
+    own = OwnModel()
+    own(np.zeros((1, 2)))
+    report = snip_tf.report(own)
+    [row] = report.layers
+    assert "of the model's own" in row.note
+    assert row.parameters == 9
+    assert report.totals()["multiply_adds"] is None
+    assert report.to_markdown().count("\n") == 4
+
+
+def test_report_in_all_its_forms(pruned, tmp_path):
+    report = snip_tf.report(pruned)
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert [row["layer"] for row in rows] == ["conv", "norm", "fc", "head"]
+    assert json.loads(json.dumps(report.to_dict()))["totals"] == report.totals()
+    assert "| conv | Conv2D | 3 | 2 |" in report.to_markdown()
+    console = rich.console.Console(file=io.StringIO(), width=140)
+    report.print(console)
+    assert "conv" in console.file.getvalue()
+    path = tmp_path / "report.html"
+    report.write_html(path)
+    page = path.read_text()
+    assert "<td>conv</td>" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
+
+
+def test_a_page_without_matplotlib(pruned, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        snip_tf.report(pruned).write_html(tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_report_refuses_what_is_no_built_model():
+    with pytest.raises(TypeError, match="Keras 3 model"):
+        snip_tf.report("model")
+    with pytest.raises(ValueError, match="built"):
+        snip_tf.report(keras.Sequential([layers.Dense(3)]))

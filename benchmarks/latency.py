@@ -1,0 +1,177 @@
+"""How long a prediction takes, and how large the file is, of what pruning leads to.
+
+    python benchmarks/latency.py
+
+Each network is pruned at its initialization on random images. Side by side, at batches
+of 1, 8 and 64: the dense model compiled by TensorFlow, without XLA and with it; the
+pruned one; the same compacted; one of half the multiply-adds by whole units;
+`snip_tf.sparse_runtime`; LiteRT, dense, sparse and of eight bits. In turn, a block of
+calls each, on two threads: the median of the blocks and the range of their middle half
+in microseconds, and the bytes of the file. Kept in benchmarks/results/latency.json and
+latency.md.
+"""
+
+import functools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import snip_tf
+from snip_tf import models
+from snip_tf.compiling import compiled_calls
+
+# The sparsity of each network.
+NETWORKS = {
+    "mlp": 0.95,
+    "lenet300": 0.98,
+    "lenet5": 0.99,
+    "resnet_20": 0.95,
+    "vgg_like": 0.95,
+    "gru_s": 0.95,
+}
+BATCHES = [1, 8, 64]
+BLOCKS = 9
+BLOCK_SECONDS = 0.1
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("networks", list(NETWORKS), "Which of them.")
+
+_RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def network(name: str) -> keras.Model:
+    if name != "mlp":
+        return models.build(name)
+    dense = [keras.layers.Dense(2048, activation="relu") for _ in range(2)]
+    layers = [keras.Input((784,)), *dense, keras.layers.Dense(10)]
+    return keras.Sequential(layers, name="mlp")
+
+
+def litert(path: Path, x: np.ndarray, int8: bool = False) -> Callable[[], Any]:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    options = {"experimental_op_resolver_type": plain} if int8 else {}
+    run = Interpreter(str(path), num_threads=2, **options)
+    given = run.get_input_details()[0]["index"]
+    returned = run.get_output_details()[0]["index"]
+    run.resize_tensor_input(given, x.shape)
+    run.allocate_tensors()
+
+    def call() -> np.ndarray:
+        run.set_tensor(given, x)
+        run.invoke()
+        return run.get_tensor(returned)
+
+    return call
+
+
+def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
+    """Microseconds of each call, in turn."""
+    counts, times = {}, {name: [] for name in calls}
+    for name, call in calls.items():
+        call()
+        start = time.perf_counter()
+        call()
+        counts[name] = max(3, int(BLOCK_SECONDS / (time.perf_counter() - start)))
+    for _ in range(BLOCKS):
+        for name, call in calls.items():
+            call()
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                call()
+            times[name].append((time.perf_counter() - start) / counts[name] * 1e6)
+    return {
+        name: {
+            "median": statistics.median(values),
+            "quartiles": statistics.quantiles(values, n=4)[::2],
+        }
+        for name, values in times.items()
+    }
+
+
+def rows(name: str, folder: Path) -> dict[str, Any]:
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    model = network(name)
+    x = rng.normal(size=(128, *model.input_shape[1:])).astype(np.float32)
+    y = rng.integers(10, size=128)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned = snip_tf.prune_model(model, x, y, sparsity=NETWORKS[name], loss=loss)
+    half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
+    structured = snip_tf.prune_model(model, x, y, loss=loss, **half)
+    made = {
+        "dense": model,
+        "pruned": pruned,
+        "compacted": snip_tf.compact(pruned),
+        "structured": snip_tf.compact(structured),
+    }
+    result: dict[str, Any] = {"bytes": {}, "microseconds": {}}
+    for kind, each in made.items():
+        path = folder / f"{kind}.keras"
+        snip_tf.export(each, path, print_fn=lambda line: None)
+        result["bytes"][kind] = path.stat().st_size
+    files = {"LiteRT, dense": model, "LiteRT": pruned, "LiteRT, int8": pruned}
+    for kind, each in files.items():
+        path = folder / f"{kind}.tflite"
+        int8 = kind.endswith("int8")
+        snip_tf.export(each, path, "litert", int8=int8, print_fn=lambda line: None)
+        result["bytes"][kind] = path.stat().st_size
+    for batch_size in BATCHES:
+        batch = x[:batch_size]
+        calls = {}
+        for kind, each in made.items():
+            plain, xla = compiled_calls(each)
+            calls[kind] = functools.partial(plain, batch)
+            calls[f"{kind}, XLA"] = functools.partial(xla, batch)
+        run = snip_tf.sparse_runtime(pruned)
+        calls["sparse runtime"] = functools.partial(run, batch)
+        for kind in files:
+            path = folder / f"{kind}.tflite"
+            calls[kind] = litert(path, batch, kind.endswith("int8"))
+        result["microseconds"][batch_size] = measured(calls)
+        result.setdefault("chosen", {})[batch_size] = run.chosen[batch_size]
+        print(name, batch_size, json.dumps(result["microseconds"][batch_size]))
+    return result
+
+
+def table(results: dict[str, Any]) -> str:
+    lines = []
+    for name, result in results.items():
+        lines += [f"\n{name}, {100 * NETWORKS[name]:g} %\n"]
+        header = [f"batch {size}, us" for size in result["microseconds"]]
+        lines += [f"| | file, bytes | {' | '.join(header)} |"]
+        lines += ["|---|---:|" + "---:|" * len(header)]
+        kinds = next(iter(result["microseconds"].values()))
+        for kind in kinds:
+            size = result["bytes"].get(kind)
+            cells = [f"{size:,}" if size else ""]
+            for by_kind in result["microseconds"].values():
+                low, high = by_kind[kind]["quartiles"]
+                cells.append(f"{by_kind[kind]['median']:,.0f} ({low:,.0f}-{high:,.0f})")
+            lines += [f"| {kind} | {' | '.join(cells)} |"]
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    path = _RESULTS / "latency.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name in FLAGS.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = rows(name, Path(folder))
+        results = json.loads(json.dumps(results))  # batch sizes as JSON has them
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    (_RESULTS / "latency.md").write_text(table(results))
+
+
+if __name__ == "__main__":
+    app.run(main)

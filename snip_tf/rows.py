@@ -1,0 +1,175 @@
+"""What is kept of each weight, and what each layer costs with that and without."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+from snip_tf.compaction.graph import trace
+from snip_tf.compaction.kinds import Kind
+from snip_tf.compaction.plan import Plan
+from snip_tf.copying import Copies, copy_unmasked
+from snip_tf.masked_layer import all_masks, is_made_of_layers
+from snip_tf.weights import layer_tree, weights_by_path
+from snip_tf.wrapping import get_masks, strip_pruning
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightRow:
+    """One pruned weight: how many of its connections are kept, and what is left idle.
+
+    An idle input of a kernel is one that no kept connection reads; an idle unit (or
+    filter, or gate of a recurrent cell) is one that no kept connection enters. Both are
+    counted for dense, convolutional and recurrent kernels; elsewhere they stay 0.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    kept: int
+    total: int
+    inputs: int = 0
+    idle_inputs: int = 0
+    units: int = 0
+    idle_units: int = 0
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of the weight's connections that is removed."""
+        return 1 - self.kept / self.total
+
+
+# Layers whose kernel has the inputs on its last axis but one and the units on its last.
+# Other kinds lay theirs out in other ways.
+_UNITS_LAST = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.SimpleRNNCell,
+    keras.layers.GRUCell,
+    keras.layers.LSTMCell,
+)
+
+
+def weight_rows(pruned: keras.Model) -> list[WeightRow]:
+    """A row for each pruned weight, in the model's order."""
+    units_last = {
+        id(weight)
+        for layer in layer_tree(pruned)
+        if isinstance(layer, _UNITS_LAST)
+        for weight in layer.weights
+    }
+    weights = weights_by_path(pruned)
+    return [
+        _weight_row(path, mask, id(weights[path]) in units_last)
+        for path, mask in get_masks(pruned).items()
+    ]
+
+
+def _weight_row(path: str, mask: np.ndarray, units_last: bool) -> WeightRow:
+    idle = {}
+    if units_last and mask.ndim >= 2:
+        # Of a convolution, one position of the filter connects an input and a unit.
+        connected = mask.any(axis=tuple(range(mask.ndim - 2)))
+        idle = {
+            "inputs": connected.shape[0],
+            "idle_inputs": int((~connected.any(axis=1)).sum()),
+            "units": connected.shape[1],
+            "idle_units": int((~connected.any(axis=0)).sum()),
+        }
+    return WeightRow(path, mask.shape, int(mask.sum()), mask.size, **idle)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRow:
+    """One layer with weights. Multiply-adds are of its kernels, for one example.
+
+    Attributes:
+        layer: its name, after those of the models that it is in.
+        kind: its class.
+        parameters: all its numbers.
+        non_zero: those that are not zero.
+        multiply_adds: with all numbers of its kernels; None where it is not known how
+            often they are multiplied.
+        effective: with those that are not zero.
+        compacted_parameters, compacted_multiply_adds: what `snip_tf.compact` leaves.
+        units, compacted_units: the features that it returns.
+        note: why nothing could be removed around it, if so.
+    """
+
+    layer: str
+    kind: str
+    parameters: int
+    non_zero: int
+    multiply_adds: int | None = None
+    effective: int | None = None
+    compacted_parameters: int | None = None
+    compacted_multiply_adds: int | None = None
+    units: int | None = None
+    compacted_units: int | None = None
+    note: str = ""
+
+
+def layer_rows(model: keras.Model) -> list[LayerRow]:
+    """A row for each layer with weights, in the order in which they are called."""
+    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    if not is_made_of_layers(plain):
+        return [
+            dataclasses.replace(
+                _of_weights(layer, layer.name),
+                note="called by code of the model's own, which cannot be analysed",
+            )
+            for layer in plain.layers
+            if layer.weights
+        ]
+    plan = Plan(trace(plain), tolerance=0.0)
+    plan.carry_out(Copies().of)
+    rows, seen = [], set()
+    for kind, made in zip(plan.kinds, plan.made, strict=True):
+        layer = kind.operation
+        if getattr(layer, "weights", None) and id(layer) not in seen:
+            seen.add(id(layer))
+            rows.append(_row(kind, made))
+    return rows
+
+
+def _of_weights(layer: keras.Layer, name: str) -> LayerRow:
+    return LayerRow(
+        name,
+        type(layer).__name__,
+        parameters=layer.count_params(),
+        non_zero=sum(_non_zero(weight) for weight in layer.weights),
+    )
+
+
+def _row(kind: Kind, made: keras.Layer | None) -> LayerRow:
+    layer, uses = kind.operation, kind.uses()
+    left = 0
+    if made is not None:
+        # A layer may have got a bias; that comes last.
+        new = dict(zip(map(id, layer.weights), made.weights, strict=False))
+        left = sum(use.positions * weight_size(new[id(use.weight)]) for use in uses)
+    features = kind.outputs[0].shape[-1] if len(kind.outputs) == 1 else None
+    note = "" if kind.analysed else "cannot be analysed: it and its neighbours stay"
+    return dataclasses.replace(
+        _of_weights(layer, kind.node.name),
+        multiply_adds=sum(use.positions * weight_size(use.weight) for use in uses),
+        effective=sum(use.positions * _non_zero(use.weight) for use in uses),
+        compacted_parameters=made.count_params() if made is not None else 0,
+        compacted_multiply_adds=left,
+        units=features,
+        compacted_units=made.output.shape[-1] if features and made is not None else 0,
+        note=note,
+    )
+
+
+def weight_size(weight: keras.Variable) -> int:
+    """How many numbers a weight has."""
+    return math.prod(weight.shape)
+
+
+def _non_zero(weight: keras.Variable) -> int:
+    return int(np.count_nonzero(keras.ops.convert_to_numpy(weight)))

@@ -1,0 +1,70 @@
+"""scripts/export.py and scripts/report.py, as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from snip_tf import models
+from tests.random_networks import prune_at_random
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    pruned = prune_at_random(models.build("lenet300"), 0.98, np.random.default_rng(0))
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    pruned.save(path)
+    return path
+
+
+def run(program, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / program), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_export_compacts_and_writes(model, tmp_path):
+    done = run("export.py", f"--model={model}", "--path=small.keras", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "small.keras: " in done.stdout
+    assert keras.models.load_model(tmp_path / "small.keras").count_params() < 120_000
+    assert os.listdir(tmp_path) == ["small.keras"]
+
+
+def test_report_writes_all_its_forms(model, tmp_path):
+    forms = {"html": "r.html", "csv": "r.csv", "markdown": "r.md", "json": "r.json"}
+    flags = [f"--{form}={name}" for form, name in forms.items()]
+    done = run("report.py", f"--model={model}", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "dense1" in done.stdout
+    assert sorted(os.listdir(tmp_path)) == sorted(forms.values())
+    kept = json.loads((tmp_path / "r.json").read_text())
+    assert kept["totals"]["multiply_adds"] == 266_200
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "words"),
+    [
+        ("export.py", ["--model=none.keras", "--path=a.keras"], "File not found"),
+        ("export.py", ["--path=a.h5"], "ends in '.keras'"),
+        ("report.py", ["--model=none.keras"], "File not found"),
+        ("report.py", ["--csv=none/r.csv"], "No such file"),
+    ],
+)
+def test_says_in_words_what_is_wrong(model, tmp_path, program, arguments, words):
+    done = run(program, f"--model={model}", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not os.listdir(tmp_path)
