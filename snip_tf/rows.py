@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from snip_tf.compaction.graph import trace
-from snip_tf.compaction.kinds import Kind
+from snip_tf.compaction.kinds.kind import Kind
 from snip_tf.compaction.plan import Plan
 from snip_tf.copying import Copies, copy_unmasked
 from snip_tf.masked_layer import all_masks, is_made_of_layers

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from snip_tf.compaction.graph import Graph, tensors
-from snip_tf.compaction.kinds import Change, Kind, feature_count, kind_of, unknown
+from snip_tf.compaction.kinds import kind_of
+from snip_tf.compaction.kinds.kind import Change, Kind, feature_count, unknown
 from snip_tf.copying import input_like
 
 

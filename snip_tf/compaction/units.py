@@ -13,7 +13,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from snip_tf.compaction.graph import Graph, tensors, trace
-from snip_tf.compaction.kinds import Use, feature_count
+from snip_tf.compaction.kinds.kind import Use, feature_count
 from snip_tf.compaction.plan import Plan
 from snip_tf.copying import copy_unmasked
 from snip_tf.weights import weights_by_path
