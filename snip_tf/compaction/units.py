@@ -20,7 +20,7 @@ from snip_tf.weights import weights_by_path
 
 # Processors multiply eight numbers and more at once: at half of its multiply-adds, a
 # training step of ResNet-20 with 11, 23 and 45 filters is 1.1 to 1.2 times as fast as
-# with 16, 32 and 64, and with 8, 24 and 56 it is 1.3 to 1.4.
+# with 16, 32 and 64, and with 8, 24 and 56 it is 1.2 to 1.4.
 _AT_ONCE = 8
 # Blocks are tried until so much of a budget is used.
 _CLOSE = 0.99
