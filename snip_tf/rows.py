@@ -8,7 +8,7 @@ import math
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import trace
+from snip_tf.compaction.graph import Node, tensors, trace
 from snip_tf.compaction.kinds.kind import Kind
 from snip_tf.compaction.plan import Plan
 from snip_tf.copying import Copies, copy_unmasked
@@ -127,13 +127,20 @@ def layer_rows(model: keras.Model) -> list[LayerRow]:
         ]
     plan = Plan(trace(plain), tolerance=0.0)
     plan.carry_out(Copies().of)
-    rows, seen = [], set()
+    rows: dict[int, LayerRow] = {}
     for kind, made in zip(plan.kinds, plan.made, strict=True):
         layer = kind.operation
-        if getattr(layer, "weights", None) and id(layer) not in seen:
-            seen.add(id(layer))
-            rows.append(_row(kind, made))
-    return rows
+        if getattr(layer, "weights", None):
+            row, earlier = _row(kind, made), rows.get(id(layer))
+            # What is called again is multiplied again.
+            rows[id(layer)] = _added(earlier, row) if earlier else row
+    return list(rows.values())
+
+
+def _added(row: LayerRow, again: LayerRow) -> LayerRow:
+    names = ("multiply_adds", "effective", "compacted_multiply_adds")
+    sums = {name: getattr(row, name) + getattr(again, name) for name in names}
+    return dataclasses.replace(row, **sums)
 
 
 def _of_weights(layer: keras.Layer, name: str) -> LayerRow:
@@ -145,25 +152,32 @@ def _of_weights(layer: keras.Layer, name: str) -> LayerRow:
     )
 
 
-def _row(kind: Kind, made: keras.Layer | None) -> LayerRow:
+def _row(kind: Kind, made: Node | None) -> LayerRow:
     layer, uses = kind.operation, kind.uses()
-    left = 0
+    parameters = products = features = 0
     if made is not None:
-        # A layer may have got a bias; that comes last.
-        new = dict(zip(map(id, layer.weights), made.weights, strict=False))
-        left = sum(use.positions * weight_size(new[id(use.weight)]) for use in uses)
-    features = kind.outputs[0].shape[-1] if len(kind.outputs) == 1 else None
+        # The layer may have got a bias; that comes last.
+        new = made.operation.weights
+        new = dict(zip(map(id, layer.weights), new, strict=False))
+        products = sum(use.positions * weight_size(new[id(use.weight)]) for use in uses)
+        parameters = made.operation.count_params()
+        features = _features(made)
     note = "" if kind.analysed else "cannot be analysed: it and its neighbours stay"
     return dataclasses.replace(
         _of_weights(layer, kind.node.name),
         multiply_adds=sum(use.positions * weight_size(use.weight) for use in uses),
         effective=sum(use.positions * _non_zero(use.weight) for use in uses),
-        compacted_parameters=made.count_params() if made is not None else 0,
-        compacted_multiply_adds=left,
-        units=features,
-        compacted_units=made.output.shape[-1] if features and made is not None else 0,
+        compacted_parameters=parameters,
+        compacted_multiply_adds=products,
+        units=_features(kind.node),
+        compacted_units=features,
         note=note,
     )
+
+
+def _features(node: Node) -> int | None:
+    outputs = tensors(node.outputs)
+    return outputs[0].shape[-1] if len(outputs) == 1 else None
 
 
 def weight_size(weight: keras.Variable) -> int:

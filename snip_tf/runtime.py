@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from snip_tf.compaction.graph import Graph, Node, is_tensor, tensors, trace
+from snip_tf.compaction.kinds.kind import in_place
 from snip_tf.compiling import compiled_calls
 from snip_tf.copying import copy_unmasked
 from snip_tf.masked_layer import all_masks
@@ -200,11 +201,7 @@ def _called(node: Node) -> Step:
     """As Keras calls it."""
 
     def step(*inputs: np.ndarray) -> Any:
-        given = iter(inputs)
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: next(given) if is_tensor(leaf) else leaf,
-            (node.args, node.kwargs),
-        )
+        args, kwargs = in_place(node, inputs)
         outputs = node.operation(*args, **kwargs)
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 

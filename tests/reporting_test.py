@@ -176,6 +176,15 @@ def test_report_of_a_recurrent_layer_counts_each_step():
     assert row.multiply_adds == row.effective == 7 * (4 + 5) * 4 * 5
 
 
+def test_report_counts_a_layer_as_often_as_it_is_called():
+    inputs = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    model = keras.Model(inputs, shared(shared(inputs)))
+    [row] = snip_tf.report(model).layers
+    assert (row.parameters, row.multiply_adds) == (20, 2 * 16)
+    assert (row.compacted_units, row.compacted_multiply_adds) == (4, 2 * 16)
+
+
 class OwnModel(keras.Model):
     def __init__(self):
         super().__init__()

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Graph, tensors
+from snip_tf.compaction.graph import Graph, Node, tensors
 from snip_tf.compaction.kinds import kind_of
 from snip_tf.compaction.kinds.kind import Change, Kind, feature_count, unknown
 from snip_tf.copying import input_like
@@ -28,12 +28,12 @@ class Plan:
 
     Attributes:
         kinds: for each call of the graph, how it passes features on.
-        made: the operation that `carry_out` made for each of them, or None.
+        made: for each of them the call that `carry_out` made in its place, or None.
     """
 
     def __init__(self, graph: Graph, tolerance: float):
         self._graph = graph
-        self.made: list[keras.Operation | None] = []
+        self.made: list[Node | None] = []
         shared = _shared_layers(graph)
         self.kinds = [kind_of(node, tolerance, shared) for node in graph.nodes]
         self._constants = {id(t): unknown(t) for t in tensors(graph.inputs)}
@@ -85,10 +85,10 @@ class Plan:
         names: dict[str, keras.Operation] = {}
         for kind in self.kinds:
             change = self.change(kind, copy)
-            operation = kind.smaller(change) if change else None
-            self.made.append(operation)
-            if operation is None:
+            if change is None:
+                self.made.append(None)
                 continue
+            operation = kind.smaller(change)
             if operation not in names.values():
                 operation.name = _unused(kind.node.name, names)
                 names[operation.name] = operation
@@ -97,6 +97,7 @@ class Plan:
             if isinstance(operation, keras.Layer) and operation.weights:
                 kind.fill(operation, change)
             new.update(_by_id(kind.outputs, tensors(outputs)))
+            self.made.append(Node(operation, operation.name, (), {}, outputs))
         outputs = keras.tree.map_structure(lambda t: new[id(t)], self._graph.outputs)
         return keras.Model(inputs, outputs)
 
