@@ -13,8 +13,9 @@ import scipy.sparse
 
 from snip_tf.compaction.graph import Graph, Node, is_tensor, tensors, trace
 from snip_tf.compaction.kinds.kind import in_place
+from snip_tf.compaction.plan import Plan
 from snip_tf.compiling import compiled_calls
-from snip_tf.copying import copy_unmasked
+from snip_tf.copying import Copies, copy_unmasked
 from snip_tf.masked_layer import all_masks
 from snip_tf.weights import check_built
 from snip_tf.wrapping import strip_pruning
@@ -22,8 +23,9 @@ from snip_tf.wrapping import strip_pruning
 layers = keras.layers
 Step = Callable[..., Any]
 
-# Each candidate is run so often to choose between them.
-_ROUNDS = 15
+# Each candidate is run so often to choose between them, or less if that takes longer.
+_ROUNDS = range(3, 31)
+_SECONDS = 2.0
 # A dense kernel is in the cache while it is measured, and often not in between.
 _OUT_OF_CACHE = 1.2
 # A way without the compiled model has to be faster by so much, lest noise decides.
@@ -35,18 +37,17 @@ def sparse_runtime(model: keras.Model) -> SparseRuntime:
 
     Kernels of dense, convolutional and recurrent layers are multiplied by as sparse
     matrices (SciPy's CSR) or as dense ones, whichever is faster for the shape, the
-    sparsity and the batch size; and all of it is compared with the model compiled by
-    TensorFlow, with XLA and without, which is run where it is the faster. What is
-    fastest is measured once for each batch size, at the first call, which takes a
-    second or a few.
+    sparsity and the batch size; and all of it is compared with the `snip_tf.compact`
+    model compiled by TensorFlow, with XLA and without, which is run where it is the
+    faster. What is fastest is measured once for each batch size, at the first call,
+    which takes a second or a few.
 
     A processor multiplies dense matrices many times as fast as sparse ones of as many
     numbers, so that it takes 90 % of zeros or more, and mostly small batches.
 
     Args:
-        model: a built `keras.Sequential` or Functional model, best pruned and
-            `snip_tf.compact`. It is left as it is, and later changes of its weights are
-            not seen.
+        model: a built `keras.Sequential` or Functional model, best pruned. It is left
+            as it is, and later changes of its weights are not seen.
 
     Returns:
         A callable of what the model is called on, NumPy arrays or tensors, that returns
@@ -79,8 +80,9 @@ class SparseRuntime:
 
     def __init__(self, model: keras.Model):
         self._graph = trace(model)
+        smaller = Plan(self._graph, tolerance=0.0).carry_out(Copies().of)
         self._compiled = dict(
-            zip(("tensorflow", "xla"), compiled_calls(model), strict=True)
+            zip(("tensorflow", "xla"), compiled_calls(smaller), strict=True)
         )
         self._candidates = [_candidates(node) for node in self._graph.nodes]
         self._runs: dict[int, Callable[[Any], Any]] = {}
@@ -98,7 +100,7 @@ class SparseRuntime:
     def _fastest(self, x: Any, batch_size: int) -> Callable[[Any], Any]:
         steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
         runs = {"by layer": _Program(self._graph, steps), **self._compiled}
-        seconds = {name: _seconds(run, x) for name, run in runs.items()}
+        seconds = _seconds(runs, x)
         seconds["by layer"] /= _CLEARLY
         fastest = min(seconds, key=seconds.get)
         self.chosen[batch_size] = names if fastest == "by layer" else fastest
@@ -113,8 +115,7 @@ class SparseRuntime:
             given = [values[id(tensor)] for tensor in node.inputs()]
             seconds = dict.fromkeys(candidates, 0.0)
             if len(candidates) > 1:
-                for name, step in candidates.items():
-                    seconds[name] = _seconds(step, *given)
+                seconds = _seconds(candidates, *given)
                 seconds["dense"] *= _OUT_OF_CACHE
                 names[node.name] = min(seconds, key=seconds.get)
             step = candidates[min(seconds, key=seconds.get)]
@@ -162,14 +163,20 @@ class _Program:
         return keras.tree.pack_sequence_as(self._outputs, returned)
 
 
-def _seconds(call: Callable, *arguments: Any) -> float:
-    call(*arguments)
-    seconds = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        call(*arguments)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def _seconds(calls: dict[str, Callable], *arguments: Any) -> dict[str, float]:
+    """Medians of what each call takes, in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call(*arguments)  # compiles
+    end = time.perf_counter() + _SECONDS
+    for done in range(_ROUNDS.stop):
+        if done >= _ROUNDS.start and time.perf_counter() > end:
+            break
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call(*arguments)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in seconds.items()}
 
 
 def _candidates(node: Node) -> dict[str, Step]:
