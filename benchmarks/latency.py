@@ -134,13 +134,19 @@ def rows(name: str, folder: Path) -> dict[str, Any]:
             calls[f"{kind}, XLA"] = functools.partial(xla, batch)
         run = snip_tf.sparse_runtime(pruned)
         calls["sparse runtime"] = functools.partial(run, batch)
-        for kind in files:
+        # LiteRT runs recurrent layers on one example at a time.
+        for kind in files if batch_size == 1 or not name.startswith("gru") else ():
             path = folder / f"{kind}.tflite"
             calls[kind] = litert(path, batch, kind.endswith("int8"))
         result["microseconds"][batch_size] = measured(calls)
         result.setdefault("chosen", {})[batch_size] = run.chosen[batch_size]
         print(name, batch_size, json.dumps(result["microseconds"][batch_size]))
     return result
+
+
+def cell(times: dict[str, Any]) -> str:
+    low, high = times["quartiles"]
+    return f"{times['median']:,.0f} ({low:,.0f}-{high:,.0f})"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -155,8 +161,7 @@ def table(results: dict[str, Any]) -> str:
             size = result["bytes"].get(kind)
             cells = [f"{size:,}" if size else ""]
             for by_kind in result["microseconds"].values():
-                low, high = by_kind[kind]["quartiles"]
-                cells.append(f"{by_kind[kind]['median']:,.0f} ({low:,.0f}-{high:,.0f})")
+                cells.append(cell(by_kind[kind]) if kind in by_kind else "")
             lines += [f"| {kind} | {' | '.join(cells)} |"]
     return "\n".join(lines).lstrip() + "\n"
 

@@ -15,7 +15,7 @@ import keras
 from snip_tf.files import whole_file
 from snip_tf.masked_layer import all_masks
 from snip_tf.sparse_files import save_sparse
-from snip_tf.weights import check_built
+from snip_tf.weights import check_built, layer_tree
 from snip_tf.wrapping import strip_pruning
 
 
@@ -37,7 +37,8 @@ def export(
         path: where to write. What is there is replaced once all is written.
         format: `"keras"`, what `keras.models.load_model` reads, compressed;
             `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
-            sparse tensors where there are zeros enough;
+            sparse tensors where there are zeros enough; with recurrent layers for one
+            example at a time;
             `"saved_model"`, a folder for TensorFlow Serving, whose zeros stay as they
             are;
             `"sparse"`, the smallest, what `snip_tf.load_sparse` reads.
@@ -91,6 +92,8 @@ def export(
         f"{path.name}: {after:,} bytes, {after / before:.3f} of the {before:,} that "
         f"Keras writes of the plain model"
     )
+    if format == "litert" and _is_a_loop(plain):
+        print_fn("Recurrent layers run in LiteRT on one example at a time.")
     if int8:
         print_fn(
             "Sparse layers of eight bits run without LiteRT's default delegates: "
@@ -139,8 +142,31 @@ def _export_litert(model: keras.Model, path: Path, target: Path, int8: bool) -> 
     wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY]
     if int8:
         wanted.append(lite.Optimize.DEFAULT)
-    model.export(path, format="litert", verbose=False, optimizations=wanted)
+    options = {"input_signature": _of_one_example(model)} if _is_a_loop(model) else {}
+    model.export(path, format="litert", verbose=False, optimizations=wanted, **options)
     shutil.move(path, target)
+
+
+def _is_a_loop(model: keras.Model) -> bool:
+    """Whether LiteRT runs the model on batches of a fixed size only.
+
+    It has no lists of tensors of unknown size, in which loops over time keep what they
+    have made.
+    """
+    return hasattr(model, "inputs") and any(
+        isinstance(layer, keras.layers.RNN) for layer in layer_tree(model)
+    )
+
+
+def _of_one_example(model: keras.Model) -> list[Any]:
+    def spec(tensor: keras.KerasTensor) -> keras.InputSpec:
+        shape = (1, *tensor.shape[1:])
+        return keras.InputSpec(shape=shape, dtype=tensor.dtype, name=tensor.name)
+
+    # (A Sequential model that was not called yet has no `input`.)
+    sequential = isinstance(model, keras.Sequential)
+    given = model.inputs if sequential else [model.input]
+    return keras.tree.map_structure(spec, given)
 
 
 def _export_saved_model(model: keras.Model, path: Path) -> None:

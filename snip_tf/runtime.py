@@ -24,8 +24,10 @@ layers = keras.layers
 Step = Callable[..., Any]
 
 # Each candidate is run so often to choose between them, or less if that takes longer.
-_ROUNDS = range(3, 31)
-_SECONDS = 2.0
+_ROUNDS = range(3, 51)
+_SECONDS = 3.0
+# What is this much slower is not tried any longer.
+_FAR = 1.4
 # A dense kernel is in the cache while it is measured, and often not in between.
 _OUT_OF_CACHE = 1.2
 # A way without the compiled model has to be faster by so much, lest noise decides.
@@ -164,15 +166,19 @@ class _Program:
 
 
 def _seconds(calls: dict[str, Callable], *arguments: Any) -> dict[str, float]:
-    """Medians of what each call takes, in turn."""
+    """Medians of what each call takes, in turn, until one is the fastest for sure."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call(*arguments)  # compiles
-    end = time.perf_counter() + _SECONDS
+    left, end = dict(calls), time.perf_counter() + _SECONDS
     for done in range(_ROUNDS.stop):
-        if done >= _ROUNDS.start and time.perf_counter() > end:
-            break
-        for name, call in calls.items():
+        if done >= _ROUNDS.start:
+            if time.perf_counter() > end:
+                break
+            # Those that are far behind would take the time that the others need.
+            best = min(statistics.median(seconds[name]) for name in left)
+            left = {n: c for n, c in left.items() if min(seconds[n]) < _FAR * best}
+        for name, call in left.items():
             start = time.perf_counter()
             call(*arguments)
             seconds[name].append(time.perf_counter() - start)

@@ -70,6 +70,24 @@ def test_each_format_computes_the_same(pruned, images, tmp_path, format):
         assert size < 0.15 * dense
 
 
+@pytest.mark.parametrize("int8", [False, True])
+def test_recurrent_layers_in_litert(tmp_path, int8):
+    inputs = keras.Input((9, 32))
+    x = keras.layers.GRU(48, return_sequences=True)(inputs)
+    x = keras.layers.Bidirectional(keras.layers.LSTM(40))(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    model = keras.Sequential([inputs, model]) if int8 else model
+    pruned = prune_at_random(model, 0.95, np.random.default_rng(0))
+    lines, path = [], tmp_path / "m.tflite"
+    snip_tf.export(pruned, path, "litert", int8=int8, print_fn=lines.append)
+    assert "one example at a time" in lines[1]
+    x = np.random.default_rng(1).normal(size=(1, 9, 32)).astype(np.float32)
+    outputs = litert(path, x, plain=int8)
+    np.testing.assert_allclose(outputs, pruned(x), atol=0.02 if int8 else 1e-6)
+    dense = np.sum([np.prod(w.shape) for w in model.trainable_weights]) * 4
+    assert path.stat().st_size < 0.5 * dense
+
+
 def test_int8_after_it_is_smaller_still(pruned, images, tmp_path):
     lines, path = [], tmp_path / "m.tflite"
     snip_tf.export(pruned, path, "litert", int8=True, print_fn=lines.append)

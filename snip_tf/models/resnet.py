@@ -12,6 +12,7 @@ def resnet_20(
     input_shape: tuple[int, ...] = (32, 32, 3),
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
+    widths: tuple[int, int, int] = (16, 32, 64),
 ) -> keras.Model:
     """A residual network of 20 layers for small images; 268,346 parameters.
 
@@ -26,6 +27,7 @@ def resnet_20(
         classes: number of logits.
         weights: called once for each layer; the initializers and regularizers of its
             kernel and bias, as keyword arguments of `keras.layers.Dense`.
+        widths: the filters of each group.
 
     Reference: He et al., "Deep residual learning for image recognition", 2016,
         https://arxiv.org/abs/1512.03385, section 4.2.
@@ -46,10 +48,9 @@ def resnet_20(
         return layers.BatchNormalization(name=f"{name}_norm")(x)
 
     inputs = keras.Input(input_shape)
-    x = convolution(inputs, 16, 1, "conv")
+    x = convolution(inputs, widths[0], 1, "conv")
     x = layers.Activation("relu", name="conv_relu")(x)
-    for group in (1, 2, 3):
-        filters = 16 * 2 ** (group - 1)
+    for group, filters in enumerate(widths, 1):
         for block in (1, 2, 3):
             prefix = f"group{group}_block{block}"
             stride = 2 if group > 1 and block == 1 else 1
@@ -58,8 +59,9 @@ def resnet_20(
             y = convolution(y, filters, 1, f"{prefix}_conv2")
             if stride == 2:
                 x = layers.MaxPooling2D(1, strides=2, name=f"{prefix}_shortcut")(x)
-                new = (filters - x.shape[-1]) // 2
-                x = keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [new, new]])
+                new = filters - x.shape[-1]
+                around = [new // 2, new - new // 2]
+                x = keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], around])
             x = layers.Add(name=f"{prefix}_add")([x, y])
             x = layers.Activation("relu", name=f"{prefix}_relu")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
