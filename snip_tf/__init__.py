@@ -1,5 +1,6 @@
 """Single-shot network pruning before training, for Keras 3."""
 
+from snip_tf import controls, criteria
 from snip_tf.compaction import compact
 from snip_tf.exporting import export
 from snip_tf.masked_layer import MaskedLayer
@@ -17,6 +18,8 @@ __all__ = [
     "apply_masks",
     "compact",
     "connection_sensitivity",
+    "controls",
+    "criteria",
     "export",
     "get_masks",
     "load_masks",

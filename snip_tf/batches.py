@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import numbers
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def make_batches(
     batch_size: int | None = None,
     batches: int = 1,
     micro_batch_size: int | None = None,
+    examples_per_class: int | None = None,
+    classes: int | None = None,
     seed: int | None = None,
 ) -> Iterator[Batch]:
     """The mini-batches to score on.
@@ -40,6 +43,9 @@ def make_batches(
         batch_size: examples in a mini-batch of array data; default 128.
         batches: how many mini-batches.
         micro_batch_size: cuts each mini-batch into pieces of at most so many examples.
+        examples_per_class: one mini-batch of so many examples of each class, drawn at
+            random from array data, the first ones of a dataset or generator.
+        classes: how many classes there are; None where only the labels tell.
         seed: which examples of array data are drawn. None draws with NumPy's global
             generator, which `keras.utils.set_random_seed` seeds.
 
@@ -55,9 +61,29 @@ def make_batches(
     if micro_batch_size is not None:
         _check_count("micro_batch_size", micro_batch_size)
         whole = make_batches(
-            x, y, sample_weight, batch_size=batch_size, batches=batches, seed=seed
+            *(x, y, sample_weight),
+            batch_size=batch_size,
+            batches=batches,
+            examples_per_class=examples_per_class,
+            classes=classes,
+            seed=seed,
         )
         return (piece for batch in whole for piece in _pieces(batch, micro_batch_size))
+    if examples_per_class is not None:
+        _check_count("examples_per_class", examples_per_class)
+        if batch_size is not None or batches != 1:
+            raise ValueError(
+                f"Expected no `batch_size` and no `batches` with `examples_per_class`, "
+                f"which makes one mini-batch of as many examples as that is. "
+                f"Received: batch_size={batch_size}, batches={batches}"
+            )
+        if not _are_arrays(x):
+            make_batches(x, y, sample_weight)  # raises unless it is data
+            pieces = (keras.utils.unpack_x_y_sample_weight(b) for b in _iterate(x))
+            return iter([_first_of_each_class(pieces, examples_per_class, classes)])
+        return iter(
+            [_drawn_of_each_class((x, y, sample_weight), examples_per_class, seed)]
+        )
     if _are_arrays(x):
         if batch_size is None:
             batch_size = DEFAULT_BATCH_SIZE
@@ -111,12 +137,8 @@ def _are_arrays(x: Any) -> bool:
 def _from_arrays(
     data: Batch, batch_size: int, batches: int, seed: int | None
 ) -> Iterator[Batch]:
-    arrays = keras.tree.map_structure(
-        lambda leaf: None if leaf is None else np.asarray(leaf), data
-    )
+    arrays = _as_arrays(data)
     count = _common_length(arrays)
-    if count == 0:
-        raise ValueError("Expected at least one example. Received: x with 0 examples")
     available = -(-count // batch_size)
     if batches > available:
         raise ValueError(
@@ -125,17 +147,91 @@ def _from_arrays(
             f"{available}"
         )
     wanted = min(count, batches * batch_size)
-    if wanted == count:
-        order = np.arange(count)
-    elif seed is None:
-        order = np.random.permutation(count)[:wanted]
-    else:
-        order = np.random.default_rng(seed).permutation(count)[:wanted]
+    order = np.arange(count) if wanted == count else _shuffled(count, seed)[:wanted]
 
     return (
         _rows(arrays, order[start : start + batch_size])
         for start in range(0, wanted, batch_size)
     )
+
+
+def _as_arrays(data: Batch) -> Batch:
+    arrays = keras.tree.map_structure(
+        lambda leaf: None if leaf is None else np.asarray(leaf), data
+    )
+    if _common_length(arrays) == 0:
+        raise ValueError("Expected at least one example. Received: x with 0 examples")
+    return arrays
+
+
+def _shuffled(count: int, seed: int | None) -> np.ndarray:
+    if seed is None:
+        return np.random.permutation(count)
+    return np.random.default_rng(seed).permutation(count)
+
+
+def _drawn_of_each_class(data: Batch, each: int, seed: int | None) -> Batch:
+    arrays = _as_arrays(data)
+    labels = _labels(arrays[1])
+    order = _shuffled(len(labels), seed)
+    found = {label: order[labels[order] == label][:each] for label in np.unique(labels)}
+    _check_enough({label: len(rows) for label, rows in found.items()}, each)
+    return _rows(arrays, np.concatenate(list(found.values())))
+
+
+def _first_of_each_class(
+    pieces: Iterator[Batch], each: int, classes: int | None
+) -> Batch:
+    """The first examples of each class; reads on until there are enough of all."""
+    taken, counts = [], collections.Counter()
+    for piece in pieces:
+        arrays = _as_arrays(piece)
+        rows = []
+        for row, label in enumerate(_labels(arrays[1]).tolist()):
+            counts[label] += 1
+            if counts[label] <= each:
+                rows.append(row)
+        if rows:
+            taken.append(_rows(arrays, np.array(rows)))
+        if len(counts) == classes and min(counts.values()) >= each:
+            break
+    if not taken:
+        raise ValueError(
+            "Expected at least one mini-batch. Received: an empty data set"
+        )
+    _check_enough(counts, each)
+    if classes is not None and len(counts) < classes:
+        raise ValueError(
+            f"Expected examples of each of the {classes} classes that the model has "
+            f"outputs for. Received: examples of {len(counts)} classes"
+        )
+    return keras.tree.map_structure(
+        lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *taken
+    )
+
+
+def _labels(y: Any) -> np.ndarray:
+    """The class of each example, of labels or one-hot vectors."""
+    if isinstance(y, np.ndarray):
+        if y.ndim == 2 and y.shape[1] > 1:
+            return y.argmax(axis=1)
+        if y.size == len(y) and np.array_equal(y, np.floor(y)):
+            return y.reshape(-1)
+    kind = f"shape {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
+    raise ValueError(
+        f"Expected targets that tell the class of each example, whole numbers or "
+        f"one-hot vectors, with `examples_per_class`. Received: targets of {kind}"
+    )
+
+
+def _check_enough(counts: dict[Any, int], each: int) -> None:
+    short = {label: count for label, count in counts.items() if count < each}
+    if short:
+        raise ValueError(
+            f"Expected at least examples_per_class={each} examples of each class. "
+            f"Received: "
+            + ", ".join(f"{count} of class {label}" for label, count in short.items())
+        )
 
 
 def _common_length(data: Batch) -> int:

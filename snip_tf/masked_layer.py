@@ -171,7 +171,14 @@ class MaskedLayer(keras.layers.Layer):
         if not masked:
             return call(self, *args, **kwargs)
         # A product, which takes half the time of `where` (`benchmarks/step_time.py`).
-        values = [(weight, keras.ops.multiply(weight, mask)) for weight, mask in masked]
+        # (In a scope a weight may have a value of another type.)
+        values = [
+            (
+                weight,
+                keras.ops.multiply(weight, keras.ops.cast(mask, weight.value.dtype)),
+            )
+            for weight, mask in masked
+        ]
         with inlined(self), _Scope(values) as scope:
             outputs = call(self, *args, **kwargs)
         for variable in scope.updated.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -10,15 +11,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf import criteria
+from snip_tf import criteria, patterns
 from snip_tf.batches import Batch, make_batches
+from snip_tf.budgets import Scope, check_scope, check_sparsity
 from snip_tf.compaction.units import BUDGETS, unit_masks
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
+from snip_tf.criteria import CRITERIA
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
 from snip_tf.scores import check_finite
-from snip_tf.selection import check_scope, check_sparsity, kept_count, select_packed
+from snip_tf.selection import Selection
 from snip_tf.sensitivity import call_model, mean_gradients
 from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
 from snip_tf.wrapping import apply_masks, current_masks, masked_copy
@@ -28,7 +31,7 @@ Scores = dict[str, np.ndarray]
 
 def prune_model(
     model: keras.Model,
-    x: Any,
+    x: Any = None,
     y: Any = None,
     sample_weight: Any = None,
     *,
@@ -36,9 +39,12 @@ def prune_model(
     batch_size: int | None = None,
     batches: int = 1,
     micro_batch_size: int | None = None,
+    examples_per_class: int | None = None,
     loss: Any = None,
     criterion: str | Callable = "snip",
-    scope: str = "global",
+    scope: Scope = "global",
+    min_kept: float = 0,
+    on_collapse: str = "warn",
     pattern: str = "weights",
     budget: str = "units",
     include: Patterns | None = None,
@@ -73,7 +79,8 @@ def prune_model(
             it is built on the first batch. If it is pruned already, what was removed
             stays removed and `sparsity` must not be lower than before.
         x: the data to score on, as `Model.fit` takes it: an array or a nest of arrays,
-            `tf.data.Dataset`, `keras.utils.PyDataset` or generator.
+            `tf.data.Dataset`, `keras.utils.PyDataset` or generator. Not needed by the
+            criteria `"synflow"`, `"magnitude"` and `"random"`.
         y: the targets, where `x` does not yield them.
         sample_weight: weights of the examples, where `x` does not yield them.
         sparsity: float, the fraction of the prunable weights that is removed,
@@ -85,13 +92,31 @@ def prune_model(
             inference mode, for a loss that is a mean over the examples, as Keras'
             losses are by default, or a sum; but not where timesteps are masked, nor
             with the reduction "mean_with_sample_weight", whose divisor is each piece's.
+        examples_per_class: int, scores on one mini-batch of so many examples of each
+            class, in the place of `batch_size` and `batches`; targets are labels or
+            one-hot. Of arrays they are drawn, of a dataset they are the first.
         loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
             data loss counts; regularization is left out.
-        criterion: a name in `snip_tf.criteria.CRITERIA`, or a callable
-            `(model, weights, batches, *, loss, training) -> {weight path: scores}`.
-        scope: `"global"`, or `"layer"` for the same sparsity in every weight.
-        pattern: `"weights"`, connections by themselves; or `"units"`, whole units
-            (filters, dense and recurrent units), ranked over the whole network by
+        criterion: `"snip"`; `"iterative_snip"` or `"force"`, SNIP in many steps;
+            `"grasp"`, `"synflow"`, `"magnitude"`, `"random"`; one of them with settings
+            of your own, such as `snip_tf.criteria.Force(steps=20)`; or a callable
+            `(model, weights, batches, *, loss, training) -> {weight path: scores}`
+            (see `snip_tf.criteria`). The largest scores are kept.
+        scope: `"global"` ranks all connections together; `"layer"` gives every weight
+            the same sparsity; `"erk"` (Erdos-Renyi kernels) keeps of each weight a
+            fraction in proportion to the sum over the product of its dimensions; or
+            `{path pattern: sparsity}`: the weights that a glob pattern matches are
+            ranked together, with a sparsity of their own; a weight belongs to the first
+            pattern that matches, and the rest makes up for the total.
+        min_kept: int or float, the number, or below 1 the fraction, of connections that
+            each weight keeps at least; the others give them, the total stays exact.
+        on_collapse: if nothing is kept of a weight: `"warn"`, `"raise"`, or `"keep"`
+            the best connection of each weight in any case.
+        pattern: `"weights"`, connections by themselves; `"N:M"`, such as `"2:4"`: of
+            each M in a row along the input axis, N are kept (`sparsity` is 1 - N / M);
+            `"IxO"`, such as `"4x4"`: blocks of inputs by outputs, ranked by the sum of
+            their scores (`sparsity` is of blocks); or `"units"`, whole units (filters,
+            dense and recurrent units), ranked over the whole network by
 
                 |dL/dc|  at c = 1,  of a gate c on all that the unit gives to others.
 
@@ -118,7 +143,8 @@ def prune_model(
         TypeError: if an argument is of the wrong kind.
         ValueError: if an argument has a bad value, there is nothing prunable, no loss,
             too little data, labels that are no output of the model, or a score that is
-            NaN.
+            NaN; if budgets cannot be met together, a pattern does not divide a weight
+            (which is named), or a layer is cut off, with `on_collapse="raise"`.
 
     Example:
 
@@ -136,43 +162,73 @@ def prune_model(
     check_model(model)
     check_sparsity(sparsity)
     check_scope(scope)
-    _check_pattern(pattern, budget, criterion, scope)
+    _check_one_of("on_collapse", on_collapse, ("warn", "raise", "keep"))
     criterion = criteria.get(criterion)
-    data = make_batches(
-        x,
-        y,
-        sample_weight,
-        batch_size=batch_size,
-        batches=batches,
-        micro_batch_size=micro_batch_size,
-        seed=seed,
-    )
-    data = _build_on_first(model, data)
+    if pattern == "units":
+        _check_units(budget, criterion, scope, min_kept)
+    elif budget != "units":
+        raise ValueError(
+            f'Expected pattern="units" with a `budget`; of single weights, `sparsity` '
+            f"is of their number. Received: pattern={pattern!r}, budget={budget!r}"
+        )
+    data: Iterator[Batch] = iter(())
+    if x is not None or getattr(criterion, "needs_data", True):
+        _check_data(x, criterion)
+        data = make_batches(
+            *(x, y, sample_weight),
+            batch_size=batch_size,
+            batches=batches,
+            micro_batch_size=micro_batch_size,
+            examples_per_class=examples_per_class,
+            classes=_class_count(model),
+            seed=seed,
+        )
+        data = _build_on_first(model, data)
     check_built(model)
     weights = prunable_weights(model, include, exclude)
-    earlier = {p: m for p, m in current_masks(model).items() if p in weights}
     if pattern == "units":
         gradients = mean_gradients(model, weights, data, loss=loss, training=training)
         return apply_masks(
             model, unit_masks(model, weights, gradients, sparsity, budget)
         )
-    _check_not_lower(weights, earlier, sparsity, scope)
-
-    scores = criterion(model, weights, data, loss=loss, training=training)
-    _check_scores(scores, weights)
-    if earlier:
-        scores = dict(scores)
-    for path, mask in earlier.items():
-        # Below every other score: what was removed before is removed first now.
-        score = np.asarray(scores[path])
-        lowest = np.finfo(np.result_type(score, np.float16)).min
-        scores[path] = np.where(mask, score, lowest)
-    masks = select_packed(scores, sparsity, scope)
-    del scores
-    _warn_of_cut_layers(masks)
+    selection = Selection(
+        {path: tuple(weight.shape) for path, weight in weights.items()},
+        sparsity,
+        scope,
+        min_kept if on_collapse != "keep" else min_kept or 1,
+        patterns.parse(pattern, model, weights),
+        {p: m for p, m in current_masks(model).items() if p in weights},
+    )
+    score = functools.partial(criterion, model, weights, loss=loss, training=training)
+    masks = _masks(score, criterion, weights, data, selection)
+    _check_collapse(masks, on_collapse)
     others = {p: m for p, m in current_masks(model).items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
     return masked_copy(model, itertools.chain(unpacked, others.items()))
+
+
+def _masks(
+    score: Callable[..., Any],
+    criterion: Callable,
+    weights: Mapping[str, keras.Variable],
+    data: Iterator[Batch],
+    selection: Selection,
+) -> dict[str, PackedMask]:
+    """The masks that the scores choose, in one step or in those of the criterion."""
+    steps = getattr(criterion, "steps", None)
+    if steps is None:
+        scores = score(data)
+        _check_scores(scores, weights)
+        return selection.masks(scores)
+    batches, bar = list(data), keras.utils.Progbar(steps, unit_name="step")
+    left = selection.all()
+    for step in range(1, steps + 1):
+        scores = score(batches, masks={path: m.unpack() for path, m in left.items()})
+        _check_scores(scores, weights)
+        among = None if getattr(criterion, "revives", False) else left
+        left = selection.masks(scores, step / steps, among)
+        bar.update(step)
+    return left
 
 
 def connection_sensitivity(
@@ -184,6 +240,7 @@ def connection_sensitivity(
     batch_size: int | None = None,
     batches: int = 1,
     micro_batch_size: int | None = None,
+    examples_per_class: int | None = None,
     loss: Any = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
@@ -197,8 +254,8 @@ def connection_sensitivity(
     Args:
         model: `keras.Model`. It is left as it is; if it is not built, it is built on
             the first batch.
-        x, y, sample_weight, batch_size, batches, micro_batch_size, loss, include,
-        exclude, training, seed:
+        x, y, sample_weight, batch_size, batches, micro_batch_size, examples_per_class,
+        loss, include, exclude, training, seed:
             as in `prune_model`.
 
     Returns:
@@ -221,12 +278,12 @@ def connection_sensitivity(
     """
     check_model(model)
     data = make_batches(
-        x,
-        y,
-        sample_weight,
+        *(x, y, sample_weight),
         batch_size=batch_size,
         batches=batches,
         micro_batch_size=micro_batch_size,
+        examples_per_class=examples_per_class,
+        classes=_class_count(model),
         seed=seed,
     )
     data = _build_on_first(model, data)
@@ -256,27 +313,38 @@ def _build_on_first(model: keras.Model, data: Iterator[Batch]) -> Iterator[Batch
     return itertools.chain([first], data)
 
 
-def _check_pattern(pattern: str, budget: str, criterion: Any, scope: str) -> None:
-    patterns = ("weights", "units")
-    if pattern not in patterns:
+def _class_count(model: keras.Model) -> int | None:
+    """How many classes the model tells apart; None where it does not say."""
+    shape = getattr(model, "output_shape", None) if model.built else None
+    if not isinstance(shape, tuple) or not isinstance(shape[-1], int):
+        return None
+    return max(2, shape[-1])
+
+
+def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
         raise ValueError(
-            f"Expected `pattern` to be one of {', '.join(map(repr, patterns))}. "
-            f"Received: pattern={pattern!r}"
+            f"Expected `{name}` to be one of {', '.join(map(repr, known))}. "
+            f"Received: {name}={value!r}"
         )
-    if budget not in BUDGETS:
+
+
+def _check_units(budget: str, criterion: Any, scope: Scope, min_kept: float) -> None:
+    _check_one_of("budget", budget, BUDGETS)
+    if criterion is not snip or scope != "global" or min_kept:
         raise ValueError(
-            f"Expected `budget` to be one of {', '.join(map(repr, BUDGETS))}. "
-            f"Received: budget={budget!r}"
+            f'Expected criterion="snip", scope="global" and min_kept=0 with '
+            f'pattern="units". Received: criterion={criterion!r}, scope={scope!r}, '
+            f"min_kept={min_kept}"
         )
-    if pattern == "units" and (criterion not in ("snip", snip) or scope != "global"):
+
+
+def _check_data(x: Any, criterion: Any) -> None:
+    if x is None:
+        free = [n for n, c in CRITERIA.items() if not getattr(c, "needs_data", True)]
         raise ValueError(
-            f'Expected criterion="snip" and scope="global" with pattern="units". '
-            f"Received: criterion={criterion!r}, scope={scope!r}"
-        )
-    if pattern != "units" and budget != "units":
-        raise ValueError(
-            f'Expected pattern="units" with a `budget`; of single weights, `sparsity` '
-            f"is of their number. Received: pattern={pattern!r}, budget={budget!r}"
+            f"Expected data to score on, as `x`. Received: x=None with "
+            f"criterion={criterion!r}. Criteria without data: {', '.join(free)}"
         )
 
 
@@ -298,33 +366,14 @@ def _check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
             )
 
 
-def _check_not_lower(
-    weights: Mapping[str, keras.Variable],
-    earlier: Mapping[str, np.ndarray],
-    sparsity: float,
-    scope: str,
-) -> None:
-    """A pruned model is not pruned to a lower sparsity: its weights are gone."""
-    if not earlier:
-        return
-    arrays = {p: earlier.get(p, np.ones(w.shape, bool)) for p, w in weights.items()}
-    groups = [arrays] if scope == "global" else [{p: m} for p, m in arrays.items()]
-    for group in groups:
-        left = sum(int(mask.sum()) for mask in group.values())
-        if kept_count(group, sparsity) > left:
-            total = sum(mask.size for mask in group.values())
-            raise ValueError(
-                f"Expected a sparsity of at least {1 - left / total:g}, as the model "
-                f"is pruned to that already and what was removed stays removed. "
-                f"Received: sparsity={sparsity}. Prune the original model instead."
-            )
-
-
-def _warn_of_cut_layers(masks: Mapping[str, PackedMask]) -> None:
+def _check_collapse(masks: Mapping[str, PackedMask], on_collapse: str) -> None:
     cut = [path for path, mask in masks.items() if not mask.bits.any()]
-    if cut:
-        warnings.warn(
-            f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "
-            f"weights any more. Lower the sparsity, or exclude them.",
-            stacklevel=3,
-        )
+    if not cut:
+        return
+    words = (
+        f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "
+        f"weights any more. Lower the sparsity, exclude them, or set `min_kept`."
+    )
+    if on_collapse == "raise":
+        raise ValueError(words)
+    warnings.warn(words, stacklevel=3)

@@ -1,30 +1,26 @@
-"""Scores to masks: exactly the k largest of all scores, without sorting them."""
+"""Scores to masks: which connections are kept, within a budget."""
 
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
+from snip_tf.budgets import Scope, Shapes, floors, groups
 from snip_tf.masks import PackedMask
-from snip_tf.scores import Product, Scores, as_floats, check_finite, chunks, sample
-
-# The range of the threshold is guessed from a sample of so many scores at most.
-_FEWEST_SAMPLED, _MOST_SAMPLED = 1 << 18, 1 << 22
-# So many scores in that range are held back at most, 16 bytes each: four times what is
-# usual for a billion.
-_MOST_NEAR = 1 << 22
-# A histogram has as many bins as one pass over so large a network is worth (4 MB).
-_FEWEST_BINS, _MOST_BINS = 1 << 12, 1 << 19
-SCOPES = ("global", "layer")
+from snip_tf.patterns import Blocks, NOfM
+from snip_tf.scores import Scores, as_floats
+from snip_tf.threshold import keep_largest
 
 
 def select_masks(
-    scores: Mapping[str, np.ndarray], sparsity: float, scope: str = "global"
+    scores: Mapping[str, np.ndarray],
+    sparsity: float,
+    scope: Scope = "global",
+    *,
+    min_kept: float = 0,
 ) -> dict[str, np.ndarray]:
     """Keeps the connections with the largest scores.
 
@@ -32,20 +28,14 @@ def select_masks(
     largest values. Equal scores are kept in order, earlier weight first, then lower
     flat index, so that the choice never depends on the machine.
 
-    Every score is read once, in pieces: a sample says in which narrow range the k-th
-    largest lies, so that those above it are kept at once, and only the few inside it
-    are held back and ranked. Where they are not few, as scores tie, or the sample
-    misleads, a radix select finds the threshold: a float's bits, read as an integer
-    (after flipping them for negative numbers), sort as the floats do, so a histogram of
-    these integers over all weights, then one inside the chosen bin, and so on until a
-    bin is one value, give the k-th largest. Nothing is concatenated, and beside the
-    masks there is no memory that grows with the scores.
-
     Args:
         scores: `{weight path: array of floats}`, of any shapes.
         sparsity: the fraction removed, 0 <= sparsity < 1.
         scope: `"global"` ranks all scores together; `"layer"` removes the same fraction
-            from each weight by itself.
+            from each weight by itself; `"erk"` more from larger ones; or
+            `{path pattern: sparsity}`: see `prune_model`.
+        min_kept: int or float, the number, or the fraction, of connections that each
+            weight keeps at least, at the expense of the others.
 
     Returns:
         `{weight path: bool array}` of the same shapes; True is kept.
@@ -53,7 +43,8 @@ def select_masks(
     Raises:
         TypeError: if `sparsity` is not a number, or scores are not arrays of numbers.
         ValueError: if `sparsity` is outside [0, 1), `scope` is unknown, `scores` is
-            empty, or a score is NaN or infinite (the weight is named).
+            empty, a score is NaN or infinite (the weight is named), or the budgets
+            cannot be met together.
 
     Example:
 
@@ -62,299 +53,172 @@ def select_masks(
     >>> snip_tf.select_masks(scores, sparsity=0.5)
     {'a': array([ True, False]), 'b': array([ True, False])}
     """
-    packed = select_packed(scores, sparsity, scope)
-    return {path: mask.unpack() for path, mask in packed.items()}
-
-
-def select_packed(
-    scores: Mapping[str, Any], sparsity: float, scope: str
-) -> dict[str, PackedMask]:
-    """`select_masks`, as bits."""
-    check_sparsity(sparsity)
-    check_scope(scope)
     arrays = as_floats(scores)
-    if scope == "global":
-        return _keep_largest(arrays, kept_count(arrays, sparsity))
-    masks = {}
-    for path, array in arrays.items():
-        one = {path: array}
-        masks.update(_keep_largest(one, kept_count(one, sparsity)))
-    return masks
+    shapes = {path: array.shape for path, array in arrays.items()}
+    chosen = Selection(shapes, sparsity, scope, min_kept).masks(arrays)
+    return {path: mask.unpack() for path, mask in chosen.items()}
 
 
-def kept_count(arrays: Mapping[str, np.ndarray], sparsity: float) -> int:
-    """k = round((1 - sparsity) * m), the number of connections kept of m."""
-    # In double precision, whichever number `sparsity` is.
-    return round((1 - float(sparsity)) * sum(array.size for array in arrays.values()))
+class Selection:
+    """What is to be kept of some weights, before there are scores.
 
+    Args:
+        shapes: `{weight path: shape}`.
+        sparsity, scope, min_kept: as in `snip_tf.prune_model`.
+        pattern: connections that go together; None if each goes by itself.
+        earlier: `{weight path: bool array}`, of weights that are pruned already: what
+            was removed stays removed.
 
-def check_sparsity(sparsity: float) -> None:
-    """Raises unless `sparsity` is a number with 0 <= sparsity < 1."""
-    expected = (
-        "Expected `sparsity` to be a number with 0 <= sparsity < 1, the fraction "
-    )
-    expected += "of the prunable weights that is removed. "
-    if isinstance(sparsity, (bool, np.bool_)) or not isinstance(sparsity, numbers.Real):
-        raise TypeError(
-            f"{expected}Received: sparsity={sparsity!r} of type "
-            f"{type(sparsity).__name__}"
+    Raises:
+        TypeError, ValueError: if one of them has a bad value, or they leave no choice.
+    """
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        sparsity: float,
+        scope: Scope = "global",
+        min_kept: float = 0,
+        pattern: NOfM | Blocks | None = None,
+        earlier: Mapping[str, np.ndarray] | None = None,
+    ):
+        self._area = area = pattern.area if isinstance(pattern, Blocks) else 1
+        self._shapes, self._pattern, self._earlier = (
+            shapes,
+            pattern,
+            dict(earlier or {}),
         )
-    if not 0 <= sparsity < 1:  # also catches NaN
-        hint = ""
-        if 1 < sparsity < 100:
-            hint = f". For {sparsity:g} % write sparsity={sparsity / 100:g}"
-        elif sparsity == 1:
-            hint = ". That would remove every weight"
-        raise ValueError(f"{expected}Received: sparsity={sparsity!r}{hint}")
+        self._groups = groups(shapes, sparsity, scope, area)
+        # How many there are to choose from.
+        self._there = {path: math.prod(shape) // area for path, shape in shapes.items()}
+        for path, mask in self._earlier.items():
+            self._there[path] = self._count(path, mask)
+        least = floors(shapes, min_kept, area)
+        self._floors = {path: min(n, self._there[path]) for path, n in least.items()}
+        if isinstance(pattern, NOfM):
+            _check_n_of_m(pattern, sparsity, scope, min_kept)
+        else:
+            self._check(shapes, sparsity, scope, min_kept)
 
+    def all(self) -> dict[str, PackedMask]:
+        """The masks before anything more is removed."""
+        masks = {path: np.ones(shape, bool) for path, shape in self._shapes.items()}
+        masks |= self._earlier
+        return {p: PackedMask(np.packbits(m), m.shape) for p, m in masks.items()}
 
-def check_scope(scope: str) -> None:
-    """Raises a ValueError unless `scope` is one of `SCOPES`."""
-    if scope not in SCOPES:
-        raise ValueError(
-            f"Expected `scope` to be one of {', '.join(map(repr, SCOPES))}. "
-            f"Received: scope={scope!r}"
+    def masks(
+        self,
+        scores: Mapping[str, Any],
+        share: float = 1.0,
+        left: Mapping[str, PackedMask] | None = None,
+    ) -> dict[str, PackedMask]:
+        """Keeps those with the largest scores.
+
+        Args:
+            scores: `{weight path: scores}`.
+            share: of the way from all to what is to be kept in the end: the fraction
+                keep^share is kept.
+            left: masks outside of which nothing is kept.
+        """
+        among = self._earlier if left is None else {p: left[p].unpack() for p in left}
+        arrays = as_floats(
+            {path: self._ranked(path, s, among.get(path)) for path, s in scores.items()}
         )
+        if isinstance(self._pattern, NOfM):
+            masks = self._pattern.keep(arrays, share)
+        else:
+            masks = {}
+            for group in self._groups:
+                there = sum(self._there[path] for path in group.paths)
+                kept = group.kept
+                if share < 1 and kept:
+                    kept = round(there * (kept / there) ** share)
+                one = {path: arrays[path] for path in group.paths}
+                masks.update(_keep_with_floors(one, kept, self._floors))
+            if self._pattern:
+                masks = {
+                    p: self._pattern.of_connections(p, m) for p, m in masks.items()
+                }
+            masks = {path: masks[path] for path in scores}
+        for path, mask in among.items():
+            # A group of M may have had fewer than N left, a block less than all.
+            bits = masks[path].bits & np.packbits(mask)
+            masks[path] = PackedMask(bits, masks[path].shape)
+        return masks
+
+    def _ranked(self, path: str, score: Any, mask: np.ndarray | None) -> Any:
+        """The scores of what is counted, the lowest possible where none is left."""
+        if isinstance(self._pattern, Blocks):
+            score = np.asarray(score) if mask is None else np.where(mask, score, 0)
+            score = self._pattern.of_blocks(path, score)
+            mask = None if mask is None else self._blocks_left(path, mask)
+        if mask is None or mask.all():
+            return score
+        score = np.asarray(score)
+        return np.where(mask, score, np.finfo(np.result_type(score, np.float16)).min)
+
+    def _blocks_left(self, path: str, mask: np.ndarray) -> np.ndarray:
+        return self._pattern.of_blocks(path, mask.astype(np.float32)) > 0
+
+    def _count(self, path: str, mask: np.ndarray) -> int:
+        if isinstance(self._pattern, Blocks):
+            mask = self._blocks_left(path, mask)
+        return np.count_nonzero(mask)
+
+    def _check(
+        self, shapes: Shapes, sparsity: float, scope: Scope, min_kept: float
+    ) -> None:
+        for group in self._groups:
+            there = sum(self._there[path] for path in group.paths)
+            if group.kept > there:
+                total = sum(math.prod(shapes[path]) for path in group.paths)
+                raise ValueError(
+                    f"Expected a sparsity of at least "
+                    f"{1 - there * self._area / total:g}, as the model is pruned to "
+                    f"that already and what was removed stays removed. Received: "
+                    f"sparsity={sparsity}, scope={scope!r}. Prune the original model "
+                    f"instead."
+                )
+            least = sum(self._floors[path] for path in group.paths)
+            if group.kept < least:
+                raise ValueError(
+                    f"Expected a `min_kept` that the sparsity leaves room for. "
+                    f"Received: min_kept={min_kept}, which keeps {least} of "
+                    f"{', '.join(group.paths)}, where sparsity={sparsity} and "
+                    f"scope={scope!r} keep {group.kept}"
+                )
 
 
-def _keep_largest(scores: Mapping[str, Scores], kept: int) -> dict[str, PackedMask]:
-    masks = {
-        path: PackedMask(np.zeros(-(-score.size // 8), np.uint8), score.shape)
-        for path, score in scores.items()
+def _keep_with_floors(
+    scores: Mapping[str, Scores], kept: int, floors: Mapping[str, int]
+) -> dict[str, PackedMask]:
+    """The `kept` largest, but of each weight its floor at least."""
+    masks = keep_largest(scores, kept)
+    short = {
+        path: floors[path]
+        for path, mask in masks.items()
+        if floors[path] > np.bitwise_count(mask.bits).sum()
     }
-    if not kept:
-        for path, score in scores.items():
-            check_finite(path, score)
-    elif _on_accelerator(scores):
-        threshold, ties = _threshold_on_accelerator(scores, kept)
-        _keep_above(scores, masks, threshold, ties)
-    else:
-        lowest, highest = _likely_range(scores, kept)
-        if not _keep_in_one_pass(scores, masks, kept, lowest, highest):
-            threshold, ties = _threshold(scores, kept, lowest, highest)
-            _keep_above(scores, masks, threshold, ties)
+    if not short:
+        return masks
+    for path, least in short.items():
+        masks.update(keep_largest({path: scores[path]}, least))
+    # With fewer for the rest the threshold rises: the short ones stay short.
+    rest = {path: score for path, score in scores.items() if path not in short}
+    if rest:
+        left = kept - sum(short.values())
+        masks.update(_keep_with_floors(rest, left, floors))
     return masks
 
 
-def _keep_in_one_pass(
-    scores: Mapping[str, Scores],
-    masks: Mapping[str, PackedMask],
-    kept: int,
-    lowest: float,
-    highest: float,
-) -> bool:
-    """Sets the masks, if the threshold is from `lowest` to `highest` with few others.
-
-    Raises a ValueError if a score is NaN or infinite.
-    """
-    near = []  # (bits of the mask, positions, scores) of those in the range
-    wanted, room = kept, _MOST_NEAR
-    for path, score in scores.items():
-        bits, start = masks[path].bits, 0
-        for chunk in chunks(score):
-            _check_chunk(chunk, path, score)
-            above = chunk > highest
-            wanted -= np.count_nonzero(above)
-            _pack(above, bits, start)
-            inside = np.flatnonzero(np.not_equal(chunk >= lowest, above, out=above))
-            room -= inside.size
-            if room < 0:
-                return False
-            near.append((bits, inside + start, chunk[inside]))
-            start += chunk.size
-    values = np.concatenate([values for *_, values in near])
-    if not 0 <= wanted <= values.size:
-        return False
-    if wanted:
-        threshold = np.partition(values, values.size - wanted)[values.size - wanted]
-        ties = wanted - np.count_nonzero(values > threshold)
-        for bits, positions, values in near:
-            keep, ties = _above(values, threshold, ties)
-            positions = positions[keep]
-            one = (128 >> (positions & 7)).astype(np.uint8)
-            np.bitwise_or.at(bits, positions >> 3, one)
-    return True
-
-
-def _keep_above(
-    scores: Mapping[str, Scores],
-    masks: Mapping[str, PackedMask],
-    threshold: float,
-    ties: int,
+def _check_n_of_m(
+    pattern: NOfM, sparsity: float, scope: Scope, min_kept: float
 ) -> None:
-    """Sets the masks of scores above the threshold, and of `ties` that equal it."""
-    there = _on_accelerator(scores)
-    for path, score in scores.items():
-        start = 0
-        for chunk in score.chunks_on_accelerator() if there else chunks(score):
-            keep, ties = _above(chunk, threshold, ties)
-            _pack(keep, masks[path].bits, start)
-            start += keep.size
-
-
-def _above(values: Any, threshold: float, ties: int) -> tuple[np.ndarray, int]:
-    """Which are above the threshold, or among the first `ties` that equal it.
-
-    Returns also how many ties are left. Without such a rule, a network with many equal
-    scores (zeros, above all) would keep more or fewer than k.
-    """
-    keep = np.array(values > threshold)
-    if ties:
-        first = np.flatnonzero(values == threshold)[:ties]
-        keep[first] = True
-        ties -= first.size
-    return keep, ties
-
-
-def _pack(keep: np.ndarray, bits: np.ndarray, start: int) -> None:
-    """Writes a piece of a mask, which starts at a multiple of eight, as bits."""
-    packed = np.packbits(keep)
-    bits[start // 8 : start // 8 + packed.size] = packed
-
-
-def _likely_range(scores: Mapping[str, Scores], kept: int) -> tuple[float, float]:
-    """The smallest and the largest score that the threshold should be."""
-    total = sum(score.size for score in scores.values())
-    sampled = min(max(_FEWEST_SAMPLED, total >> 8), _MOST_SAMPLED)
-    step = max(4, total // sampled)
-    # A step that divides the width of a weight would draw from a few units only.
-    while math.gcd(step, 2 * 3 * 5 * 7) > 1:
-        step += 1
-    drawn = np.concatenate([sample(score, step) for score in scores.values()])
-    drawn.sort()
-    removed = 1 - kept / total
-    # Five standard deviations to each side; one more for rounding.
-    margin = 5 * math.sqrt(len(drawn) * removed * (1 - removed)) + 1
-    first = int(len(drawn) * removed - margin)
-    last = int(len(drawn) * removed + margin)
-    lowest = drawn[first] if first >= 0 else -np.inf
-    highest = drawn[last] if last < len(drawn) else np.inf
-    return lowest, highest
-
-
-def _threshold(
-    scores: Mapping[str, Scores], kept: int, lowest: float, highest: float
-) -> tuple[float, int]:
-    """The `kept`-th largest score, and how many of those that equal it to keep.
-
-    It is looked for from `lowest` to `highest` first.
-    """
-    total = sum(score.size for score in scores.values())
-    bins = max(_FEWEST_BINS, min(_MOST_BINS, total >> 7))
-    low, high = map(int, _sort_keys(np.array([lowest, highest], _dtype(scores))))
-    while True:
-        shift = max(0, (high - low).bit_length() - bins.bit_length() + 1)
-        above, histogram = _count(scores, low, high, shift)
-        wanted = kept - above  # of those in the range, from the top
-        if not 0 < wanted <= histogram.sum():
-            low, high = _all_keys(scores)  # the sample was not like the rest
-            continue
-        from_the_top = histogram[::-1].cumsum()
-        position = int(np.searchsorted(from_the_top, wanted))
-        chosen = len(histogram) - 1 - position
-        low += chosen << shift
-        if shift == 0:
-            ties = wanted - int(from_the_top[position] - histogram[chosen])
-            return _score_of(low, _dtype(scores)), ties
-        high = min(high, low + (1 << shift) - 1)
-
-
-def _count(
-    scores: Mapping[str, Scores], low: int, high: int, shift: int
-) -> tuple[int, np.ndarray]:
-    """How many sort keys are above `high`, and a histogram of those from `low` to it.
-
-    A bin is of 2^shift keys. Raises a ValueError if a score is NaN or infinite.
-    """
-    above, histogram = 0, np.zeros(((high - low) >> shift) + 1, np.int64)
-    lowest, highest = (_score_of(key, _dtype(scores)) for key in (low, high))
-    for path, score in scores.items():
-        for chunk in chunks(score):
-            _check_chunk(chunk, path, score)
-            # The floats are compared, so that keys need be made of few only.
-            outside = chunk > highest
-            above += np.count_nonzero(outside)
-            outside |= chunk < lowest
-            keys = _sort_keys(chunk.compress(np.logical_not(outside, out=outside)))
-            bins = ((keys - keys.dtype.type(low)) >> shift).astype(np.intp)
-            if 8 * bins.size > histogram.size:
-                histogram += np.bincount(bins, minlength=histogram.size)
-            else:
-                np.add.at(histogram, bins, 1)
-    return above, histogram
-
-
-def _on_accelerator(scores: Mapping[str, Scores]) -> bool:
-    return all(isinstance(s, Product) and s.on_accelerator for s in scores.values())
-
-
-def _check_chunk(chunk: np.ndarray, path: str, scores: Scores) -> None:
-    """`check_finite` where there is a reason to: of all scores of a weight."""
-    # (Both are NaN if one of the chunk is.)
-    if not (np.isfinite(chunk.min()) and np.isfinite(chunk.max())):
-        check_finite(path, scores)
-
-
-def _dtype(scores: Mapping[str, Scores]) -> np.dtype:
-    return next(iter(scores.values())).dtype
-
-
-def _sort_keys(values: np.ndarray) -> np.ndarray:
-    """Unsigned integers that sort as the floats do."""
-    # Adding 0 turns -0.0 into 0.0, so that the two tie.
-    bits = (values + values.dtype.type(0)).view(f"u{values.dtype.itemsize}")
-    sign = _sign(bits.dtype)
-    # A negative float sorts by its bits in reverse, below every non-negative one.
-    return np.where(bits & sign, ~bits, bits | sign)
-
-
-def _score_of(key: int, dtype: np.dtype) -> float:
-    """The float that has a sort key."""
-    keys = np.array([key], f"u{dtype.itemsize}")
-    sign = _sign(keys.dtype)
-    return np.where(keys & sign, keys ^ sign, ~keys).view(dtype)[0]
-
-
-def _sign(unsigned: np.dtype) -> np.unsignedinteger:
-    return unsigned.type(1 << (8 * unsigned.itemsize - 1))
-
-
-def _all_keys(scores: Mapping[str, Scores]) -> tuple[int, int]:
-    """The sort keys of the smallest and the largest float."""
-    limits = np.finfo(_dtype(scores))
-    low, high = _sort_keys(np.array([limits.min, limits.max], _dtype(scores)))
-    return int(low), int(high)
-
-
-def _threshold_on_accelerator(
-    scores: Mapping[str, Product], kept: int
-) -> tuple[float, int]:
-    """`_threshold` where the scores are, so that none has to come to the host.
-
-    The threshold is the largest float that at least `kept` scores reach; its bits are
-    found from the highest to the lowest, by a count each. An accelerator adds up more
-    readily than it sorts into bins. Where it takes subnormal numbers for zeros, such
-    scores tie.
-    """
-    zero = int(_sort_keys(np.zeros(1, _dtype(scores)))[0])
-    everywhere = [score.chunks_on_accelerator for score in scores.values()]
-
-    def count(holds: Callable) -> int:
-        counts = [
-            keras.ops.sum(keras.ops.cast(holds(chunk), "float32"))
-            for chunks_of_one in everywhere
-            for chunk in chunks_of_one()
-        ]
-        return int(np.asarray(keras.ops.stack(counts)).sum(dtype=np.float64))
-
-    if count(keras.ops.isfinite) < sum(score.size for score in scores.values()):
-        for path, score in scores.items():
-            check_finite(path, score)
-    key = zero  # none is negative
-    for bit in reversed(range(8 * _dtype(scores).itemsize - 1)):
-        higher = _score_of(key | 1 << bit, _dtype(scores))
-        # (Nothing reaches what is not a number.)
-        if count(lambda chunk, at=higher: keras.ops.greater_equal(chunk, at)) >= kept:
-            key |= 1 << bit
-    threshold = _score_of(key, _dtype(scores))
-    return threshold, kept - count(lambda chunk: keras.ops.greater(chunk, threshold))
+    removed = 1 - pattern.n / pattern.m
+    if not math.isclose(sparsity, removed) or scope != "global" or min_kept > 1:
+        raise ValueError(
+            f"Expected sparsity={removed:g}, scope='global' and no `min_kept` with "
+            f"pattern='{pattern.n}:{pattern.m}', which says what is kept of every "
+            f"weight. Received: sparsity={sparsity}, scope={scope!r}, "
+            f"min_kept={min_kept}"
+        )

@@ -110,7 +110,8 @@ def mean_hessian_products(
         return loss, tape.gradient(inner, values, unconnected_gradients=zero)
 
     data_loss = _data_loss(model, loss, temperature)
-    return _mean(_Pass(model, weights, data_loss, training, {}, product), batches)
+    with _moments_in_full():
+        return _mean(_Pass(model, weights, data_loss, training, {}, product), batches)
 
 
 def flow(
@@ -153,6 +154,30 @@ def flow(
         weight = np.abs(np.asarray(weights[path], np.float64))
         scores[path] = weight * masks.get(path, True) * gradient.numpy()
     return scores
+
+
+@contextlib.contextmanager
+def _moments_in_full() -> Iterator[None]:
+    """Has TensorFlow differentiate a variance by its mean, too, for a while.
+
+    `tf.nn.moments`, with which Keras normalizes, leaves that out with a `stop_gradient`
+    (https://github.com/tensorflow/tensorflow/pull/19609). The term is zero, but its
+    derivative is not: second derivatives through a LayerNormalization of six features
+    are off by a tenth. No public switch puts it back.
+    """
+
+    def moments(x, axes, shift=None, keepdims=False, name=None):
+        del shift, name
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        squares = tf.math.squared_difference(x, mean)
+        mean = mean if keepdims else tf.squeeze(mean, axes)
+        return mean, tf.reduce_mean(squares, axes, keepdims=keepdims)
+
+    theirs, tf.nn.moments = tf.nn.moments, moments
+    try:
+        yield
+    finally:
+        tf.nn.moments = theirs
 
 
 def logits(outputs: Any) -> Any:

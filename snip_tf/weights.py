@@ -197,7 +197,7 @@ def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
             raise ValueError(
                 f"{what} must be one of the model's weight paths. "
                 f"Received: {path!r}, which the model does not have. "
-                f"{_near_misses(path, known)}"
+                f"{near_misses(path, known)}"
             )
 
 
@@ -234,13 +234,14 @@ def _matching(
             raise ValueError(
                 f"Expected each pattern of `{argument}` to match a weight path. "
                 f"Received: {pattern!r}, which matches none. "
-                f"{_near_misses(pattern, list(weights))}"
+                f"{near_misses(pattern, list(weights))}"
             )
         matched |= hits
     return matched
 
 
-def _near_misses(wanted: str, known: list[str]) -> str:
+def near_misses(wanted: str, known: list[str]) -> str:
+    """Words that say which of the known paths may have been meant."""
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
     if near:
         return f"Did you mean {' or '.join(repr(path) for path in near)}?"

@@ -240,8 +240,52 @@ def test_warns_of_a_layer_that_kept_nothing(model, data):
             for path, w in weights.items()
         }
 
+    options = {"sparsity": 0.5, "criterion": only_hidden}
     with pytest.warns(UserWarning, match="kept nothing of head/kernel"):
-        snip_tf.prune_model(model, *data, sparsity=0.5, criterion=only_hidden)
+        snip_tf.prune_model(model, *data, **options)
+    with pytest.raises(ValueError, match="kept nothing of head/kernel"):
+        snip_tf.prune_model(model, *data, on_collapse="raise", **options)
+    kept = snip_tf.prune_model(model, *data, on_collapse="keep", **options)
+    masks = snip_tf.get_masks(kept)
+    assert masks["head/kernel"].sum() == 1
+    assert sum(m.sum() for m in masks.values()) == round(
+        0.5 * sum(m.size for m in masks.values())
+    )
+
+
+def test_without_data_only_what_needs_none(model):
+    for criterion in ("synflow", "magnitude", "random"):
+        pruned = snip_tf.prune_model(model, sparsity=0.5, criterion=criterion)
+        assert snip_tf.sparsity(pruned) == 0.5
+    for criterion in ("snip", "grasp", "force", "iterative_snip", only_shape):
+        with pytest.raises(ValueError, match=r"x=None .*synflow, magnitude, random"):
+            snip_tf.prune_model(model, sparsity=0.5, criterion=criterion)
+
+
+def only_shape(model, weights, batches, *, loss, training):
+    return {path: np.ones(w.shape) for path, w in weights.items()}
+
+
+def test_scores_on_so_many_examples_of_each_class(model, data):
+    seen = []
+
+    def criterion(model, weights, batches, **options):
+        seen.extend(batches)
+        return only_shape(model, weights, batches, loss=None, training=False)
+
+    snip_tf.prune_model(
+        *(model, *data), sparsity=0.5, criterion=criterion, examples_per_class=2, seed=0
+    )
+    [(_, y, _)] = seen
+    assert np.unique(y, return_counts=True)[1].tolist() == [2] * len(set(data[1]))
+    scores = [
+        snip_tf.connection_sensitivity(
+            model, *data, loss=LOSS, examples_per_class=2, seed=seed
+        )["head/kernel"]
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert (scores[0] != scores[2]).any()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +296,9 @@ def test_warns_of_a_layer_that_kept_nothing(model, data):
         ({"sparsity": -0.5}, ValueError, "0 <= sparsity < 1"),
         ({"sparsity": float("nan")}, ValueError, "Received: sparsity=nan"),
         ({"sparsity": "0.95"}, TypeError, "Received: sparsity='0.95' of type str"),
-        ({"scope": "local"}, ValueError, "'global', 'layer'"),
+        ({"scope": "local"}, ValueError, "'global', 'layer', 'erk'"),
+        ({"on_collapse": "stop"}, ValueError, "'warn', 'raise', 'keep'"),
+        ({"examples_per_class": 99}, ValueError, "examples of each class"),
         ({"criterion": "sinp"}, ValueError, "'snip'"),
         ({"batch_size": 0}, ValueError, "`batch_size` to be at least 1"),
         ({"batches": 0}, ValueError, "`batches` to be at least 1"),

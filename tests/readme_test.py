@@ -2,6 +2,8 @@ import re
 import shlex
 from pathlib import Path
 
+import keras
+
 import snip_tf
 
 ROOT = Path(__file__).parent.parent
@@ -11,6 +13,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
     names = {}
     exec(example, names)
     pruned = names["pruned"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import snip_tf.scores
-from snip_tf import select_masks, selection
+from snip_tf import select_masks, threshold
 from snip_tf.scores import Product
 from tests.numpy_reference import keep_largest
 
@@ -70,7 +70,7 @@ def test_the_size_of_the_chunks_does_not_matter(scores, sparsity):
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_too_many_near_the_threshold_equal_a_full_stable_sort(scores, sparsity):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_MOST_NEAR", 0)
+        patch.setattr(threshold, "_MOST_NEAR", 0)
         assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
 
 
@@ -138,7 +138,7 @@ def test_large_scores_across_several_chunks():
 @pytest.mark.parametrize("odd", [1e-9, 1e9, -1.0])
 def test_a_sample_unlike_the_rest_does_not_matter(odd):
     # What is sampled is every so many scores, from the first on.
-    scores = np.random.default_rng(0).exponential(size=11 * selection._FEWEST_SAMPLED)
+    scores = np.random.default_rng(0).exponential(size=11 * threshold._FEWEST_SAMPLED)
     scores[::11] = odd
     for sparsity in (0.05, 0.5, 0.95):
         scores_32 = {"a": scores.astype(np.float32)}

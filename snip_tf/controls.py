@@ -1,0 +1,148 @@
+"""Controls: what a criterion must beat to have chosen connections, and not only counts.
+
+Frankle et al. found criteria at initialization largely indifferent to the first two:
+their worth is the fraction that they keep of each layer.
+
+Example:
+
+>>> import keras, snip_tf
+>>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+>>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion="magnitude")
+>>> masks = snip_tf.controls.shuffle(snip_tf.get_masks(pruned), seed=0)
+>>> snip_tf.sparsity(snip_tf.apply_masks(model, masks))
+0.75
+
+Reference: "Pruning neural networks at initialization: why are we missing the mark?",
+ICLR 2021, https://arxiv.org/abs/2009.08576
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from snip_tf.compiling import compile_like, strategy_scope
+from snip_tf.masked_layer import all_masks
+from snip_tf.masks import check_masks
+from snip_tf.weights import check_built
+from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
+
+
+def shuffle(
+    masks: Mapping[str, np.ndarray], seed: int | None = None
+) -> dict[str, np.ndarray]:
+    """Moves the kept connections of each weight to places drawn at random.
+
+    Args:
+        masks: `{weight path: bool array}`, as `snip_tf.get_masks` returns.
+        seed: int. None draws with NumPy's global generator.
+
+    Returns:
+        Masks that keep as many of each weight.
+
+    Raises:
+        TypeError, ValueError: if `masks` are none.
+
+    Example:
+
+    >>> import numpy as np, snip_tf.controls
+    >>> masks = {"out/kernel": np.array([[True, True], [False, False]])}
+    >>> int(snip_tf.controls.shuffle(masks, seed=0)["out/kernel"].sum())
+    2
+    """
+    check_masks(masks)
+    rng = np.random.default_rng(np.random.randint(2**32) if seed is None else seed)
+    return {
+        path: rng.permutation(mask.reshape(-1)).reshape(mask.shape)
+        for path, mask in masks.items()
+    }
+
+
+def invert(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The scores with the other sign: the smallest come first.
+
+    Args:
+        scores: `{weight path: scores}`, such as `snip_tf.connection_sensitivity`
+            returns, for `snip_tf.select_masks`.
+
+    Example:
+
+    >>> import numpy as np, snip_tf, snip_tf.controls
+    >>> scores = {"out/kernel": np.array([[3.0, 1.0], [2.0, 4.0]])}
+    >>> masks = snip_tf.select_masks(snip_tf.controls.invert(scores), sparsity=0.75)
+    >>> masks["out/kernel"].tolist()
+    [[False, True], [False, False]]
+    """
+    return {path: -np.asarray(score) for path, score in scores.items()}
+
+
+def reinitialize(model: keras.Model) -> keras.Model:
+    """The same masks on weights that are drawn anew.
+
+    Each layer is made again from its configuration, so that every variable has a new
+    draw of its initializer, also of one with a seed, from Keras' global generator
+    (`keras.utils.set_random_seed`).
+
+    Args:
+        model: a built `keras.Model`, pruned or not, that can be made from its
+            configuration. It is left as it is.
+
+    Returns:
+        A new model, compiled as `model` is, with the masks of `model`.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is not built, or cannot be made again.
+
+    Example:
+
+    >>> import keras, snip_tf, snip_tf.controls
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion="random")
+    >>> anew = snip_tf.controls.reinitialize(pruned)
+    >>> snip_tf.sparsity(anew)
+    0.75
+    """
+    check_built(model)
+    masks = get_masks(model) if all_masks(model) else {}
+    plain = strip_pruning(model) if masks else model
+    try:
+        config = keras.saving.serialize_keras_object(plain)
+        config.pop("compile_config", None)  # losses and metrics need not be known
+        with strategy_scope(model):
+            # What is not safe to read is what somebody else wrote.
+            fresh = keras.saving.deserialize_keras_object(
+                _without_seeds(config), safe_mode=False
+            )
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a model that can be made from its configuration, as to load it "
+            f"from a file (`get_config`, `keras.saving.register_keras_serializable`). "
+            f"Received: model={model.name!r} of class {type(plain).__name__}. "
+            f"The error: {error}"
+        ) from error
+    if not fresh.built:
+        raise ValueError(
+            f"Expected a model that its configuration builds. Received: "
+            f"model={model.name!r} of class {type(plain).__name__}, which has no "
+            f"weights before it is called"
+        )
+    compile_like(fresh, model)
+    return apply_masks(fresh, masks) if masks else fresh
+
+
+def _without_seeds(config: Any) -> Any:
+    """A configuration whose initializers draw anew."""
+    if isinstance(config, (list, tuple)):
+        return [_without_seeds(part) for part in config]
+    if not isinstance(config, Mapping):
+        return config
+    config = {key: _without_seeds(value) for key, value in config.items()}
+    own = config.get("config")
+    of_initializer = config.get("module") == "keras.initializers"
+    if of_initializer and isinstance(own, dict) and isinstance(own.get("seed"), int):
+        own["seed"] = None
+    return config

@@ -1,0 +1,87 @@
+"""SynFlow: synaptic flow, without data (Tanaka et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from snip_tf.batches import Batch
+from snip_tf.criteria.settings import check_steps
+from snip_tf.sensitivity import flow
+
+
+@dataclasses.dataclass(frozen=True)
+class SynFlow:
+    """How much of the flow from the inputs to the outputs a connection carries.
+
+        s_j = |w_j| * dR/d|w_j|,   R = sum of the outputs f(1; |w|)
+
+    with the magnitude of every variable, and ones for an input. In each of T steps the
+    scores are of the network so far, and after step t the fraction keep^(t / T) is
+    kept. The scores of each layer sum to R (without biases, and with activations such
+    as ReLU), so that a small layer is not cut off by a large one. Neither data nor a
+    loss is needed, only an input of the right shape.
+
+    In float64: R is a sum over all paths. A final softmax or sigmoid is left out.
+
+    Args:
+        steps: int, T; the paper uses 100.
+
+    Example:
+
+    >>> import keras, snip_tf
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> ten = snip_tf.criteria.SynFlow(steps=10)
+    >>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion=ten)
+    >>> snip_tf.sparsity(pruned)
+    0.75
+
+    Reference: Tanaka et al., "Pruning neural networks without any data by iteratively
+    conserving synaptic flow", NeurIPS 2020, https://arxiv.org/abs/2006.05467
+    """
+
+    steps: int = 100
+    needs_data: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_steps(self.steps)
+
+    def __call__(
+        self,
+        model: keras.Model,
+        weights: Mapping[str, keras.Variable],
+        batches: Iterable[Batch],
+        *,
+        loss: Any = None,
+        training: bool = False,
+        masks: Mapping[str, np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """The scores of one step; see `snip_tf.criteria`."""
+        del loss, training
+        return flow(model, weights, _ones(model, batches), masks)
+
+
+def _ones(model: keras.Model, batches: Iterable[Batch]) -> Any:
+    """Ones for one example of what the model takes; axes of any length are 1 long."""
+
+    def one(shape: tuple[int | None, ...], dtype: Any) -> Any:
+        return keras.ops.ones([1, *(size or 1 for size in shape[1:])], dtype)
+
+    for x, _, _ in batches:
+        return keras.tree.map_structure(lambda a: one(np.shape(a), a.dtype), x)
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"Expected a Sequential or Functional model where no data is given, since "
+            f"the shape of an input is not known otherwise. Received: "
+            f"{model.name!r} of class {type(model).__name__}. Pass a mini-batch as `x`."
+        )
+    if isinstance(model, keras.Sequential):
+        [inputs] = inputs
+    else:
+        inputs = model.input
+    return keras.tree.map_structure(lambda t: one(t.shape, t.dtype), inputs)

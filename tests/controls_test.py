@@ -1,0 +1,108 @@
+import keras
+import numpy as np
+import pytest
+
+import snip_tf
+from snip_tf import controls
+
+layers = keras.layers
+
+
+def network():
+    seeded = keras.initializers.GlorotUniform(seed=3)
+    stack = [
+        keras.Input((6, 6, 2)),
+        layers.Conv2D(4, 3, kernel_initializer=seeded, name="conv"),
+        layers.BatchNormalization(name="norm"),
+        layers.Bidirectional(layers.LSTM(3), name="both"),
+        layers.Dense(4, name="head"),
+    ]
+    stack.insert(3, layers.Reshape((4, 16)))
+    return keras.Sequential(stack)
+
+
+@pytest.fixture
+def pruned():
+    model = network()
+    model.compile("adam", "mse")
+    model.layers[0].kernel.assign(7 * model.layers[0].kernel)  # as if trained
+    return snip_tf.prune_model(model, sparsity=0.7, criterion="random")
+
+
+def test_shuffle_keeps_the_count_of_each_weight_and_moves_the_rest(pruned):
+    masks = snip_tf.get_masks(pruned)
+    shuffled = controls.shuffle(masks, seed=1)
+    again, other = controls.shuffle(masks, seed=1), controls.shuffle(masks, seed=2)
+    assert list(shuffled) == list(masks)
+    for path, mask in masks.items():
+        assert shuffled[path].shape == mask.shape
+        assert shuffled[path].sum() == mask.sum()
+        assert (shuffled[path] != mask).any()
+        assert (shuffled[path] != other[path]).any()
+        np.testing.assert_array_equal(shuffled[path], again[path])
+
+
+def test_shuffle_is_uniform():
+    mask = {"a": np.arange(10) < 3}
+    counts = sum(controls.shuffle(mask, seed)["a"].astype(int) for seed in range(2000))
+    assert np.abs(counts / 2000 - 0.3).max() < 0.05
+
+
+def test_invert_keeps_the_smallest():
+    scores = {"a": np.arange(10.0), "b": np.arange(5.0, 15.0)}
+    masks = snip_tf.select_masks(controls.invert(scores), sparsity=0.75)
+    np.testing.assert_array_equal(masks["a"], np.arange(10) < 5)
+    assert not masks["b"].any()
+
+
+def test_reinitialize_draws_every_weight_anew_and_keeps_the_masks(pruned):
+    keras.utils.set_random_seed(0)
+    before = pruned.get_weights()
+    anew = controls.reinitialize(pruned)
+    other = controls.reinitialize(pruned)
+    masks = snip_tf.get_masks(pruned)
+    for path, mask in snip_tf.get_masks(anew).items():
+        np.testing.assert_array_equal(mask, masks[path])
+        new = snip_tf.prunable_weights(anew)[path].numpy()
+        for model in (pruned, other):
+            old = snip_tf.prunable_weights(model)[path].numpy()
+            assert (new[mask] != old[mask]).all(), path
+        assert not new[~mask].any()
+        fan_in = 7 * np.abs(snip_tf.prunable_weights(pruned)[path].numpy()).max()
+        assert np.abs(new).max() < fan_in
+    for value, own in zip(before, pruned.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, own)
+    assert anew.compiled
+    assert isinstance(anew.optimizer, keras.optimizers.Adam)
+    x = np.ones((2, 6, 6, 2), np.float32)
+    assert anew(x).shape == (2, 4)
+    keras.utils.set_random_seed(0)
+    again = controls.reinitialize(pruned)
+    np.testing.assert_array_equal(again(x), anew(x))
+
+
+def test_reinitialize_a_dense_model():
+    model = network()
+    anew = controls.reinitialize(model)
+    assert (anew.layers[0].kernel.numpy() != model.layers[0].kernel.numpy()).all()
+    assert [w.shape for w in anew.weights] == [w.shape for w in model.weights]
+
+
+class NoConfig(keras.Model):
+    def __init__(self, units):
+        super().__init__()
+        self.dense = layers.Dense(units)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_says_what_cannot_be_made_again():
+    model = NoConfig(3)
+    model(np.ones((1, 2), np.float32))
+    with pytest.raises(ValueError, match=r"configuration.*NoConfig"):
+        controls.reinitialize(model)
+    with pytest.raises(TypeError, match="Keras 3 model"):
+        controls.reinitialize("model")
+    with pytest.raises(TypeError, match="boolean NumPy array"):
+        controls.shuffle({"a": np.ones(3)})

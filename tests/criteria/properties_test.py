@@ -1,0 +1,274 @@
+"""What must hold of criteria in any network."""
+
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import keras
+import numpy as np
+import pytest
+
+import snip_tf
+from snip_tf import criteria
+from snip_tf.sensitivity import mean_gradients, mean_hessian_products
+from snip_tf.weights import prunable_weights
+
+layers = keras.layers
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def dense(*units, name="dense"):
+    hidden = [layers.Dense(n, "relu") for n in units[1:-1]]
+    stack = [keras.Input(units[:1]), *hidden, layers.Dense(units[-1])]
+    return keras.Sequential(stack, name=name)
+
+
+def data(features=12, classes=4):
+    x = np.random.default_rng(0).normal(size=(32, features)).astype(np.float32)
+    return x, np.arange(32) % classes
+
+
+def bits(model):
+    return np.concatenate([m.ravel() for m in snip_tf.get_masks(model).values()])
+
+
+def masks_of_each_step(kind, model, x, y, sparsity, steps):
+    seen = []
+
+    class Recording(kind):
+        def __call__(self, *args, masks, **options):
+            seen.append(np.concatenate([m.ravel() for m in masks.values()]))
+            return super().__call__(*args, masks=masks, **options)
+
+    pruned = snip_tf.prune_model(
+        *(model, x, y), sparsity=sparsity, loss=LOSS, criterion=Recording(steps)
+    )
+    return [*seen, bits(pruned)]
+
+
+@pytest.mark.parametrize("kind", [criteria.IterativeSnip, criteria.Force])
+def test_one_step_is_snip(kind):
+    model, (x, y) = dense(12, 9, 4), data()
+    one, snip = (
+        snip_tf.prune_model(model, x, y, sparsity=0.8, loss=LOSS, criterion=criterion)
+        for criterion in (kind(steps=1), "snip")
+    )
+    np.testing.assert_array_equal(bits(one), bits(snip))
+
+
+@pytest.mark.parametrize("kind", [criteria.IterativeSnip, criteria.Force])
+def test_the_fraction_kept_falls_exponentially_and_only_force_revives(kind):
+    keras.utils.set_random_seed(0)
+    model, (x, y) = dense(12, 30, 30, 4), data()
+    steps = masks_of_each_step(kind, model, x, y, sparsity=0.97, steps=12)
+    size = steps[0].size
+    final = round(0.03 * size)
+    for step, mask in enumerate(steps):
+        assert mask.sum() == round(size * (final / size) ** (step / 12))
+    revived = sum((late & ~early).sum() for early, late in itertools.pairwise(steps))
+    assert (revived > 0) == (kind is criteria.Force)
+
+
+@pytest.mark.parametrize("name", ["iterative_snip", "force", "synflow"])
+def test_what_was_pruned_before_stays_out(name):
+    keras.utils.set_random_seed(0)
+    model, (x, y) = dense(12, 30, 4), data()
+    first = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
+    again = snip_tf.prune_model(first, x, y, sparsity=0.9, loss=LOSS, criterion=name)
+    assert not (bits(again) & ~bits(first)).any()
+    assert bits(again).sum() == round(0.1 * bits(again).size)
+
+
+def of_images(pooling=layers.MaxPooling2D):
+    stack = [
+        keras.Input((12, 12, 3)),
+        layers.Conv2D(6, 3, padding="same", activation="relu"),
+        layers.BatchNormalization(),
+        pooling(),
+        layers.SeparableConv2D(8, 3, activation="relu"),
+        layers.Dropout(0.5),
+        layers.Flatten(),
+        layers.Dense(7),
+        layers.Dense(4, activation="softmax"),
+    ]
+    return keras.Sequential(stack)
+
+
+def ones(model):
+    return {p: np.ones(w.shape, bool) for p, w in prunable_weights(model).items()}
+
+
+def sums(model, masks=None):
+    weights = prunable_weights(model)
+    scores = criteria.SynFlow()(model, weights, [], masks=masks or ones(model))
+    return [score.sum() for score in scores.values()]
+
+
+@pytest.mark.parametrize("make", [lambda: dense(12, 9, 30, 4), of_images])
+def test_synflow_conserves_the_sum_of_each_layer(make):
+    model = make()
+    found = sums(model)
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+    pruned = snip_tf.prune_model(model, sparsity=0.9, criterion="synflow")
+    found = sums(model, snip_tf.get_masks(pruned))
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+
+
+def test_synflow_does_not_overflow_in_a_hundred_layers():
+    """R is about 1e175 there, far outside of float32."""
+    keras.utils.set_random_seed(0)
+    model = dense(*[16] * 100 + [10])
+    for layer in model.layers:
+        layer.kernel.assign(32 * layer.kernel)
+    found = sums(model)
+    values = np.ones(16)
+    for layer in model.layers:
+        values = values @ np.abs(layer.get_weights()[0].astype(np.float64))
+    assert values.sum() > 1e150
+    np.testing.assert_allclose(found, values.sum(), rtol=1e-6)
+    pruned = snip_tf.prune_model(model, sparsity=0.99, criterion="synflow")
+    assert min(m.sum() for m in snip_tf.get_masks(pruned).values()) > 0
+
+
+@hypothesis.given(
+    st.lists(st.integers(2, 12), min_size=3, max_size=6),
+    st.integers(0, 40),
+    st.integers(0, 2**31),
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_synflow_cuts_no_layer_where_a_path_is_possible(units, more, seed):
+    keras.utils.set_random_seed(seed)
+    model = dense(*units)
+    shapes = [w.shape for w in prunable_weights(model).values()]
+    size = sum(a * b for a, b in shapes)
+    kept = min(size, len(shapes) + more)  # a path takes one connection of each layer
+    pruned = snip_tf.prune_model(
+        model,
+        sparsity=1 - (kept + 0.1) / size if kept < size else 0.0,
+        criterion="synflow",
+        on_collapse="raise",
+    )
+    masks = snip_tf.get_masks(pruned)
+    assert sum(m.sum() for m in masks.values()) == kept
+    flow = np.ones(units[0])
+    for mask in masks.values():
+        flow = flow @ mask
+    assert flow.sum() > 0
+
+
+def test_synflow_needs_no_data_and_leaves_out_the_softmax():
+    softmax, plain = (
+        keras.Sequential([keras.Input((12,)), layers.Dense(9), layers.Dense(4, end)])
+        for end in ("softmax", None)
+    )
+    plain.set_weights(softmax.get_weights())
+    first, second = (
+        snip_tf.prune_model(model, sparsity=0.8, criterion="synflow")
+        for model in (softmax, plain)
+    )
+    np.testing.assert_array_equal(bits(first), bits(second))
+
+
+RECURRENT = {
+    "lstm": lambda: [keras.Input((None, 6)), layers.LSTM(8), layers.Dense(4)],
+    "gru": lambda: [keras.Input((5, 6)), layers.GRU(8), layers.Dense(4)],
+    "both ways": lambda: [
+        keras.Input((5, 6)),
+        layers.Bidirectional(layers.SimpleRNN(8, activation="relu")),
+        layers.Dense(4),
+    ],
+}
+
+
+def attention():
+    inputs = keras.Input((5, 6))
+    x = layers.LayerNormalization()(layers.MultiHeadAttention(2, 4)(inputs, inputs))
+    x = layers.GlobalAveragePooling1D()(layers.Add()([x, inputs]))
+    return keras.Model(inputs, layers.Dense(4)(x))
+
+
+@pytest.mark.parametrize("name", ["grasp", "force", "synflow"])
+@pytest.mark.parametrize("kind", [*RECURRENT, "attention"])
+def test_through_time_and_attention(kind, name):
+    keras.utils.set_random_seed(0)
+    model = attention() if kind == "attention" else keras.Sequential(RECURRENT[kind]())
+    x = np.random.default_rng(0).normal(size=(16, 5, 6)).astype(np.float32)
+    pruned = snip_tf.prune_model(
+        *(model, x, np.arange(16) % 4), sparsity=0.5, loss=LOSS, criterion=name
+    )
+    assert bits(pruned).sum() == round(0.5 * bits(pruned).size)
+
+
+def normalized(layer):
+    stack = [keras.Input((5, 6)), layers.Dense(6), layer, layers.Flatten()]
+    return keras.Sequential([*stack, layers.Dense(4)])
+
+
+TWICE = {
+    "gru": lambda: keras.Sequential(RECURRENT["gru"]()),
+    "layer norm": lambda: normalized(layers.LayerNormalization()),
+    "group norm": lambda: normalized(layers.GroupNormalization(2)),
+    "batch norm": lambda: normalized(layers.BatchNormalization()),
+    "attention": attention,
+}
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_hessian_products_are_differences_of_gradients(kind):
+    keras.utils.set_random_seed(0)
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        model = TWICE[kind]()
+    finally:
+        keras.config.set_dtype_policy(usual)
+    x = np.random.default_rng(0).normal(size=(16, 5, 6))
+    batch, weights = (x, np.arange(16) % 4, None), prunable_weights(model)
+    loss = keras.losses.SparseCategoricalCrossentropy(True, dtype="float64")
+    rng = np.random.default_rng(1)
+    along = {path: rng.normal(size=tuple(w.shape)) for path, w in weights.items()}
+    found = mean_hessian_products(
+        model, weights, [batch], along, loss=loss, training=True
+    )
+    # Keras computes the softmax of attention in float32: a small step would drown.
+    step = 1e-3
+    sides, values = [], {path: w.numpy() for path, w in weights.items()}
+    for way in (step, -step):
+        for path, weight in weights.items():
+            weight.assign(values[path] + way * along[path])
+        sides.append(mean_gradients(model, weights, [batch], loss=loss, training=True))
+    for path in weights:
+        expected = (sides[0][path].numpy() - sides[1][path].numpy()) / (2 * step)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(
+            found[path], expected, rtol=0, atol=1e-3 * scale, err_msg=path
+        )
+
+
+def test_grasp_divides_the_logits_of_probabilities_too():
+    x, y = data()
+    logits = dense(12, 9, 4)
+    probabilities = keras.Sequential([logits, layers.Softmax()])
+    probabilities.build((None, 12))
+    first = snip_tf.prune_model(
+        logits, x, y, sparsity=0.7, loss=LOSS, criterion="grasp"
+    )
+    loss = "sparse_categorical_crossentropy"
+    second = snip_tf.prune_model(
+        probabilities, x, y, sparsity=0.7, loss=loss, criterion="grasp"
+    )
+    np.testing.assert_array_equal(bits(first), bits(second))
+
+
+@pytest.mark.parametrize(
+    "kind", [criteria.IterativeSnip, criteria.Force, criteria.SynFlow]
+)
+def test_refuses_settings_that_are_none(kind):
+    with pytest.raises(ValueError, match="1 or more"):
+        kind(steps=0)
+    with pytest.raises(TypeError, match=r"Received: steps=2\.5 of type float"):
+        kind(steps=2.5)
+    with pytest.raises(TypeError, match=rf"write {kind.__name__}\(\)"):
+        criteria.get(kind)
+    with pytest.raises(ValueError, match="above 0"):
+        criteria.Grasp(temperature=0)

@@ -1,0 +1,138 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import snip_tf
+
+layers = keras.layers
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def images():
+    stack = [
+        keras.Input((8, 8, 4)),
+        layers.Conv2D(8, 3, activation="relu"),
+        layers.Conv2D(12, 3),
+        layers.Flatten(),
+        layers.Dense(16, activation="relu"),
+        layers.Dense(4),
+    ]
+    return keras.Sequential(stack)
+
+
+def attention():
+    inputs = keras.Input((5, 8))
+    x = layers.MultiHeadAttention(2, 4)(inputs, inputs)
+    return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)))
+
+
+def prune(model, **options):
+    x = np.random.default_rng(0).normal(size=(16, *model.input_shape[1:]))
+    y = np.arange(16) % 4
+    return snip_tf.prune_model(model, x.astype(np.float32), y, loss=LOSS, **options)
+
+
+@pytest.mark.parametrize("make", [images, attention])
+@pytest.mark.parametrize("criterion", ["snip", "magnitude", "force"])
+def test_two_of_each_four_inputs(make, criterion):
+    keras.utils.set_random_seed(0)
+    model = make()
+    pruned = prune(model, sparsity=0.5, pattern="2:4", criterion=criterion)
+    for path, mask in snip_tf.get_masks(pruned).items():
+        # The sums over all inputs of an output are rows of the matrix a GPU sees.
+        axis = {"query": 0, "key": 0, "value": 0}.get(
+            path.split("/")[-2], mask.ndim - 2
+        )
+        groups = np.moveaxis(mask, axis, -1).reshape(-1, 4)
+        np.testing.assert_array_equal(groups.sum(axis=1), 2, err_msg=path)
+        if criterion == "magnitude":
+            weight = np.abs(snip_tf.prunable_weights(model)[path].numpy())
+            rows = np.moveaxis(weight, axis, -1).reshape(-1, 4)
+            np.testing.assert_array_equal(groups, rows >= np.sort(rows)[:, 2:3])
+
+
+def test_one_of_four_is_the_best_of_each():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
+    model.layers[0].kernel.assign(np.random.default_rng(0).normal(size=(8, 3)))
+    pruned = snip_tf.prune_model(
+        model, sparsity=0.75, pattern="1:4", criterion="magnitude"
+    )
+    [mask] = snip_tf.get_masks(pruned).values()
+    kernel = np.abs(model.layers[0].kernel.numpy())
+    for half in (slice(0, 4), slice(4, 8)):
+        expected = kernel[half] == kernel[half].max(axis=0)
+        np.testing.assert_array_equal(mask[half], expected)
+
+
+@pytest.mark.parametrize("pattern", ["4x2", "1x4", "2x1"])
+@pytest.mark.parametrize("criterion", ["snip", "iterative_snip", "grasp"])
+def test_blocks_are_whole_and_counted_exactly(pattern, criterion):
+    keras.utils.set_random_seed(0)
+    pruned = prune(images(), sparsity=0.9, pattern=pattern, criterion=criterion)
+    rows, columns = map(int, pattern.split("x"))
+    kept = total = 0
+    for path, mask in snip_tf.get_masks(pruned).items():
+        *_, inputs, outputs = mask.shape
+        shape = (-1, inputs // rows, rows, outputs // columns, columns)
+        sums = mask.reshape(shape).sum(axis=(2, 4))
+        assert set(np.unique(sums)) <= {0, rows * columns}, path
+        kept += (sums > 0).sum()
+        total += sums.size
+    assert kept == round(0.1 * total)
+
+
+def test_the_best_blocks_are_kept():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4)])
+    kernel = np.zeros((4, 4), np.float32)
+    kernel[:2, 2:] = [[3, 0], [0, 0]]  # 3 in one block
+    kernel[2:, :2] = [[1, 1], [1, 1]]  # 4 in another
+    kernel[2:, 2:] = 0.5
+    model.layers[0].kernel.assign(kernel)
+    pruned = snip_tf.prune_model(
+        model, sparsity=0.5, pattern="2x2", criterion="magnitude"
+    )
+    [mask] = snip_tf.get_masks(pruned).values()
+    expected = np.kron([[0, 1], [1, 0]], np.ones((2, 2))).astype(bool)
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_a_pattern_on_what_is_pruned_already():
+    first = snip_tf.prune_model(images(), sparsity=0.6, criterion="random")
+    before = snip_tf.get_masks(first)
+    for pattern, sparsity in (("2:4", 0.5), ("2x2", 0.7)):
+        masks = snip_tf.get_masks(prune(first, sparsity=sparsity, pattern=pattern))
+        for path, mask in masks.items():
+            assert not (mask & ~before[path]).any()
+            assert mask.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pattern": "3:5", "sparsity": 0.4}, r"conv2d.*exclude=\["),
+        ({"pattern": "3x3"}, "divides"),
+        ({"pattern": "4:2"}, "'N:M' with N below M"),
+        ({"pattern": "0:4"}, "'N:M' with N below M"),
+        ({"pattern": "diagonal"}, "'4x4'"),
+        ({"pattern": "2:4", "sparsity": 0.9}, "sparsity=0.5, scope='global'"),
+        ({"pattern": "2:4", "sparsity": 0.5, "scope": "layer"}, "scope='global'"),
+        ({"pattern": "2:4", "sparsity": 0.5, "min_kept": 9}, "min_kept"),
+    ],
+)
+def test_refuses_patterns_that_do_not_fit(options, words):
+    with pytest.raises(ValueError, match=words):
+        prune(images(), **{"sparsity": 0.9, **options})
+
+
+def test_names_what_a_pattern_does_not_divide_and_prunes_the_rest_if_asked():
+    stack = [keras.Input((8, 8, 3)), layers.DepthwiseConv2D(3), layers.Conv2D(4, 3)]
+    model = keras.Sequential([*stack, layers.Flatten(), layers.Dense(4, name="d")])
+    with pytest.raises(
+        ValueError, match=r"depthwise_conv2d.*conv2d.*To prune"
+    ) as caught:
+        prune(model, sparsity=0.5, pattern="2:4")
+    exclude = re.findall(r"'(\S+/\S+)'", str(caught.value))
+    pruned = prune(model, sparsity=0.5, pattern="2:4", exclude=exclude)
+    assert list(snip_tf.get_masks(pruned)) == ["d/kernel"]
