@@ -11,10 +11,8 @@ again, and a run that was interrupted continues.
 
 import concurrent.futures
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +22,7 @@ from absl import app, flags
 import snip_tf.datasets
 from snip_tf.files import write_json
 from snip_tf.paper import experiments, pictures
+from snip_tf.training import runs
 
 FLAGS = flags.FLAGS
 
@@ -111,7 +110,7 @@ def main(argv: list[str]) -> None:
         pictures.retained(folder, datasource, FLAGS.data_dir, int(FLAGS.seeds[0]))
         return
     rows = _chosen_rows()
-    runs = [
+    chosen = [
         Run(name, cell, seed, _flags(row, cell))
         for seed in dict.fromkeys(map(int, FLAGS.seeds))
         for name, row in rows.items()
@@ -119,7 +118,7 @@ def main(argv: list[str]) -> None:
     ]
     failed = []
     if not FLAGS.table_only:
-        missing = [run for run in runs if not _is_done(run, folder)]
+        missing = [run for run in chosen if not _is_done(run, folder)]
         _prepare_data({run.flags["datasource"] for run in missing})
         with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
             done = pool.map(lambda run: _execute(run, folder), missing)
@@ -136,24 +135,13 @@ def _is_done(run: Run, folder: Path) -> bool:
     if not path.exists():
         return False
     found = json.loads(path.read_text())["flags"]
-    different = [
-        f"--{name}={found[name]}, now --{name}={value}"
-        for name, value in run.flags.items()
-        if name in found and _text(found[name]) != _text(value)
-    ]
+    different = runs.differences(run.flags, found)
     if different:
         sys.exit(
             f"Expected results of the same flags in --outdir. Received: {path}, made "
             f"with {'; '.join(different)}. Name another --outdir, or remove the file."
         )
     return True
-
-
-def _text(value: object) -> str:
-    """The value of a flag as it is given, whichever way it was written down."""
-    if isinstance(value, list):
-        return ",".join(value)
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _prepare_data(names: set[str]) -> None:
@@ -191,31 +179,11 @@ def _result_path(folder: Path, run: Run) -> Path:
 def _execute(run: Run, folder: Path) -> str | None:
     """Runs the main program and keeps its result; returns what went wrong, if so."""
     logdir = Path(FLAGS.logdir) / FLAGS.experiment / FLAGS.budget / run.path()
-    chosen = {**run.flags, "seed": run.seed, "logdir": logdir}
-    if FLAGS.data_dir:
-        chosen["data_dir"] = FLAGS.data_dir
-    command = [sys.executable, str(_TRAIN)]
-    command += [f"--{name}={value}" for name, value in chosen.items()]
-    logdir.mkdir(parents=True, exist_ok=True)
-    log = logdir / "output.txt"
-    with open(log, "w") as output:
-        # One thread each: two runs side by side finish sooner than one after the other.
-        environment = {
-            **os.environ,
-            "TF_NUM_INTRAOP_THREADS": "1",
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
-        }
-        done = subprocess.run(command, stdout=output, stderr=output, env=environment)
-    if done.returncode:
-        last = log.read_text().strip().rpartition("\n")[2]
-        message = (
-            f"{run.path()} failed with status {done.returncode}: {last} "
-            f"(all it said is in {log})"
-        )
-        print(message, flush=True)
-        return message
-    result = json.loads((logdir / "result.json").read_text())
-    result["history"] = json.loads((logdir / "history.json").read_text())
+    chosen = {**run.flags, "seed": run.seed, "data_dir": FLAGS.data_dir}
+    result = runs.run(_TRAIN, chosen, logdir)
+    if isinstance(result, str):
+        print(f"{run.path()} {result}", flush=True)
+        return f"{run.path()} {result}"
     path = _result_path(folder, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
@@ -229,20 +197,9 @@ def _execute(run: Run, folder: Path) -> str | None:
 
 def _flags(row: experiments.Row, cell: experiments.Cell) -> experiments.Flags:
     """The flags of the main program, but for the seed and the places."""
-    recipe = experiments.recipe_of(row.flags["arch"])
     own = {"dtype_policy": FLAGS.dtype_policy, **row.flags, **cell.flags}
-    if FLAGS.budget == "full":
-        return {**recipe.full, **own}
-    if FLAGS.budget == "short":
-        return {**recipe.short, **own}
-    chosen = {**recipe.full, **own, **experiments.SMOKE}
-    scored = own.get("scoring_batch_size", recipe.full["batch_size"])
-    most = experiments.SMOKE["max_examples"] // 2
-    if not FLAGS.data_dir:
-        chosen["datasource"] = recipe.stand_in
-        most = experiments.SMOKE["batch_size"]
-    chosen["scoring_batch_size"] = min(scored, most)
-    return chosen
+    arch = row.flags["arch"]
+    return experiments.flags_of(arch, own, FLAGS.budget, bool(FLAGS.data_dir))
 
 
 def _write_table(folder: Path) -> None:

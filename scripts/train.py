@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -32,6 +32,8 @@ import snip_tf
 import snip_tf.criteria
 import snip_tf.datasets
 import snip_tf.models
+from snip_tf import controls
+from snip_tf.budgets import SCOPES
 from snip_tf.files import locked, whole_file, write_json
 from snip_tf.models.initializers import INITIALIZERS
 from snip_tf.rows import weight_rows
@@ -100,6 +102,33 @@ flags.DEFINE_integer(
 )
 # Flags of our own.
 flags.DEFINE_enum("criterion", "snip", list(snip_tf.criteria.CRITERIA), "Criterion.")
+flags.DEFINE_enum(
+    "control",
+    "none",
+    ["none", "shuffle", "reinitialize", "invert"],
+    "What a criterion should beat: shuffle moves the kept connections of each weight "
+    "to places drawn at random, reinitialize draws the weights anew, invert keeps the "
+    "lowest scores.",
+)
+flags.DEFINE_enum("scope", "global", list(SCOPES), "What is ranked together.")
+flags.DEFINE_float(
+    "min_kept",
+    0,
+    "Connections that each weight keeps at least; below 1 a fraction of them.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "on_collapse",
+    "warn",
+    ["warn", "raise", "keep"],
+    "If nothing is kept of a weight: keep leaves its best connection.",
+)
+flags.DEFINE_integer(
+    "examples_per_class",
+    None,
+    "Scores on so many examples of each class, instead of scoring_batch_size.",
+    lower_bound=1,
+)
 flags.DEFINE_integer(
     "scoring_batch_size",
     None,
@@ -157,6 +186,11 @@ flags.register_validator(
     "target_sparsity",
     lambda value: 0 <= value < 1,
     "expected 0 <= target_sparsity < 1; for 95 % write 0.95",
+)
+flags.register_validator(
+    "min_kept",
+    lambda value: value < 1 or value == int(value),
+    "expected a whole number, or a fraction below 1",
 )
 flags.register_validator(
     "aug_kinds",
@@ -529,27 +563,60 @@ def _make_model(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     seconds, masks = 0.0, {}
     with strategy.scope():
-        model = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+        dense = model = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
         if FLAGS.target_sparsity:
             start = time.perf_counter()
             model = snip_tf.prune_model(
-                model,
+                dense,
                 *data.train,
                 sparsity=FLAGS.target_sparsity,
-                batch_size=FLAGS.scoring_batch_size or FLAGS.batch_size,
+                batch_size=_scoring_batch_size(),
+                examples_per_class=FLAGS.examples_per_class,
                 loss=loss,
-                criterion=FLAGS.criterion,
+                criterion=_criterion(),
+                scope=FLAGS.scope,
+                min_kept=_min_kept(),
+                on_collapse=FLAGS.on_collapse,
                 include="*bias" if FLAGS.prune_biases else None,
                 seed=FLAGS.seed,
             )
             seconds = time.perf_counter() - start
             masks = snip_tf.get_masks(model)
+            if FLAGS.control == "shuffle":
+                masks = controls.shuffle(masks, FLAGS.seed)
+                model = snip_tf.apply_masks(dense, masks)
+            elif FLAGS.control == "reinitialize":
+                model = controls.reinitialize(model)
         if FLAGS.initializer_w_ap:
             model = _network(data, FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
             model = snip_tf.apply_masks(model, masks) if masks else model
         model.compile(optimizer, loss, jit_compile=FLAGS.jit_compile)
     write_json(own / _PRUNING, {"seconds": seconds})
     return model
+
+
+def _scoring_batch_size() -> int | None:
+    if FLAGS.examples_per_class:
+        return None
+    return FLAGS.scoring_batch_size or FLAGS.batch_size
+
+
+def _min_kept() -> float:
+    return FLAGS.min_kept if FLAGS.min_kept < 1 else int(FLAGS.min_kept)
+
+
+def _criterion() -> Callable:
+    chosen = snip_tf.criteria.get(FLAGS.criterion)
+    if FLAGS.control != "invert":
+        return chosen
+
+    def inverted(*arguments: object, **options: object) -> dict[str, np.ndarray]:
+        return controls.invert(chosen(*arguments, **options))
+
+    for name in ("steps", "needs_data", "revives"):
+        if hasattr(chosen, name):
+            setattr(inverted, name, getattr(chosen, name))
+    return inverted
 
 
 def _write_models(model: keras.Model, own: Path) -> None:

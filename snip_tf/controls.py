@@ -36,6 +36,9 @@ def shuffle(
 ) -> dict[str, np.ndarray]:
     """Moves the kept connections of each weight to places drawn at random.
 
+    Apply the masks to the model that was pruned (`snip_tf.apply_masks(model, ...)`), in
+    which all weights are still there.
+
     Args:
         masks: `{weight path: bool array}`, as `snip_tf.get_masks` returns.
         seed: int. None draws with NumPy's global generator.

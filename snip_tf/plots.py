@@ -48,7 +48,7 @@ def error_against_sparsity(
         axes.errorbar(
             [100 * sparsity for sparsity in sparsities],
             [np.mean(values) for values in errors],
-            [np.std(values, ddof=1) if len(values) > 1 else 0 for values in errors],
+            [_spread(values) for values in errors],
             label=label,
             marker="o",
             markersize=4,
@@ -57,6 +57,59 @@ def error_against_sparsity(
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
+
+
+def error_by_criterion(
+    curves: Mapping[str, Mapping[float, Sequence[float]]],
+    dense: Sequence[float] = (),
+) -> Figure:
+    """Test error of several criteria: means over seeds, with standard deviations.
+
+    Args:
+        curves: `{label: {sparsity: errors in percent, one for each seed}}`; sparsities
+            are drawn at even distances.
+        dense: errors of the dense network, drawn as a band.
+
+    Example:
+
+    >>> import snip_tf.plots
+    >>> figure = snip_tf.plots.error_by_criterion(
+    ...     {"snip": {0.9: [1.6, 1.7], 0.99: [3.1, 3.3]}, "random": {0.9: [2.0, 2.1]}},
+    ...     dense=[1.4, 1.5],
+    ... )
+    >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    ['90', '99']
+    """
+    figure, axes = _axes("sparsity, %", "test error, %")
+    sparsities = sorted({s for points in _not_empty(curves).values() for s in points})
+    axes.set_xticks(range(len(sparsities)), [f"{100 * s:g}" for s in sparsities])
+    if dense:
+        mean, spread = np.mean(dense), _spread(dense)
+        axes.axhspan(mean - spread, mean + spread, color="0.8", label="dense")
+        axes.axhline(mean, color="0.5", linewidth=1)
+    shift = 0.3 / max(1, len(curves) - 1)
+    for number, (label, points) in enumerate(curves.items()):
+        own = sorted(points)
+        axes.errorbar(
+            [sparsities.index(s) - 0.15 + shift * number for s in own],
+            [np.mean(points[s]) for s in own],
+            [_spread(points[s]) for s in own],
+            label=label,
+            marker="osD^vP*X<>"[number % 10],
+            markersize=4,
+            linewidth=1,
+            capsize=2,
+        )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="y", which="minor", labelsize="x-small")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def layer_sparsity(

@@ -123,6 +123,30 @@ def recipe_of(arch: str) -> Recipe:
     return RECIPES["cifar"]
 
 
+def flags_of(arch: str, own: Flags, budget: str, has_data: bool) -> Flags:
+    """The flags of the main program in a budget, but for the seed and the places.
+
+    Args:
+        arch: the network.
+        own: flags that are more important than those of its recipe.
+        budget: `"smoke"`, `"short"` or `"full"`.
+        has_data: whether there is the data set, or `"smoke"` takes a stand-in.
+    """
+    recipe = recipe_of(arch)
+    if budget == "full":
+        return {**recipe.full, **own}
+    if budget == "short":
+        return {**recipe.short, **own}
+    chosen = {**recipe.full, **own, **SMOKE}
+    scored = own.get("scoring_batch_size", recipe.full["batch_size"])
+    most = SMOKE["max_examples"] // 2
+    if not has_data:
+        chosen["datasource"] = recipe.stand_in
+        most = SMOKE["batch_size"]
+    chosen["scoring_batch_size"] = min(scored, most)
+    return chosen
+
+
 def _at_sparsities(errors: dict[float, float | None], **flags: Any) -> tuple[Cell, ...]:
     return tuple(
         Cell(f"{100 * sparsity:g}%", {"target_sparsity": sparsity, **flags}, error)

@@ -1,0 +1,348 @@
+"""Compares criteria: each with each sparsity, seed, network and data set.
+
+    python scripts/sweep.py --criteria=snip,force,random --sparsities=0.9,0.99
+    python scripts/sweep.py --archs=lenet300 --criteria=snip,snip:shuffle --budget=full
+
+Each run is one `scripts/train.py`. Its result is written to OUTDIR/runs as soon as it
+is there, then to OUTDIR: results.csv, a line for each run, table.md, and a picture for
+each network and data set. What is there already is not run again, and a run that was
+interrupted continues.
+"""
+
+import concurrent.futures
+import csv
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import app, flags
+
+import snip_tf.datasets
+import snip_tf.models
+from snip_tf import plots
+from snip_tf.criteria import CRITERIA
+from snip_tf.files import locked, whole_file, write_json
+from snip_tf.paper import experiments
+from snip_tf.training import runs
+
+CONTROLS = ("shuffle", "reinitialize", "invert")
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list("archs", ["lenet300"], "Networks, comma-separated.")
+flags.DEFINE_list(
+    "datasources", [], "Data sets; default: the paper's for each network."
+)
+flags.DEFINE_list(
+    "criteria",
+    ["snip", "magnitude", "random"],
+    f"Some of {', '.join(CRITERIA)}, each alone or with a control, as snip:shuffle "
+    f"({', '.join(CONTROLS)}).",
+)
+flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "The dense network comes too.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
+flags.DEFINE_enum(
+    "budget",
+    "short",
+    ["smoke", "short", "full"],
+    "full is the paper's recipe, short one for two processor cores, smoke a few "
+    "iterations that show that all works.",
+)
+flags.DEFINE_multi_string(
+    "flag",
+    [],
+    "NAME=VALUE, a flag of scripts/train.py for every run; may be given several times.",
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of prepared tensorflow-datasets, as for scripts/train.py. Without one, "
+    "smoke takes scikit-learn's digits in the place of all data sets.",
+)
+flags.DEFINE_string(
+    "outdir", "results/sweep", "Folder for results, table and pictures."
+)
+flags.DEFINE_string("logdir", "logs/sweep", "Folder for the runs themselves.")
+flags.DEFINE_integer(
+    "jobs", 2, "Runs at a time, with a processor thread each.", lower_bound=1
+)
+flags.DEFINE_bool("table_only", False, "Runs nothing; shows the results there are.")
+
+flags.register_validator(
+    "archs",
+    lambda names: names and set(names) <= set(snip_tf.models.NAMES),
+    f"expected some of {', '.join(snip_tf.models.NAMES)}",
+)
+flags.register_validator(
+    "datasources",
+    lambda names: set(names) <= set(snip_tf.datasets.NAMES),
+    f"expected some of {', '.join(snip_tf.datasets.NAMES)}",
+)
+flags.register_validator(
+    "criteria",
+    lambda names: names and all(map(_is_criterion, names)),
+    f"expected some of {', '.join(CRITERIA)}, alone or with one of "
+    f"{', '.join(':' + control for control in CONTROLS)}",
+)
+flags.register_validator(
+    "sparsities",
+    lambda values: values and all(0 < number < 1 for number in _numbers(values)),
+    "expected numbers between 0 and 1, comma-separated",
+)
+flags.register_validator(
+    "seeds",
+    lambda seeds: seeds and all(seed.isdigit() for seed in seeds),
+    "expected whole numbers, comma-separated",
+)
+flags.register_validator(
+    "flag", lambda given: all("=" in each for each in given), "expected NAME=VALUE"
+)
+
+_TRAIN = Path(__file__).with_name("train.py")
+_DENSE = "dense"
+_COLUMNS = (
+    "arch",
+    "datasource",
+    "criterion",
+    "sparsity",
+    "seed",
+    "final_error",
+    "best_checkpoint_error",
+    "validation_error",
+    "pruning_seconds",
+    "training_seconds",
+    "dead_units",
+    "units",
+    "least_kept",
+)
+
+
+class Run(NamedTuple):
+    """One run of the main program."""
+
+    arch: str
+    datasource: str
+    criterion: str  # with a control behind a colon; or `dense`
+    sparsity: float
+    seed: int
+
+    def path(self) -> Path:
+        """Below a folder, without an ending."""
+        name = f"{self.criterion.replace(':', '-')}-{100 * self.sparsity:g}"
+        return Path(f"{self.arch}-{self.datasource}") / f"{name}-seed{self.seed}"
+
+
+def main(argv: list[str]) -> None:
+    """Runs what is missing, then makes the table and the pictures."""
+    if argv[1:]:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    outdir = Path(FLAGS.outdir)
+    failed: list[str] = []
+    if not FLAGS.table_only:
+        outdir.mkdir(parents=True, exist_ok=True)
+        missing = [run for run in _chosen() if not _is_done(run, outdir)]
+        for name in sorted({_flags(run)["datasource"] for run in missing}):
+            try:  # before several processes would download it at once
+                snip_tf.datasets.load(name, FLAGS.data_dir, max_examples=20)
+            except OSError as error:
+                sys.exit(f"The data set {name!r}: {error}")
+        with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
+            done = pool.map(lambda run: _execute(run, outdir), missing)
+            failed = [message for message in done if message]
+    rows = _write_csv(outdir)
+    if not rows and not failed:
+        sys.exit(
+            f"Expected results in {outdir}. Received: none; run without table_only"
+        )
+    if rows:
+        _write_table(rows, outdir)
+        _draw(rows, outdir)
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+def _chosen() -> list[Run]:
+    found = []
+    sparsities, seeds = _numbers(FLAGS.sparsities), map(int, FLAGS.seeds)
+    for seed, arch in itertools.product(dict.fromkeys(seeds), FLAGS.archs):
+        own = [experiments.recipe_of(arch).full["datasource"]]
+        for datasource in FLAGS.datasources or own:
+            found.append(Run(arch, datasource, _DENSE, 0.0, seed))
+            for sparsity, criterion in itertools.product(sparsities, FLAGS.criteria):
+                found.append(Run(arch, datasource, criterion, sparsity, seed))
+    return found
+
+
+def _flags(run: Run) -> experiments.Flags:
+    criterion, _, control = run.criterion.partition(":")
+    own = {
+        "arch": run.arch,
+        "datasource": run.datasource,
+        "target_sparsity": run.sparsity,
+        "criterion": "snip" if criterion == _DENSE else criterion,
+        "control": control or "none",
+        **dict(each.split("=", 1) for each in FLAGS.flag),
+    }
+    chosen = experiments.flags_of(run.arch, own, FLAGS.budget, bool(FLAGS.data_dir))
+    return {**chosen, "seed": run.seed}
+
+
+def _is_done(run: Run, outdir: Path) -> bool:
+    """Whether a result is there already; ends the program if it is of other flags."""
+    path = _result_path(run, outdir)
+    if not path.exists():
+        return False
+    different = runs.differences(_flags(run), json.loads(path.read_text())["flags"])
+    if different:
+        sys.exit(
+            f"Expected results of the same flags in --outdir. Received: {path}, made "
+            f"with {'; '.join(different)}. Name another --outdir, or remove the file."
+        )
+    return True
+
+
+def _result_path(run: Run, outdir: Path) -> Path:
+    return outdir / "runs" / f"{run.path()}.json"
+
+
+def _execute(run: Run, outdir: Path) -> str | None:
+    """Runs the main program and keeps its result; returns what went wrong, if so."""
+    chosen = {**_flags(run), "data_dir": FLAGS.data_dir}
+    result = runs.run(_TRAIN, chosen, Path(FLAGS.logdir) / run.path())
+    if isinstance(result, str):
+        print(f"{run.path()} {result}", flush=True)
+        return f"{run.path()} {result}"
+    path = _result_path(run, outdir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"run": run._asdict(), **result})
+    _write_csv(outdir)
+    error, seconds = result["final_error"], result["training_seconds"]
+    print(f"{run.path()}: error {error:.2f} % after {seconds:.0f} s", flush=True)
+    return None
+
+
+def _write_csv(outdir: Path) -> list[dict]:
+    """A line for each result that there is, in the order of their names."""
+    with locked(outdir):
+        paths = sorted((outdir / "runs").rglob("*-seed*.json"))
+        rows = [_row(json.loads(path.read_text())) for path in paths]
+        with (
+            whole_file(outdir / "results.csv") as partial,
+            open(partial, "w", newline="") as file,
+        ):
+            table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+    return rows
+
+
+def _row(result: dict) -> dict:
+    names = [name for name in _COLUMNS if name in result]
+    row = {**result["run"], **{name: result[name] for name in names}}
+    kernels = [layer for layer in result["layers"] if "bias" not in layer["path"]]
+    # The gates of a recurrent cell have two kernels, either of which may enter them.
+    plain = [layer for layer in kernels if "recurrent" not in layer["path"]]
+    row["dead_units"] = sum(layer["idle_units"] for layer in plain)
+    row["units"] = sum(layer["units"] for layer in plain)
+    kept = [layer["kept"] / layer["total"] for layer in kernels]
+    row["least_kept"] = min(kept, default=1.0)
+    return row
+
+
+def _groups(rows: list[dict]) -> dict[tuple[str, str], dict[str, dict[float, list]]]:
+    """`{(network, data set): {criterion: {sparsity: rows}}}`, the dense one first."""
+    found: dict = {}
+    order = [_DENSE, *CRITERIA]
+
+    def rank(row: dict) -> tuple:
+        criterion, _, control = row["criterion"].partition(":")
+        return bool(control), order.index(criterion), control, row["sparsity"]
+
+    for row in sorted(rows, key=rank):
+        by_criterion = found.setdefault((row["arch"], row["datasource"]), {})
+        by_criterion.setdefault(row["criterion"], {}).setdefault(
+            row["sparsity"], []
+        ).append(row)
+    return found
+
+
+def _write_table(rows: list[dict], outdir: Path) -> None:
+    page = []
+    for (arch, datasource), by_criterion in _groups(rows).items():
+        sparsities = sorted({s for each in by_criterion.values() for s in each if s})
+        header = [f"{100 * sparsity:g} %" for sparsity in sparsities]
+        page += [f"## {arch}, {datasource}", ""]
+        dense = by_criterion.pop(_DENSE, {}).get(0.0, [])
+        if dense:
+            page += [f"Dense: {_mean(dense, 'final_error', 2)} % error.", ""]
+        for title, cell in _CELLS.items():
+            page += [f"| {title} | {' | '.join(header)} |"]
+            page += ["|---|" + "---:|" * len(header)]
+            for criterion, found in by_criterion.items():
+                cells = [cell(found[s]) if s in found else "" for s in sparsities]
+                page += [f"| {criterion} | {' | '.join(cells)} |"]
+            page += [""]
+    text = "\n".join([f"# Criteria, {FLAGS.budget}", "", _NOTE, "", *page])
+    print(text)
+    with whole_file(outdir / "table.md") as partial:
+        partial.write_text(text)
+
+
+def _mean(rows: list[dict], name: str, digits: int) -> str:
+    values = [row[name] for row in rows]
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+_NOTE = (
+    "Means and standard deviations over the seeds. The error is that of the model at "
+    "the end of training on the test set. A dead unit, of a dense or convolutional "
+    "layer, is one that no kept connection enters."
+)
+_CELLS: dict[str, Callable[[list[dict]], str]] = {
+    "error, %": lambda rows: _mean(rows, "final_error", 2),
+    "dead units": lambda rows: _mean(rows, "dead_units", 0),
+    "pruning, s": lambda rows: (
+        f"{statistics.mean(r['pruning_seconds'] for r in rows):.2f}"
+    ),
+    "least kept of a kernel, %": lambda rows: (
+        f"{100 * min(row['least_kept'] for row in rows):.2g}"
+    ),
+}
+
+
+def _draw(rows: list[dict], outdir: Path) -> None:
+    for (arch, datasource), by_criterion in _groups(rows).items():
+        dense = by_criterion.pop(_DENSE, {}).get(0.0, [])
+        curves = {
+            criterion: {
+                s: [row["final_error"] for row in own] for s, own in found.items()
+            }
+            for criterion, found in by_criterion.items()
+        }
+        if curves:
+            errors = [row["final_error"] for row in dense]
+            figure = plots.error_by_criterion(curves, errors)
+            path = outdir / f"{arch}-{datasource}.png"
+            figure.savefig(path, dpi=150)
+            print(f"{path} is drawn")
+
+
+def _is_criterion(name: str) -> bool:
+    criterion, colon, control = name.partition(":")
+    return criterion in CRITERIA and (not colon or control in CONTROLS)
+
+
+def _numbers(values: list[str]) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return [-1.0]  # which the validator refuses
+
+
+if __name__ == "__main__":
+    app.run(main)

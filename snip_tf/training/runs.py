@@ -1,0 +1,59 @@
+"""Runs of the main program, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any] | str:
+    """Runs `scripts/train.py` to its end; started again, it continues.
+
+    Args:
+        program: where that is.
+        flags: `{name: value}`, without the dashes; None is left out.
+        logdir: its folder, where what it says goes to output.txt.
+
+    Returns:
+        Its result, with the history of its checks; or words that say how it failed.
+    """
+    chosen = {**flags, "logdir": logdir}
+    command = [sys.executable, str(program)]
+    command += [f"--{name}={v}" for name, v in chosen.items() if v is not None]
+    logdir.mkdir(parents=True, exist_ok=True)
+    log = logdir / "output.txt"
+    with open(log, "w") as output:
+        # One thread each: two runs side by side finish sooner than one after the other.
+        environment = {
+            **os.environ,
+            "TF_NUM_INTRAOP_THREADS": "1",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
+        }
+        done = subprocess.run(command, stdout=output, stderr=output, env=environment)
+    if done.returncode:
+        last = log.read_text().strip().rpartition("\n")[2]
+        return f"failed with status {done.returncode}: {last} (all it said is in {log})"
+    result = json.loads((logdir / "result.json").read_text())
+    result["history"] = json.loads((logdir / "history.json").read_text())
+    return result
+
+
+def differences(flags: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What differs between flags and those that a result was made with, in words."""
+    return [
+        f"--{name}={found[name]}, now --{name}={value}"
+        for name, value in flags.items()
+        if name in found and _text(found[name]) != _text(value)
+    ]
+
+
+def _text(value: object) -> str:
+    """The value of a flag as it is given, whichever way it was written down."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
