@@ -307,7 +307,7 @@ _CELLS: dict[str, Callable[[list[dict]], str]] = {
     "error, %": lambda rows: _mean(rows, "final_error", 2),
     "dead units": lambda rows: _mean(rows, "dead_units", 0),
     "pruning, s": lambda rows: (
-        f"{statistics.mean(r['pruning_seconds'] for r in rows):.2f}"
+        f"{statistics.median(r['pruning_seconds'] for r in rows):.2f}"
     ),
     "least kept of a kernel, %": lambda rows: (
         f"{100 * min(row['least_kept'] for row in rows):.2g}"

@@ -1,0 +1,103 @@
+"""scripts/sweep.py, in its `smoke` budget, on digits."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "sweep.py"
+CRITERIA = ["snip", "force", "snip:shuffle", "snip:reinitialize", "snip:invert"]
+
+
+def run(folder, *arguments, code=0):
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--budget=smoke", "--seeds=0", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout + done.stderr
+
+
+def rows(folder):
+    with open(folder / "results" / "sweep" / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_criteria_and_controls(tmp_path):
+    output = run(tmp_path, f"--criteria={','.join(CRITERIA)}", "--sparsities=0.9")
+    found = {row["criterion"]: row for row in rows(tmp_path)}
+    assert list(found) == ["dense", "force", *sorted(CRITERIA)[1:]]
+    results = {
+        name: json.loads(
+            (
+                tmp_path / f"results/sweep/runs/lenet300-mnist/{name.replace(':', '-')}"
+                f"-{90 if name != 'dense' else 0}-seed0.json"
+            ).read_text()
+        )
+        for name in found
+    }
+    kept = {
+        name: [layer["kept"] for layer in result["layers"]]
+        for name, result in results.items()
+    }
+    assert kept["snip"] == kept["snip:shuffle"] == kept["snip:reinitialize"]
+    assert len({tuple(kept[name]) for name in ("snip", "force", "snip:invert")}) == 3
+    for name, row in found.items():
+        result = results[name]
+        assert float(row["final_error"]) == result["final_error"]
+        assert float(row["sparsity"]) == pytest.approx(result["sparsity"], abs=1e-4)
+        dead = sum(layer["idle_units"] for layer in result["layers"])
+        assert int(row["dead_units"]) == dead
+    page = (tmp_path / "results/sweep/table.md").read_text()
+    for name, row in found.items():
+        error = f"{float(row['final_error']):.2f}"
+        line = f"Dense: {error} %" if name == "dense" else f"| {name} | {error} |"
+        assert line in page
+    assert page.strip() in output
+    from matplotlib.image import imread
+
+    assert imread(tmp_path / "results/sweep/lenet300-mnist.png").std() > 0.01
+
+
+def test_what_is_there_is_not_run_again(tmp_path):
+    arguments = ("--criteria=random", "--sparsities=0.9", "--jobs=1")
+    run(tmp_path, *arguments)
+    path = tmp_path / "results/sweep/runs/lenet300-mnist/random-90-seed0.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "final_error": 12.25}))
+    output = run(tmp_path, "--criteria=random,magnitude", *arguments[1:])
+    assert "magnitude-90-seed0: error" in output
+    assert "random-90-seed0: error" not in output
+    assert "| random | 12.25 |" in output
+    again = run(tmp_path, "--table_only")
+    assert "| random | 12.25 |" in again
+    refused = run(tmp_path, *arguments, "--flag=min_kept=3", code=1)
+    assert re.search(r"--min_kept=0(\.0)?, now --min_kept=3", refused)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--criteria=sinp",), "iterative_snip"),
+        (("--criteria=snip:turn",), ":shuffle"),
+        (("--sparsities=90",), "between 0 and 1"),
+        (("--archs=lenet",), "lenet300"),
+        (("--flag=min_kept",), "NAME=VALUE"),
+        (("--table_only",), "Received: none"),
+    ],
+)
+def test_refuses(tmp_path, arguments, words):
+    assert words in run(tmp_path, *arguments, code=1)
