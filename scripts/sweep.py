@@ -153,14 +153,14 @@ def main(argv: list[str]) -> None:
         with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
             done = pool.map(lambda run: _execute(run, outdir), missing)
             failed = [message for message in done if message]
-    rows = _write_csv(outdir)
-    if not rows and not failed:
-        sys.exit(
-            f"Expected results in {outdir}. Received: none; run without table_only"
-        )
-    if rows:
+    if (outdir / "runs").exists():
+        rows = _write_csv(outdir)
         _write_table(rows, outdir)
         _draw(rows, outdir)
+    elif not failed:
+        sys.exit(
+            f"Expected results in {outdir}. Received: none; run without --table_only"
+        )
     if failed:
         sys.exit("\n".join(failed))
 
