@@ -71,8 +71,9 @@ def summary(
     """Prints what was pruned, as `keras.Model.summary` prints layers.
 
     A table of the pruned weights (layer, weight, shape, kept / total, sparsity), then
-    the totals over the prunable and over all parameters, then what was not pruned and
-    why, then dead units. A warning names any weight of which nothing is kept.
+    the totals over the prunable and over all parameters and the multiply-adds, then
+    what was not pruned and why, then dead units. A warning names any weight of which
+    nothing is kept.
 
     Args:
         pruned: a pruned `keras.Model`.
@@ -150,7 +151,22 @@ def _totals(pruned: keras.Model, rows: list[WeightRow]) -> list[str]:
         f"(sparsity {1 - kept / prunable:.2%})",
         f"All parameters:      {left:,} of {everything:,} kept "
         f"(sparsity {1 - left / everything:.2%})",
+        *_multiply_adds(pruned),
     ]
+
+
+def _multiply_adds(pruned: keras.Model) -> list[str]:
+    layers = layer_rows(pruned, compacted=False)
+    if not layers or any(row.multiply_adds is None for row in layers):
+        return []  # of a model whose layers its own code calls
+    total, kept = (sum(getattr(row, n) for row in layers) for n in _OF_AN_EXAMPLE)
+    return [
+        f"Multiply-adds:       {kept:,} of {total:,} for an example are not by a zero "
+        f"(snip_tf.report tells how many snip_tf.compact removes)"
+    ]
+
+
+_OF_AN_EXAMPLE = ("multiply_adds", "effective")
 
 
 def _not_pruned(pruned: keras.Model, rows: list[WeightRow]) -> list[str]:

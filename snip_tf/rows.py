@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import keras
@@ -113,8 +114,12 @@ class LayerRow:
     note: str = ""
 
 
-def layer_rows(model: keras.Model) -> list[LayerRow]:
-    """A row for each layer with weights, in the order in which they are called."""
+def layer_rows(model: keras.Model, compacted: bool = True) -> list[LayerRow]:
+    """A row for each layer with weights, in the order in which they are called.
+
+    Without `compacted`, what compaction would leave is not worked out: that takes
+    seconds for a large model.
+    """
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     if not is_made_of_layers(plain):
         return [
@@ -126,9 +131,10 @@ def layer_rows(model: keras.Model) -> list[LayerRow]:
             if layer.weights
         ]
     plan = Plan(trace(plain), tolerance=0.0)
-    plan.carry_out(Copies().of)
+    if compacted:
+        plan.carry_out(Copies().of)
     rows: dict[int, LayerRow] = {}
-    for kind, made in zip(plan.kinds, plan.made, strict=True):
+    for kind, made in itertools.zip_longest(plan.kinds, plan.made):
         layer = kind.operation
         if getattr(layer, "weights", None):
             row, earlier = _row(kind, made), rows.get(id(layer))
