@@ -118,6 +118,9 @@ _COLUMNS = (
     "dead_units",
     "units",
     "least_kept",
+    "multiply_adds",
+    "effective_multiply_adds",
+    "compacted_multiply_adds",
 )
 
 
@@ -250,6 +253,10 @@ def _row(result: dict) -> dict:
     row["units"] = sum(layer["units"] for layer in plain)
     kept = [layer["kept"] / layer["total"] for layer in kernels]
     row["least_kept"] = min(kept, default=1.0)
+    totals = result["totals"]
+    row["multiply_adds"] = totals["multiply_adds"]
+    row["effective_multiply_adds"] = totals["effective"]
+    row["compacted_multiply_adds"] = totals["compacted_multiply_adds"]
     return row
 
 
@@ -298,6 +305,13 @@ def _mean(rows: list[dict], name: str, digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
+def _of_dense(rows: list[dict]) -> str:
+    if any(row["multiply_adds"] is None for row in rows):
+        return ""
+    left = (row["compacted_multiply_adds"] / row["multiply_adds"] for row in rows)
+    return f"{100 * statistics.mean(left):.1f}"
+
+
 _NOTE = (
     "Means and standard deviations over the seeds. The error is that of the model at "
     "the end of training on the test set. A dead unit, of a dense or convolutional "
@@ -309,6 +323,7 @@ _CELLS: dict[str, Callable[[list[dict]], str]] = {
     "pruning, s": lambda rows: (
         f"{statistics.median(r['pruning_seconds'] for r in rows):.2f}"
     ),
+    "multiply-adds that `compact` leaves, %": _of_dense,
     "least kept of a kernel, %": lambda rows: (
         f"{100 * min(row['least_kept'] for row in rows):.2g}"
     ),

@@ -641,6 +641,7 @@ def _result(
         "validation_error": history[-1].validation_error,
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,
+        "totals": snip_tf.report(model).totals(),
         "pruning_seconds": _pruning_seconds(logdir),
         "training_seconds": history[-1].seconds,
         "flags": _chosen_flags(),
