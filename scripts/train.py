@@ -302,10 +302,12 @@ def _run(
             )
         except FloatingPointError as error:
             sys.exit(str(error))
+    # By all workers: making variables, as of a smaller model, waits for the others.
     _write_models(model, own)
+    totals = snip_tf.report(model).totals()
     if own != logdir:
         return  # not the chief
-    result = _result(model, history, logdir)
+    result = {**_result(model, history, logdir), "totals": totals}
     write_json(logdir / "result.json", result)
     print(
         f"Test error {result['final_error']:.2f} % (of the best of the last {_BEST_OF} "
@@ -641,7 +643,6 @@ def _result(
         "validation_error": history[-1].validation_error,
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,
-        "totals": snip_tf.report(model).totals(),
         "pruning_seconds": _pruning_seconds(logdir),
         "training_seconds": history[-1].seconds,
         "flags": _chosen_flags(),

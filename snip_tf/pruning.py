@@ -174,16 +174,14 @@ def prune_model(
     data: Iterator[Batch] = iter(())
     if x is not None or getattr(criterion, "needs_data", True):
         _check_data(x, criterion)
-        data = make_batches(
-            *(x, y, sample_weight),
+        data = _batches(
+            *(model, x, y, sample_weight),
             batch_size=batch_size,
             batches=batches,
             micro_batch_size=micro_batch_size,
             examples_per_class=examples_per_class,
-            classes=_class_count(model),
             seed=seed,
         )
-        data = _build_on_first(model, data)
     check_built(model)
     weights = prunable_weights(model, include, exclude)
     if pattern == "units":
@@ -277,16 +275,14 @@ def connection_sensitivity(
     Reference: https://arxiv.org/abs/1810.02340
     """
     check_model(model)
-    data = make_batches(
-        *(x, y, sample_weight),
+    data = _batches(
+        *(model, x, y, sample_weight),
         batch_size=batch_size,
         batches=batches,
         micro_batch_size=micro_batch_size,
         examples_per_class=examples_per_class,
-        classes=_class_count(model),
         seed=seed,
     )
-    data = _build_on_first(model, data)
     weights = prunable_weights(model, include, exclude)
     scores = snip(model, weights, data, loss=loss, training=training)
     arrays = {path: np.asarray(score) for path, score in scores.items()}
@@ -302,15 +298,16 @@ def connection_sensitivity(
     return {path: (a / total).astype(np.float32) for path, a in arrays.items()}
 
 
-def _build_on_first(model: keras.Model, data: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, with the first one already read and the model built on it."""
-    first = next(data)
+def _batches(model: keras.Model, *data: Any, **options: Any) -> Iterator[Batch]:
+    """The batches to score on: the first is read, and the model built on it."""
+    batches = make_batches(*data, classes=_class_count(model), **options)
+    first = next(batches)
     if not model.built:
         with strategy_scope(model):
             # If it fails, nothing is changed.
             call_model(copy_unmasked(model), first[0])
             call_model(model, first[0])
-    return itertools.chain([first], data)
+    return itertools.chain([first], batches)
 
 
 def _class_count(model: keras.Model) -> int | None:

@@ -129,6 +129,17 @@ def network(parts, head, residual_head, two_outputs, rng):
     return keras.Model(inputs, [y, x] if two_outputs else y)
 
 
+class OwnModel(keras.Model):
+    """Not random: a model that calls its layer in code of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
 def prune_at_random(model, sparsity, rng):
     """With masks, biases and statistics that are random, too."""
     for weight in model.weights:

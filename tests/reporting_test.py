@@ -11,6 +11,7 @@ import rich.console
 
 import snip_tf
 from snip_tf.rows import weight_rows
+from tests.random_networks import OwnModel
 
 layers = keras.layers
 
@@ -183,15 +184,6 @@ def test_report_counts_a_layer_as_often_as_it_is_called():
     [row] = snip_tf.report(model).layers
     assert (row.parameters, row.multiply_adds) == (20, 2 * 16)
     assert (row.compacted_units, row.compacted_multiply_adds) == (4, 2 * 16)
-
-
-class OwnModel(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(3)
-
-    def call(self, x):
-        return self.dense(x)
 
 
 def test_report_says_what_cannot_be_analysed():

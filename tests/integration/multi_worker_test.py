@@ -74,7 +74,7 @@ def workers(tmp_path):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=200)
     return process.returncode, output
 
 

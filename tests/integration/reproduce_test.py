@@ -1,22 +1,18 @@
 """scripts/reproduce.py: every experiment in its `smoke` budget, on digits."""
 
+import functools
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from snip_tf.paper import experiments
+from tests.programs import run_smoke
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "reproduce.py"
 PICTURES = {
     "table1": "layer_sparsity",
     "figure1": "error_against_sparsity",
@@ -26,17 +22,7 @@ PICTURES = {
 }
 
 
-def run(folder, *arguments, code=0):
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--budget=smoke", "--seeds=0", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        text=True,
-        capture_output=True,
-    )
-    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-3000:]
-    return done.stdout + done.stderr
+run = functools.partial(run_smoke, "reproduce.py")
 
 
 def check_picture(path):

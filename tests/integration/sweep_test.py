@@ -1,34 +1,20 @@
 """scripts/sweep.py, in its `smoke` budget, on digits."""
 
 import csv
+import functools
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+from tests.programs import run_smoke
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "sweep.py"
 CRITERIA = ["snip", "force", "snip:shuffle", "snip:reinitialize", "snip:invert"]
 
-
-def run(folder, *arguments, code=0):
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--budget=smoke", "--seeds=0", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        text=True,
-        capture_output=True,
-    )
-    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-3000:]
-    return done.stdout + done.stderr
+run = functools.partial(run_smoke, "sweep.py")
 
 
 def rows(folder):

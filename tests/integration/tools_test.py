@@ -2,18 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from snip_tf import models
+from tests.programs import run_program
 from tests.random_networks import prune_at_random
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +20,10 @@ def model(tmp_path_factory):
     return path
 
 
-def run(program, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / program), *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_export_compacts_and_writes(model, tmp_path):
-    done = run("export.py", f"--model={model}", "--path=small.keras", cwd=tmp_path)
+    done = run_program(
+        "export.py", f"--model={model}", "--path=small.keras", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "small.keras: " in done.stdout
     assert keras.models.load_model(tmp_path / "small.keras").count_params() < 120_000
@@ -45,7 +33,7 @@ def test_export_compacts_and_writes(model, tmp_path):
 def test_report_writes_all_its_forms(model, tmp_path):
     forms = {"html": "r.html", "csv": "r.csv", "markdown": "r.md", "json": "r.json"}
     flags = [f"--{form}={name}" for form, name in forms.items()]
-    done = run("report.py", f"--model={model}", *flags, cwd=tmp_path)
+    done = run_program("report.py", f"--model={model}", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "dense1" in done.stdout
     assert sorted(os.listdir(tmp_path)) == sorted(forms.values())
@@ -63,7 +51,7 @@ def test_report_writes_all_its_forms(model, tmp_path):
     ],
 )
 def test_says_in_words_what_is_wrong(model, tmp_path, program, arguments, words):
-    done = run(program, f"--model={model}", *arguments, cwd=tmp_path)
+    done = run_program(program, f"--model={model}", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -323,7 +323,7 @@ def test_refuses_at_the_command_line(tmp_path):
         ("--aug_kinds=fliplr,rotate", "fliplr.*translate_px"),
         ("--optimizer=lamb", "sgd.*momentum.*adam"),
         ("--initializer_w_bp=vs-y", "vs.*vs-x.*vs-h"),
-        ("--criterion=magnitude", "snip"),
+        ("--criterion=gradients", "snip.*synflow"),
         ("--target_sparsity=1", "0 <= target_sparsity < 1"),
         ("--target_sparsity=-0.1", "0 <= target_sparsity < 1"),
         ("--target_sparsity=nan", "0 <= target_sparsity < 1"),

@@ -195,13 +195,19 @@ def in_place(node: Node, inputs: Sequence[Any]) -> tuple[Any, Any]:
     )
 
 
+def as_tensor(value: np.ndarray, dtype: str) -> Any:
+    """A constant, in single precision unless its layer is in double precision."""
+    precision = "float64" if dtype == "float64" else "float32"
+    return keras.ops.convert_to_tensor(value, precision)
+
+
 def applied(node: Node, constants: Arrays) -> np.ndarray:
     """What an operation makes of constant features."""
     dummies = [
         np.nan_to_num(known).reshape((1,) * (len(tensor.shape) - 1) + (-1,))
         for known, tensor in zip(constants, node.inputs(), strict=True)
     ]
-    dummies = [keras.ops.convert_to_tensor(dummy, "float32") for dummy in dummies]
+    dummies = [as_tensor(dummy, node.inputs()[0].dtype) for dummy in dummies]
     args, kwargs = in_place(node, dummies)
     value = keras.ops.convert_to_numpy(node.operation(*args, **kwargs)).reshape(-1)
     unknown_one = np.isnan(np.array(constants)).any(axis=0)

@@ -14,6 +14,7 @@ from snip_tf.compaction.kinds.kind import (
     Change,
     Kind,
     Use,
+    as_tensor,
     feature_count,
     gathered,
     nonzero,
@@ -71,10 +72,9 @@ class Matrix(Kind):
         if not (self._by_unit and constant.any()):
             return [np.full(constant.shape, np.nan)]
         value = self._bias(foldable, inputs)
-        value = keras.ops.convert_to_numpy(
-            self.operation.activation(keras.ops.convert_to_tensor(value, "float32"))
-        )
-        return [np.where(constant, value, np.nan)]
+        layer = self.operation
+        value = layer.activation(as_tensor(value, layer.variable_dtype))
+        return [np.where(constant, keras.ops.convert_to_numpy(value), np.nan)]
 
     def kept(self, needed: Arrays) -> Arrays:  # noqa: D102
         return needed if self._by_unit else super().kept(needed)
@@ -194,7 +194,7 @@ class Depthwise(Kind):
         value = np.where(cut | np.isnan(known), 0, known * sums)
         if layer.bias is not None:
             value = value + keras.ops.convert_to_numpy(layer.bias)
-        value = layer.activation(keras.ops.convert_to_tensor(value, "float32"))
+        value = layer.activation(as_tensor(value, layer.variable_dtype))
         return [np.where(constant, keras.ops.convert_to_numpy(value), np.nan)]
 
     def kept(self, needed: Arrays) -> Arrays:  # noqa: D102

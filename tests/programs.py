@@ -1,0 +1,27 @@
+"""Runs the programs of the repository as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_program(name, *arguments, cwd):
+    """Runs `scripts/name` in a folder of its own, on this checkout."""
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / name), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+        capture_output=True,
+    )
+
+
+def run_smoke(name, cwd, *arguments, code=0):
+    """Runs it in its `smoke` budget with one seed, and returns what it says."""
+    done = run_program(name, "--budget=smoke", "--seeds=0", *arguments, cwd=cwd)
+    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout + done.stderr
