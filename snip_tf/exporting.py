@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from snip_tf.files import whole_file
+from snip_tf.files import whole_file, whole_folder
 from snip_tf.masked_layer import all_masks
 from snip_tf.sparse_files import save_sparse
 from snip_tf.weights import check_built, layer_tree
@@ -52,7 +52,8 @@ def export(
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: if it is not built, the format is unknown, `path` has not the ending
-            of its format, or `int8` is given with another format.
+            of its format, `int8` is given with another format, or a SavedModel would
+            replace what is none.
 
     Example:
 
@@ -170,15 +171,13 @@ def _of_one_example(model: keras.Model) -> list[Any]:
 
 
 def _export_saved_model(model: keras.Model, path: Path) -> None:
-    partial = path.with_name(f"partial-{path.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    if path.exists() and not (path / "saved_model.pb").exists():
+        raise ValueError(
+            f"Expected `path` to be new, or a SavedModel to replace. Received: "
+            f"path={os.fspath(path)!r}, which holds something else. Name another path."
+        )
+    with whole_folder(path) as partial:
         model.export(partial, format="tf_saved_model", verbose=False)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _size(path: Path) -> int:

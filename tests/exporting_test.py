@@ -142,6 +142,15 @@ def test_refuses_and_says_what_is_known(pruned, tmp_path, arguments, words):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_saved_model_replaces_nothing_else(pruned, tmp_path):
+    kept = tmp_path / "thesis.txt"
+    kept.write_text("all of it")
+    for path in (tmp_path, kept):
+        with pytest.raises(ValueError, match="holds something else"):
+            snip_tf.export(pruned, path, "saved_model")
+    assert kept.read_text() == "all of it"
+
+
 def test_refuses_int8_elsewhere_and_what_is_no_model(pruned, tmp_path):
     with pytest.raises(ValueError, match="format='litert' with `int8`"):
         snip_tf.export(pruned, tmp_path / "m.keras", int8=True)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from snip_tf.files import whole_file, write_json
+from snip_tf.files import whole_file, whole_folder, write_json
 
 
 def test_writes_a_file_or_nothing(tmp_path):
@@ -12,4 +12,18 @@ def test_writes_a_file_or_nothing(tmp_path):
         partial.write_text("half")
         raise OSError("the disk is full")
     assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writes_a_folder_or_nothing(tmp_path):
+    path = tmp_path / "a"
+    for text in ("first", "second"):
+        with whole_folder(path) as partial:
+            partial.mkdir()
+            (partial / f"{text}.txt").write_text(text)
+        assert [part.name for part in path.iterdir()] == [f"{text}.txt"]
+    with pytest.raises(OSError, match="full"), whole_folder(path) as partial:
+        partial.mkdir()
+        raise OSError("the disk is full")
+    assert [part.name for part in path.iterdir()] == ["second.txt"]
     assert list(tmp_path.iterdir()) == [path]

@@ -111,7 +111,7 @@ def trace(model: keras.Model) -> Graph:
                 handed_on = {k: v for k, v in kwargs.items() if v is not None}
                 inputs, inner = walk(operation, f"{name}/", handed_on)
                 alias(inputs, resolve(args[0]))
-                # What was recorded inside names its inputs as the call does.
+                # Its readers read what was recorded inside.
                 alias(outputs, resolve(inner))
             else:
                 nodes.append(Node(operation, name, args, kwargs, outputs))
@@ -135,11 +135,7 @@ def trace(model: keras.Model) -> Graph:
         [inputs], [outputs] = inputs, outputs
     for node in nodes:
         node.args, node.kwargs = resolve(node.args), resolve(node.kwargs)
-    return Graph(
-        inputs,
-        resolve(outputs),
-        nodes,
-    )
+    return Graph(inputs, resolve(outputs), nodes)
 
 
 def _masks(args: Any, kwargs: dict[str, Any]) -> bool:
