@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import json
 import math
 import os
 import platform
@@ -20,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -34,14 +33,12 @@ import snip_tf.datasets
 import snip_tf.models
 from snip_tf import controls
 from snip_tf.budgets import SCOPES
-from snip_tf.files import locked, whole_file, write_json
+from snip_tf.files import whole_file, write_json
 from snip_tf.models.initializers import INITIALIZERS
 from snip_tf.rows import weight_rows
-from snip_tf.training import cluster, loop, schedules
+from snip_tf.training import cluster, loop, run_folder, schedules
 from snip_tf.training.augmentation import AUGMENTATIONS
 from snip_tf.training.progress import Progress
-from snip_tf.weights import weights_by_path
-from snip_tf.wrapping import current_masks
 
 FLAGS = flags.FLAGS
 
@@ -206,8 +203,6 @@ flags.register_validator(
 
 # Where a run reads and writes; no part of what it does, nor of its result.
 _PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")
-# How long pruning took.
-_PRUNING = "pruning.json"
 # The error that the authors' release reports is the best of this many last checkpoints.
 _BEST_OF = 5
 
@@ -222,20 +217,28 @@ def main(argv: list[str]) -> None:
     try:
         strategy = _make_strategy(workers)
         if workers:  # before one of them could end alone
-            _check_agreement(strategy, _facts())
+            with _told():
+                cluster.check_agreement(strategy, _facts())
         _check_divisible(strategy)
         with strategy.scope():
             optimizer = _make_optimizer()
-        _refuse_another_run(logdir)
+        with _told():
+            run_folder.check_flags(logdir, _chosen_flags())
         keras.utils.set_random_seed(FLAGS.seed)
         data = _load_data()
         if workers:
-            _check_agreement(strategy, {"the training data": _digest(data)})
-            _check_shared_folder(strategy, workers, logdir)
+            with _told():
+                digest = {"the training data": _digest(data)}
+                cluster.check_agreement(strategy, digest)
+                cluster.check_shared_folder(strategy, workers, logdir, "--logdir")
         logdir.mkdir(parents=True, exist_ok=True)
-        with _own_folder(logdir, workers) as own:
-            _refuse_another_run(logdir)  # which may have come while data was loaded
-            write_json(own / "flags.json", _chosen_flags())
+        with contextlib.ExitStack() as stack:
+            with _told():
+                is_chief = not workers or workers.is_chief
+                own = stack.enter_context(run_folder.own_folder(logdir, is_chief))
+                # A run may have come while data was loaded.
+                run_folder.check_flags(logdir, _chosen_flags())
+            run_folder.keep_flags(own, _chosen_flags())
             _run(data, optimizer, strategy, logdir, own)
     except OSError as error:
         if error.errno is None:
@@ -266,11 +269,13 @@ def _run(
 
     What there is to continue is in `logdir`; `own` is where this worker writes.
     """
-    with strategy.scope(), _damaged(logdir):
-        saved = loop.load_checkpoint(logdir)
+    with _told(), strategy.scope():
+        saved = run_folder.load_checkpoint(logdir)
     if saved:
         model, history = saved
-        _check_checkpoint(model, data, logdir)
+        network = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+        with _told():
+            run_folder.check_model(logdir, model, network, FLAGS.target_sparsity)
         print(f"Continuing at iteration {loop.iterations_done(history)}.")
     else:
         with _out_of_memory("scoring_batch_size", "batch_size"):
@@ -318,20 +323,16 @@ def _run(
 
 
 @contextlib.contextmanager
-def _damaged(logdir: Path) -> Iterator[None]:
-    """Ends the program where the files of an earlier run cannot be read."""
+def _told(about: str = "") -> Iterator[None]:
+    """Ends the program with what a ValueError says, and no traceback."""
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        sys.exit(
-            f"Expected --logdir to hold the files of a run as it left them. Received: "
-            f"{logdir}, which lacks one or has a damaged one: {error}. Name another "
-            f"--logdir."
-        )
+    except ValueError as error:
+        sys.exit(f"{about}{error}")
 
 
 def _make_optimizer() -> keras.optimizers.Optimizer:
-    try:
+    with _told("--lr_decay_type, --decay_boundaries, --decay_values: "):
         return schedules.make_optimizer(
             FLAGS.optimizer,
             FLAGS.lr,
@@ -340,51 +341,6 @@ def _make_optimizer() -> keras.optimizers.Optimizer:
             [float(value) for value in FLAGS.decay_values],
             FLAGS.weight_decay if FLAGS.weight_decay_form == "decoupled" else 0,
         )
-    except ValueError as error:
-        sys.exit(f"--lr_decay_type, --decay_boundaries, --decay_values: {error}")
-
-
-def _refuse_another_run(logdir: Path) -> None:
-    """Ends the program if the folder holds a run of other flags to continue."""
-    if not loop.has_checkpoint(logdir):
-        return
-    with _damaged(logdir):
-        earlier = dict(json.loads((logdir / "flags.json").read_text()))
-    chosen = _chosen_flags()
-    different = [
-        f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
-        for name in sorted(earlier.keys() | chosen.keys())
-        if earlier.get(name) != chosen.get(name)
-    ]
-    if different:
-        sys.exit(
-            f"Expected --logdir to be new, or to hold a run with the same flags to "
-            f"continue. Received: {logdir}, where {'; '.join(different)}. Name another "
-            f"--logdir."
-        )
-
-
-@contextlib.contextmanager
-def _own_folder(logdir: Path, workers: cluster.Cluster | None) -> Iterator[Path]:
-    """Where this process writes: --logdir, or a folder that is thrown away.
-
-    All workers write the same, since reading a variable of theirs may need them all;
-    only the chief's is kept. It keeps others out of the folder, and ends the program if
-    one is training there.
-    """
-    if workers and not workers.is_chief:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(logdir))
-        except BlockingIOError:
-            sys.exit(
-                f"Expected --logdir to be free. Received: {logdir}, where another "
-                f"process is training now. Wait for it, or name another --logdir."
-            )
-        yield logdir
 
 
 def _load_data() -> snip_tf.datasets.Dataset:
@@ -437,10 +393,8 @@ def _find_workers() -> cluster.Cluster | None:
     """The workers that train together; None where this process trains alone."""
     if FLAGS.strategy not in ("auto", "multi_worker"):
         return None
-    try:
+    with _told(f"--strategy={FLAGS.strategy}: "):
         workers = cluster.from_environment()
-    except ValueError as error:
-        sys.exit(f"--strategy={FLAGS.strategy}: {error}")
     if FLAGS.strategy == "multi_worker" and not workers:
         sys.exit(
             "--strategy=multi_worker: expected the environment variable TF_CONFIG, "
@@ -489,33 +443,13 @@ def _digest(data: snip_tf.datasets.Dataset) -> str:
     return digest.hexdigest()
 
 
-def _check_agreement(
-    strategy: tf.distribute.Strategy, facts: Mapping[str, object]
-) -> None:
-    """Ends the program, on all workers, if they would not train the same."""
-    try:
-        cluster.check_agreement(strategy, facts)
-    except ValueError as error:
-        sys.exit(str(error))
-
-
-def _check_shared_folder(
-    strategy: tf.distribute.Strategy, workers: cluster.Cluster, logdir: Path
-) -> None:
-    """Ends the program, on all workers, if they would not find one checkpoint."""
-    try:
-        cluster.check_shared_folder(strategy, workers, logdir, "--logdir")
-    except ValueError as error:
-        sys.exit(str(error))
-
-
 def _network(
     data: snip_tf.datasets.Dataset, initializer_w: str, initializer_b: str
 ) -> keras.Model:
     decay = None
     if FLAGS.weight_decay and FLAGS.weight_decay_form == "l2":
         decay = keras.regularizers.L2(FLAGS.weight_decay / 2)
-    try:
+    with _told(f"--arch={FLAGS.arch} --datasource={FLAGS.datasource}: "):
         return snip_tf.models.build(
             FLAGS.arch,
             input_shape=data.input_shape,
@@ -524,34 +458,6 @@ def _network(
             bias_initializer=initializer_b,
             kernel_regularizer=decay,
             bias_regularizer=decay,
-        )
-    except ValueError as error:
-        sys.exit(f"--arch={FLAGS.arch} --datasource={FLAGS.datasource}: {error}")
-
-
-def _check_checkpoint(
-    model: keras.Model, data: snip_tf.datasets.Dataset, logdir: Path
-) -> None:
-    """Ends the program if the folder holds the model of another run, or lacks files."""
-    network = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
-    shapes, expected = (
-        {path: tuple(weight.shape) for path, weight in weights_by_path(m).items()}
-        for m in (model, network)
-    )
-    # Of a dense model `sparsity` counts zeros, which may be weights by chance.
-    sparsity = snip_tf.sparsity(model) if current_masks(model) else 0
-    found = None
-    if shapes != expected:
-        found = f"one of {model.name!r}, whose weights have other names or shapes"
-    elif abs(sparsity - FLAGS.target_sparsity) > 1e-3:
-        found = f"one of sparsity {sparsity:.6g}"
-    with _damaged(logdir):
-        _pruning_seconds(logdir)
-    if found:
-        sys.exit(
-            f"Expected --logdir to hold a checkpoint of --arch={FLAGS.arch} at "
-            f"--target_sparsity={FLAGS.target_sparsity} as a run left it, or none. "
-            f"Received: {logdir}, with {found}. Name another --logdir."
         )
 
 
@@ -593,7 +499,7 @@ def _make_model(
             model = _network(data, FLAGS.initializer_w_ap, FLAGS.initializer_b_ap)
             model = snip_tf.apply_masks(model, masks) if masks else model
         model.compile(optimizer, loss, jit_compile=FLAGS.jit_compile)
-    write_json(own / _PRUNING, {"seconds": seconds})
+    run_folder.keep_pruning_seconds(own, seconds)
     return model
 
 
@@ -643,7 +549,7 @@ def _result(
         "validation_error": history[-1].validation_error,
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,
-        "pruning_seconds": _pruning_seconds(logdir),
+        "pruning_seconds": run_folder.pruning_seconds(logdir),
         "training_seconds": history[-1].seconds,
         "flags": _chosen_flags(),
         "versions": {
@@ -654,10 +560,6 @@ def _result(
         },
         "commit": _commit(),
     }
-
-
-def _pruning_seconds(logdir: Path) -> float:
-    return float(json.loads((logdir / _PRUNING).read_text())["seconds"])
 
 
 def _commit() -> str | None:

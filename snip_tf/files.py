@@ -28,7 +28,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """The same for a folder, which replaces the one at `path` with all that it holds."""
+    """The same for a folder, which replaces the whole one at `path`."""
     path = Path(path)
     partial = path.with_name(f"partial-{path.name}")
     shutil.rmtree(partial, ignore_errors=True)
