@@ -1,14 +1,16 @@
 """How long a prediction takes, and how large the file is, of what pruning leads to.
 
     python benchmarks/latency.py
+    python benchmarks/latency.py --networks= --trained=LOGDIR,... --data_dir=FOLDER
 
 Each network is pruned at its initialization on random images. Side by side, at batches
 of 1, 8 and 64: the dense model compiled by TensorFlow, without XLA and with it; the
 pruned one; the same compacted; one of half the multiply-adds by whole units;
 `snip_tf.sparse_runtime`; LiteRT, dense, sparse and of eight bits. In turn, a block of
 calls each, on two threads: the median of the blocks and the range of their middle half
-in microseconds, and the bytes of the file. Kept in benchmarks/results/latency.json and
-latency.md.
+in microseconds, and the bytes of the file. Of networks that `scripts/train.py` has
+trained into a --logdir, also how many test images are predicted otherwise once they are
+compacted. Kept in benchmarks/results/latency.json and latency.md.
 """
 
 import functools
@@ -25,6 +27,7 @@ import numpy as np
 from absl import app, flags
 
 import snip_tf
+import snip_tf.datasets
 from snip_tf import models
 from snip_tf.compiling import compiled_calls
 
@@ -40,9 +43,12 @@ NETWORKS = {
 BATCHES = [1, 8, 64]
 BLOCKS = 9
 BLOCK_SECONDS = 0.1
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", list(NETWORKS), "Which of them.")
+flags.DEFINE_list("trained", [], "Folders of runs of scripts/train.py.")
+flags.DEFINE_string("data_dir", None, "Folder of prepared tensorflow-datasets.")
 
 _RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -98,16 +104,16 @@ def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]
     }
 
 
-def rows(name: str, folder: Path) -> dict[str, Any]:
-    keras.utils.set_random_seed(0)
+def batch_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    model = network(name)
     x = rng.normal(size=(128, *model.input_shape[1:])).astype(np.float32)
-    y = rng.integers(10, size=128)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    pruned = snip_tf.prune_model(model, x, y, sparsity=NETWORKS[name], loss=loss)
+    return x, rng.integers(10, size=128)
+
+
+def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any]:
+    x, y = batch_of(model)
     half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
-    structured = snip_tf.prune_model(model, x, y, loss=loss, **half)
+    structured = snip_tf.prune_model(model, x, y, loss=LOSS, **half)
     made = {
         "dense": model,
         "pruned": pruned,
@@ -135,12 +141,12 @@ def rows(name: str, folder: Path) -> dict[str, Any]:
         run = snip_tf.sparse_runtime(pruned)
         calls["sparse runtime"] = functools.partial(run, batch)
         # LiteRT runs recurrent layers on one example at a time.
-        for kind in files if batch_size == 1 or not name.startswith("gru") else ():
+        for kind in files if batch_size == 1 or model.name != "gru_s" else ():
             path = folder / f"{kind}.tflite"
             calls[kind] = litert(path, batch, kind.endswith("int8"))
         result["microseconds"][batch_size] = measured(calls)
         result.setdefault("chosen", {})[batch_size] = run.chosen[batch_size]
-        print(name, batch_size, json.dumps(result["microseconds"][batch_size]))
+        print(model.name, batch_size, json.dumps(result["microseconds"][batch_size]))
     return result
 
 
@@ -149,10 +155,19 @@ def cell(times: dict[str, Any]) -> str:
     return f"{times['median']:,.0f} ({low:,.0f}-{high:,.0f})"
 
 
+_EFFECT = """\
+{compacted_multiply_adds:,} of {multiply_adds:,} multiply-adds are left after `compact`
+({effective:,} have a weight that is not zero), and {predicted_otherwise} of
+{test_images:,} test images are predicted otherwise.
+"""
+
+
 def table(results: dict[str, Any]) -> str:
     lines = []
     for name, result in results.items():
-        lines += [f"\n{name}, {100 * NETWORKS[name]:g} %\n"]
+        lines += [f"\n{name}, {100 * result['sparsity']:g} %\n"]
+        if "effect" in result:
+            lines += [_EFFECT.format(**result["effect"])]
         header = [f"batch {size}, us" for size in result["microseconds"]]
         lines += [f"| | file, bytes | {' | '.join(header)} |"]
         lines += ["|---|---:|" + "---:|" * len(header)]
@@ -166,16 +181,47 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines).lstrip() + "\n"
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def effect(model: keras.Model, run: dict[str, Any]) -> dict[str, Any]:
+    """What `compact` does to a trained network."""
+    images, _ = snip_tf.datasets.load(run["datasource"], FLAGS.data_dir).test
+    small = snip_tf.compact(model)
+    classes = [m.predict(images, 1000, verbose=0).argmax(1) for m in (model, small)]
+    totals = snip_tf.report(model).totals()
+    names = ("multiply_adds", "effective", "compacted_multiply_adds")
+    return {
+        **{name: totals[name] for name in names},
+        "test_images": len(images),
+        "predicted_otherwise": int((classes[0] != classes[1]).sum()),
+    }
+
+
+def keep(title: str, found: dict[str, Any]) -> None:
     path = _RESULTS / "latency.json"
     results = json.loads(path.read_text()) if path.exists() else {}
+    # Batch sizes as JSON has them.
+    results[title] = json.loads(json.dumps(found))
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table(results))
+
+
+def main(argv: list[str]) -> None:
+    del argv
     for name in FLAGS.networks:
+        sparsity = NETWORKS[name]
+        keras.utils.set_random_seed(0)
+        model = network(name)
+        x, y = batch_of(model)
+        pruned = snip_tf.prune_model(model, x, y, sparsity=sparsity, loss=LOSS)
         with tempfile.TemporaryDirectory() as folder:
-            results[name] = rows(name, Path(folder))
-        results = json.loads(json.dumps(results))  # batch sizes as JSON has them
-        path.write_text(json.dumps(results, indent=1) + "\n")
-    (_RESULTS / "latency.md").write_text(table(results))
+            found = rows(model, pruned, Path(folder))
+        keep(name, {"sparsity": sparsity, **found})
+    for logdir in map(Path, FLAGS.trained):
+        run = json.loads((logdir / "flags.json").read_text())
+        model = keras.models.load_model(logdir / "model.keras")
+        found = {"sparsity": run["target_sparsity"], "effect": effect(model, run)}
+        with tempfile.TemporaryDirectory() as folder:
+            found |= rows(network(run["arch"]), model, Path(folder))
+        keep(f"{run['arch']} trained on {run['datasource']}, {run['criterion']}", found)
 
 
 if __name__ == "__main__":
