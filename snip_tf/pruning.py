@@ -340,8 +340,9 @@ def _check_data(x: Any, criterion: Any) -> None:
     if x is None:
         free = [n for n, c in CRITERIA.items() if not getattr(c, "needs_data", True)]
         raise ValueError(
-            f"Expected data to score on, as `x`. Received: x=None with "
-            f"criterion={criterion!r}. Criteria without data: {', '.join(free)}"
+            f"Expected data to score on, as `x`. Received: x=None with the criterion "
+            f"{getattr(criterion, '__name__', criterion)}. Criteria without data: "
+            f"{', '.join(free)}"
         )
 
 

@@ -57,15 +57,23 @@ def test_measures_once_for_each_batch_size(monkeypatch):
     assert measured == [1, 3] == list(run.chosen)
 
 
-@pytest.mark.parametrize("fastest", ["by layer", "tensorflow", "xla"])
+@pytest.mark.parametrize(
+    "fastest", ["by layer", "tensorflow", "xla", "tensorflow, whole", "xla, whole"]
+)
 def test_whichever_is_fastest_computes_the_same(monkeypatch, fastest):
     pruned = networks.prune_at_random(stack(), 0.9, np.random.default_rng(0))
+    # Something for `compact` to remove.
+    first = pruned.layers[0]
+    first.kernel.assign(first.kernel * (np.arange(800) > 0))
+    first.bias.assign(first.bias * (np.arange(800) > 0))
     run = snip_tf.sparse_runtime(pruned)
     measure = runtime._seconds
 
     def seconds(calls, *arguments):
         found = measure(calls, *arguments)
-        return {**found, fastest: 0.0} if fastest in calls else found
+        # First of the ways to run it compacted, then of these two.
+        name = fastest if fastest in calls else fastest.partition(",")[0]
+        return {**found, name: 0.0} if name in calls else found
 
     monkeypatch.setattr(runtime, "_seconds", seconds)
     x = np.random.default_rng(0).random((2, 700), np.float32)
