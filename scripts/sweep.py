@@ -245,7 +245,8 @@ def _write_csv(outdir: Path) -> list[dict]:
 
 def _row(result: dict) -> dict:
     names = [name for name in _COLUMNS if name in result]
-    row = {**result["run"], **{name: result[name] for name in names}}
+    # The sparsity that was asked for, from which the obtained one differs by rounding.
+    row = {**{name: result[name] for name in names}, **result["run"]}
     kernels = [layer for layer in result["layers"] if "bias" not in layer["path"]]
     # The gates of a recurrent cell have two kernels, either of which may enter them.
     plain = [layer for layer in kernels if "recurrent" not in layer["path"]]
@@ -282,10 +283,22 @@ def _write_table(rows: list[dict], outdir: Path) -> None:
     for (arch, datasource), by_criterion in _groups(rows).items():
         sparsities = sorted({s for each in by_criterion.values() for s in each if s})
         header = [f"{100 * sparsity:g} %" for sparsity in sparsities]
+        middle = sparsities[len(sparsities) // 2] if sparsities else 0.0
         page += [f"## {arch}, {datasource}", ""]
         dense = by_criterion.pop(_DENSE, {}).get(0.0, [])
         if dense:
             page += [f"Dense: {_mean(dense, 'final_error', 2)} % error.", ""]
+        every = [rows for found in by_criterion.values() for rows in found.values()]
+        seeds = max(map(len, every), default=0)
+        names = [*header, "pruning, s", f"dead units, {100 * middle:g} %"]
+        page += [f"| error, % | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+        for criterion, found in by_criterion.items():
+            cells = [_errors(found.get(s, []), seeds) for s in sparsities]
+            times = [row["pruning_seconds"] for each in found.values() for row in each]
+            cells += [f"{statistics.median(times):.2f}"]
+            cells += [_mean(found.get(middle, []), "dead_units", 0)]
+            page += [f"| {criterion} | {' | '.join(cells)} |"]
+        page += [""]
         for title, cell in _CELLS.items():
             page += [f"| {title} | {' | '.join(header)} |"]
             page += ["|---|" + "---:|" * len(header)]
@@ -299,8 +312,15 @@ def _write_table(rows: list[dict], outdir: Path) -> None:
         partial.write_text(text)
 
 
+def _errors(rows: list[dict], seeds: int) -> str:
+    few = f" ({len(rows)})" if 0 < len(rows) < seeds else ""
+    return _mean(rows, "final_error", 2) + few
+
+
 def _mean(rows: list[dict], name: str, digits: int) -> str:
     values = [row[name] for row in rows]
+    if not values:
+        return ""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
@@ -314,15 +334,13 @@ def _of_dense(rows: list[dict]) -> str:
 
 _NOTE = (
     "Means and standard deviations over the seeds. The error is that of the model at "
-    "the end of training on the test set. A dead unit, of a dense or convolutional "
-    "layer, is one that no kept connection enters."
+    "the end of training on the test set; the time of pruning a median over all runs. "
+    "In brackets the number of seeds, where the runs of others are missing or failed. "
+    "A dead unit, of a dense or convolutional layer, is one that no kept connection "
+    "enters."
 )
 _CELLS: dict[str, Callable[[list[dict]], str]] = {
-    "error, %": lambda rows: _mean(rows, "final_error", 2),
     "dead units": lambda rows: _mean(rows, "dead_units", 0),
-    "pruning, s": lambda rows: (
-        f"{statistics.median(r['pruning_seconds'] for r in rows):.2f}"
-    ),
     "multiply-adds that `compact` leaves, %": _of_dense,
     "least kept of a kernel, %": lambda rows: (
         f"{100 * min(row['least_kept'] for row in rows):.2g}"

@@ -26,6 +26,9 @@ class SynFlow:
     as ReLU), so that a small layer is not cut off by a large one. Neither data nor a
     loss is needed, only an input of the right shape.
 
+    Where activations saturate, as in an LSTM, the sums differ, and a layer can be cut
+    off: `min_kept` or `on_collapse="keep"` prevents it.
+
     In float64: R is a sum over all paths. A final softmax or sigmoid is left out.
 
     Args:

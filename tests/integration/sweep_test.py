@@ -45,6 +45,7 @@ def test_criteria_and_controls(tmp_path):
         result = results[name]
         assert float(row["final_error"]) == result["final_error"]
         assert float(row["sparsity"]) == pytest.approx(result["sparsity"], abs=1e-4)
+        assert row["sparsity"] == ("0.0" if name == "dense" else "0.9")
         dead = sum(layer["idle_units"] for layer in result["layers"])
         assert int(row["dead_units"]) == dead
     page = (tmp_path / "results/sweep/table.md").read_text()
