@@ -31,6 +31,12 @@ from snip_tf.training import runs
 
 CONTROLS = ("shuffle", "reinitialize", "invert")
 
+# Flags of the main program that a run's place in the sweep, or of its files, decides.
+_OWN = (
+    *("arch", "datasource", "target_sparsity", "criterion", "control", "seed"),
+    *("data_dir", "logdir"),
+)
+
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list("archs", ["lenet300"], "Networks, comma-separated.")
@@ -99,7 +105,11 @@ flags.register_validator(
     "expected whole numbers, comma-separated",
 )
 flags.register_validator(
-    "flag", lambda given: all("=" in each for each in given), "expected NAME=VALUE"
+    "flag",
+    lambda given: all(
+        "=" in each and each.partition("=")[0] not in _OWN for each in given
+    ),
+    f"expected NAME=VALUE, and not {', '.join(_OWN)}, which the sweep sets itself",
 )
 
 _TRAIN = Path(__file__).with_name("train.py")
@@ -147,18 +157,17 @@ def main(argv: list[str]) -> None:
     failed: list[str] = []
     if not FLAGS.table_only:
         outdir.mkdir(parents=True, exist_ok=True)
-        missing = [run for run in _chosen() if not _is_done(run, outdir)]
-        for name in sorted({_flags(run)["datasource"] for run in missing}):
-            try:  # before several processes would download it at once
-                snip_tf.datasets.load(name, FLAGS.data_dir, max_examples=20)
-            except OSError as error:
-                sys.exit(f"The data set {name!r}: {error}")
-        with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-            done = pool.map(lambda run: _execute(run, outdir), missing)
-            failed = [message for message in done if message]
-    if (outdir / "runs").exists():
-        rows = _write_csv(outdir)
-        _write_table(rows, outdir)
+        try:
+            with locked(outdir):
+                failed = _run_missing(outdir)
+        except BlockingIOError:
+            sys.exit(
+                f"Expected an --outdir that no other sweep uses. Received: {outdir}"
+            )
+    results = _results(outdir)
+    if results:
+        rows = _write_csv(results, outdir)
+        _write_table(rows, sorted({each["budget"] for each in results}), outdir)
         _draw(rows, outdir)
     elif not failed:
         sys.exit(
@@ -166,6 +175,24 @@ def main(argv: list[str]) -> None:
         )
     if failed:
         sys.exit("\n".join(failed))
+
+
+def _run_missing(outdir: Path) -> list[str]:
+    """Does the runs that have no result yet; returns what went wrong."""
+    missing = [run for run in _chosen() if not _is_done(run, outdir)]
+    for name in sorted({_flags(run)["datasource"] for run in missing}):
+        try:  # before several processes would download it at once
+            snip_tf.datasets.load(name, FLAGS.data_dir, max_examples=20)
+        except OSError as error:
+            sys.exit(f"The data set {name!r}: {error}")
+    failed = []
+    with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
+        started = [pool.submit(_execute, run, outdir) for run in missing]
+        for done in concurrent.futures.as_completed(started):
+            if message := done.result():
+                failed.append(message)
+            _write_csv(_results(outdir), outdir)
+    return failed
 
 
 def _chosen() -> list[Run]:
@@ -177,7 +204,7 @@ def _chosen() -> list[Run]:
             found.append(Run(arch, datasource, _DENSE, 0.0, seed))
             for sparsity, criterion in itertools.product(sparsities, FLAGS.criteria):
                 found.append(Run(arch, datasource, criterion, sparsity, seed))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _flags(run: Run) -> experiments.Flags:
@@ -199,7 +226,14 @@ def _is_done(run: Run, outdir: Path) -> bool:
     path = _result_path(run, outdir)
     if not path.exists():
         return False
-    different = runs.differences(_flags(run), json.loads(path.read_text())["flags"])
+    result = json.loads(path.read_text())
+    there = {"budget": result["budget"], **result["given"]}
+    now = json.loads(json.dumps({"budget": FLAGS.budget, **_flags(run)}))
+    different = [
+        f"--{name}={there.get(name)}, now --{name}={now.get(name)}"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name) != now.get(name)
+    ]
     if different:
         sys.exit(
             f"Expected results of the same flags in --outdir. Received: {path}, made "
@@ -214,32 +248,46 @@ def _result_path(run: Run, outdir: Path) -> Path:
 
 def _execute(run: Run, outdir: Path) -> str | None:
     """Runs the main program and keeps its result; returns what went wrong, if so."""
-    chosen = {**_flags(run), "data_dir": FLAGS.data_dir}
-    result = runs.run(_TRAIN, chosen, Path(FLAGS.logdir) / run.path())
+    given = _flags(run)
+    path = _result_path(run, outdir)
+    try:
+        result = runs.run(
+            _TRAIN,
+            {**given, "data_dir": FLAGS.data_dir},
+            Path(FLAGS.logdir) / run.path(),
+        )
+        if not isinstance(result, str):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            about = {"run": run._asdict(), "budget": FLAGS.budget, "given": given}
+            write_json(path, {**about, **result})
+    except OSError as error:
+        result = f"failed: {error}"
     if isinstance(result, str):
         print(f"{run.path()} {result}", flush=True)
         return f"{run.path()} {result}"
-    path = _result_path(run, outdir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"run": run._asdict(), **result})
-    _write_csv(outdir)
     error, seconds = result["final_error"], result["training_seconds"]
     print(f"{run.path()}: error {error:.2f} % after {seconds:.0f} s", flush=True)
     return None
 
 
-def _write_csv(outdir: Path) -> list[dict]:
-    """A line for each result that there is, in the order of their names."""
-    with locked(outdir):
-        paths = sorted((outdir / "runs").rglob("*-seed*.json"))
-        rows = [_row(json.loads(path.read_text())) for path in paths]
-        with (
-            whole_file(outdir / "results.csv") as partial,
-            open(partial, "w", newline="") as file,
-        ):
-            table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+def _results(outdir: Path) -> list[dict]:
+    """The results that there are, in the order of their names."""
+    paths = sorted((outdir / "runs").glob("*/*-seed*.json"))
+    # What was killed while it wrote leaves a partial file.
+    whole = [path for path in paths if not path.name.startswith("partial-")]
+    return [json.loads(path.read_text()) for path in whole]
+
+
+def _write_csv(results: list[dict], outdir: Path) -> list[dict]:
+    """A line for each result."""
+    rows = [_row(result) for result in results]
+    with (
+        whole_file(outdir / "results.csv") as partial,
+        open(partial, "w", newline="") as file,
+    ):
+        table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
     return rows
 
 
@@ -278,7 +326,7 @@ def _groups(rows: list[dict]) -> dict[tuple[str, str], dict[str, dict[float, lis
     return found
 
 
-def _write_table(rows: list[dict], outdir: Path) -> None:
+def _write_table(rows: list[dict], budgets: list[str], outdir: Path) -> None:
     page = []
     for (arch, datasource), by_criterion in _groups(rows).items():
         sparsities = sorted({s for each in by_criterion.values() for s in each if s})
@@ -306,7 +354,7 @@ def _write_table(rows: list[dict], outdir: Path) -> None:
                 cells = [cell(found[s]) if s in found else "" for s in sparsities]
                 page += [f"| {criterion} | {' | '.join(cells)} |"]
             page += [""]
-    text = "\n".join([f"# Criteria, {FLAGS.budget}", "", _NOTE, "", *page])
+    text = "\n".join([f"# Criteria, {', '.join(budgets)}", "", _NOTE, "", *page])
     print(text)
     with whole_file(outdir / "table.md") as partial:
         partial.write_text(text)

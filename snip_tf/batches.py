@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 DEFAULT_BATCH_SIZE = 128
+# Of an endless data set, so many examples that are of no use are read in a row.
+_PATIENCE = 100_000
 
 # (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
 Batch = tuple[Any, Any, Any]
@@ -81,9 +83,8 @@ def make_batches(
             make_batches(x, y, sample_weight)  # raises unless it is data
             pieces = (keras.utils.unpack_x_y_sample_weight(b) for b in _iterate(x))
             return iter([_first_of_each_class(pieces, examples_per_class, classes)])
-        return iter(
-            [_drawn_of_each_class((x, y, sample_weight), examples_per_class, seed)]
-        )
+        data = (x, y, sample_weight)
+        return iter([_drawn_of_each_class(data, examples_per_class, seed, classes)])
     if _are_arrays(x):
         if batch_size is None:
             batch_size = DEFAULT_BATCH_SIZE
@@ -170,12 +171,14 @@ def _shuffled(count: int, seed: int | None) -> np.ndarray:
     return np.random.default_rng(seed).permutation(count)
 
 
-def _drawn_of_each_class(data: Batch, each: int, seed: int | None) -> Batch:
+def _drawn_of_each_class(
+    data: Batch, each: int, seed: int | None, classes: int | None
+) -> Batch:
     arrays = _as_arrays(data)
     labels = _labels(arrays[1])
     order = _shuffled(len(labels), seed)
     found = {label: order[labels[order] == label][:each] for label in np.unique(labels)}
-    _check_enough({label: len(rows) for label, rows in found.items()}, each)
+    _check_enough({label: len(rows) for label, rows in found.items()}, each, classes)
     return _rows(arrays, np.concatenate(list(found.values())))
 
 
@@ -183,7 +186,7 @@ def _first_of_each_class(
     pieces: Iterator[Batch], each: int, classes: int | None
 ) -> Batch:
     """The first examples of each class; reads on until there are enough of all."""
-    taken, counts = [], collections.Counter()
+    taken, counts, useless = [], collections.Counter(), 0
     for piece in pieces:
         arrays = _as_arrays(piece)
         rows = []
@@ -191,20 +194,19 @@ def _first_of_each_class(
             counts[label] += 1
             if counts[label] <= each:
                 rows.append(row)
+        useless += len(arrays[1])
         if rows:
             taken.append(_rows(arrays, np.array(rows)))
+            useless = 0
         if len(counts) == classes and min(counts.values()) >= each:
+            break
+        if useless > _PATIENCE:
             break
     if not taken:
         raise ValueError(
             "Expected at least one mini-batch. Received: an empty data set"
         )
-    _check_enough(counts, each)
-    if classes is not None and len(counts) < classes:
-        raise ValueError(
-            f"Expected examples of each of the {classes} classes that the model has "
-            f"outputs for. Received: examples of {len(counts)} classes"
-        )
+    _check_enough(counts, each, classes)
     return keras.tree.map_structure(
         lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *taken
     )
@@ -214,8 +216,10 @@ def _labels(y: Any) -> np.ndarray:
     """The class of each example, of labels or one-hot vectors."""
     if isinstance(y, np.ndarray):
         if y.ndim == 2 and y.shape[1] > 1:
-            return y.argmax(axis=1)
-        if y.size == len(y) and np.array_equal(y, np.floor(y)):
+            # One-hot, or smoothed; not numbers to be predicted, nor tokens.
+            if (y >= 0).all() and np.allclose(y.sum(axis=1), 1, atol=1e-3):
+                return y.argmax(axis=1)
+        elif y.size == len(y) and np.array_equal(y, np.floor(y)):
             return y.reshape(-1)
     kind = f"shape {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
     raise ValueError(
@@ -224,13 +228,18 @@ def _labels(y: Any) -> np.ndarray:
     )
 
 
-def _check_enough(counts: dict[Any, int], each: int) -> None:
+def _check_enough(counts: dict[Any, int], each: int, classes: int | None) -> None:
     short = {label: count for label, count in counts.items() if count < each}
     if short:
         raise ValueError(
             f"Expected at least examples_per_class={each} examples of each class. "
             f"Received: "
             + ", ".join(f"{count} of class {label}" for label, count in short.items())
+        )
+    if classes is not None and len(counts) < classes:
+        raise ValueError(
+            f"Expected examples of each of the {classes} classes that the model has "
+            f"outputs for. Received: examples of {len(counts)} classes"
         )
 
 

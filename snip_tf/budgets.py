@@ -113,9 +113,9 @@ def _by_pattern(
     return [Group(paths, counts[pattern]) for pattern, paths in chosen.items()]
 
 
-def _rounded(wanted: dict[str, float], total: int) -> dict[str, int]:
+def _rounded(wanted: dict[Any, float], total: int) -> dict[Any, int]:
     """Whole numbers near those wanted, with the given sum: largest remainders first."""
-    counts = {name: math.floor(value) for name, value in wanted.items()}
+    counts = {name: math.floor(value + 1e-9) for name, value in wanted.items()}
     by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
     for name in by_remainder[: total - sum(counts.values())]:
         counts[name] += 1
@@ -143,9 +143,28 @@ def floors(shapes: Shapes, min_kept: float, area: int = 1) -> dict[str, int]:
     found = {}
     for path, shape in shapes.items():
         size = math.prod(shape)
-        least = min(min_kept, size) if whole else math.ceil(min_kept * size)
+        least = min(min_kept, size) if whole else math.ceil(min_kept * size - 1e-9)
         found[path] = -(-least // area)
     return found
+
+
+def lifted(groups: list[Group], floors: Mapping[str, int]) -> list[Group]:
+    """The same total, with each group at its floors; those above theirs give it.
+
+    Where all together have too little, they stay as they are.
+    """
+    least = [sum(floors[path] for path in group.paths) for group in groups]
+    short = sum(max(0, n - g.kept) for n, g in zip(least, groups, strict=True))
+    over = [max(0, g.kept - n) for n, g in zip(least, groups, strict=True)]
+    if not 0 < short <= sum(over):
+        return groups
+    total = sum(group.kept for group in groups)
+    wanted = {
+        number: max(n, g.kept) - short * over[number] / sum(over)
+        for number, (n, g) in enumerate(zip(least, groups, strict=True))
+    }
+    counts = _rounded(wanted, total)
+    return [group._replace(kept=counts[i]) for i, group in enumerate(groups)]
 
 
 def kept_count(size: int, sparsity: float) -> int:

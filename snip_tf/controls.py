@@ -44,7 +44,7 @@ def shuffle(
         seed: int. None draws with NumPy's global generator.
 
     Returns:
-        Masks that keep as many of each weight.
+        Masks that keep as many of each weight. An N:M pattern or blocks are lost.
 
     Raises:
         TypeError, ValueError: if `masks` are none.
@@ -79,7 +79,9 @@ def invert(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
     >>> masks["out/kernel"].tolist()
     [[False, True], [False, False]]
     """
-    return {path: -np.asarray(score) for path, score in scores.items()}
+    arrays = {path: np.asarray(score) for path, score in scores.items()}
+    # Floating-point, since whole numbers without a sign have no other one.
+    return {p: -a.astype(np.result_type(a, np.float16)) for p, a in arrays.items()}
 
 
 def reinitialize(model: keras.Model) -> keras.Model:
@@ -87,7 +89,8 @@ def reinitialize(model: keras.Model) -> keras.Model:
 
     Each layer is made again from its configuration, so that every variable has a new
     draw of its initializer, also of one with a seed, from Keras' global generator
-    (`keras.utils.set_random_seed`).
+    (`keras.utils.set_random_seed`). What `adapt` learned is gone, too: pass a model
+    without such layers.
 
     Args:
         model: a built `keras.Model`, pruned or not, that can be made from its
@@ -146,6 +149,6 @@ def _without_seeds(config: Any) -> Any:
     config = {key: _without_seeds(value) for key, value in config.items()}
     own = config.get("config")
     of_initializer = config.get("module") == "keras.initializers"
-    if of_initializer and isinstance(own, dict) and isinstance(own.get("seed"), int):
+    if of_initializer and isinstance(own, dict) and own.get("seed") is not None:
         own["seed"] = None
     return config

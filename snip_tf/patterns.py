@@ -17,6 +17,12 @@ from snip_tf.weights import layer_tree
 layers = keras.layers
 # Each of their outputs reads one input only.
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+# The kernels of these have their outputs before their inputs.
+_TRANSPOSED = (
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +105,13 @@ def parse(
         return None
     numbers = re.fullmatch(r"(\d+)([:x])(\d+)", str(pattern))
     first, second = (int(numbers[1]), int(numbers[3])) if numbers else (0, 0)
-    axes = _input_axes(model, weights)
+    axes = _axes(model, weights)
     if numbers and numbers[2] == ":" and 0 < first < second:
-        _check_divides(
-            pattern, weights, {p: {axis: second} for p, axis in axes.items()}
-        )
-        return NOfM(first, second, axes)
+        inputs = {path: axis for path, (axis, _) in axes.items()}
+        _check_divides(pattern, weights, {p: {a: second} for p, a in inputs.items()})
+        return NOfM(first, second, inputs)
     if numbers and numbers[2] == "x" and first * second > 1:
-        sides = {
-            path: {axis: first, len(weights[path].shape) - 1: second}
-            for path, axis in axes.items()
-        }
+        sides = {path: {i: first, o: second} for path, (i, o) in axes.items()}
         _check_divides(pattern, weights, sides)
         return Blocks(first, second, sides)
     raise ValueError(
@@ -119,26 +121,32 @@ def parse(
     )
 
 
-def _input_axes(
+def _axes(
     model: keras.Model, weights: Mapping[str, keras.Variable]
-) -> dict[str, int | None]:
-    """Along which axis of a weight its inputs are; None where it has no such axis.
+) -> dict[str, tuple[int | None, int | None]]:
+    """The axes of a weight along which its inputs and its outputs are.
 
-    In Keras the outputs come last, and the inputs before them; an EinsumDense, of which
-    attention is made, tells by its equation.
+    None where it has no such axis. In Keras the outputs come last, and the inputs
+    before them, but in transposed convolutions; an EinsumDense, of which attention is
+    made, tells by its equation.
     """
     # (A layer comes after those that hold it.)
     owners = {id(v): layer for layer in layer_tree(model) for v in layer.weights}
-    axes: dict[str, int | None] = {}
+    axes: dict[str, tuple[int | None, int | None]] = {}
     for path, weight in weights.items():
         layer, rank = owners.get(id(weight)), len(weight.shape)
-        axes[path] = rank - 2 if rank > 1 else None
+        axes[path] = (rank - 2, rank - 1) if rank > 1 else (None, None)
         if isinstance(layer, _DEPTHWISE) or weight.name == "depthwise_kernel":
-            axes[path] = None
-        elif isinstance(layer, layers.EinsumDense):
+            axes[path] = (None, rank - 1)
+        elif isinstance(layer, _TRANSPOSED) and rank > 1:
+            axes[path] = (rank - 1, rank - 2)
+        elif isinstance(layer, layers.EinsumDense) and rank > 1:
             kernel, outputs = re.fullmatch(r".*,(.*)->(.*)", layer.equation).groups()
-            summed = [axis for axis, name in enumerate(kernel) if name not in outputs]
-            axes[path] = summed[-1] if summed else None
+            sides: tuple[list[int], list[int]] = ([], [])
+            for axis, name in enumerate(kernel):
+                sides[name in outputs].append(axis)
+            inputs, others = (side[-1] if side else None for side in sides)
+            axes[path] = (inputs, others)
     return axes
 
 

@@ -63,7 +63,7 @@ def error_by_criterion(
     curves: Mapping[str, Mapping[float, Sequence[float]]],
     dense: Sequence[float] = (),
 ) -> Figure:
-    """Test error of several criteria: means over seeds, with standard deviations.
+    """Test error of several criteria: means over seeds, from the lowest to the highest.
 
     Args:
         curves: `{label: {sparsity: errors in percent, one for each seed}}`; sparsities
@@ -84,16 +84,18 @@ def error_by_criterion(
     sparsities = sorted({s for points in _not_empty(curves).values() for s in points})
     axes.set_xticks(range(len(sparsities)), [f"{100 * s:g}" for s in sparsities])
     if dense:
-        mean, spread = np.mean(dense), _spread(dense)
-        axes.axhspan(mean - spread, mean + spread, color="0.8", label="dense")
-        axes.axhline(mean, color="0.5", linewidth=1)
+        axes.axhspan(min(dense), max(dense), color="0.8", label="dense")
+        axes.axhline(np.mean(dense), color="0.5", linewidth=1)
     shift = 0.3 / max(1, len(curves) - 1)
     for number, (label, points) in enumerate(curves.items()):
         own = sorted(points)
+        means = np.array([np.mean(points[s]) for s in own])
+        lowest = [min(points[s]) for s in own]
+        highest = [max(points[s]) for s in own]
         axes.errorbar(
             [sparsities.index(s) - 0.15 + shift * number for s in own],
-            [np.mean(points[s]) for s in own],
-            [_spread(points[s]) for s in own],
+            means,
+            np.abs([means - lowest, highest - means]),  # of the same, off by rounding
             label=label,
             marker="osD^vP*X<>"[number % 10],
             markersize=4,

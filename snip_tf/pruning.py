@@ -18,6 +18,7 @@ from snip_tf.compaction.units import BUDGETS, unit_masks
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
 from snip_tf.criteria import CRITERIA
+from snip_tf.criteria.settings import check_steps
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
 from snip_tf.scores import check_finite
@@ -218,6 +219,7 @@ def _masks(
         scores = score(data)
         _check_scores(scores, weights)
         return selection.masks(scores)
+    check_steps(steps)
     batches, bar = list(data), keras.utils.Progbar(steps, unit_name="step")
     left = selection.all()
     for step in range(1, steps + 1):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from snip_tf.budgets import Scope, Shapes, floors, groups
+from snip_tf.budgets import Scope, Shapes, floors, groups, lifted
 from snip_tf.masks import PackedMask
 from snip_tf.patterns import Blocks, NOfM
 from snip_tf.scores import Scores, as_floats
@@ -95,6 +95,7 @@ class Selection:
             self._there[path] = self._count(path, mask)
         least = floors(shapes, min_kept, area)
         self._floors = {path: min(n, self._there[path]) for path, n in least.items()}
+        self._groups = lifted(self._groups, self._floors)
         if isinstance(pattern, NOfM):
             _check_n_of_m(pattern, sparsity, scope, min_kept)
         else:
@@ -131,8 +132,9 @@ class Selection:
             for group in self._groups:
                 there = sum(self._there[path] for path in group.paths)
                 kept = group.kept
-                if share < 1 and kept:
-                    kept = round(there * (kept / there) ** share)
+                if share < 1 and there:
+                    # One at least, so that there are scores until the last step.
+                    kept = round(there * (max(kept, 1) / there) ** share)
                 one = {path: arrays[path] for path in group.paths}
                 masks.update(_keep_with_floors(one, kept, self._floors))
             if self._pattern:
@@ -182,7 +184,8 @@ class Selection:
             least = sum(self._floors[path] for path in group.paths)
             if group.kept < least:
                 raise ValueError(
-                    f"Expected a `min_kept` that the sparsity leaves room for. "
+                    f"Expected a `min_kept` (with on_collapse='keep' it is 1 at least) "
+                    f"that the sparsity leaves room for. "
                     f"Received: min_kept={min_kept}, which keeps {least} of "
                     f"{', '.join(group.paths)}, where sparsity={sparsity} and "
                     f"scope={scope!r} keep {group.kept}"
@@ -215,7 +218,11 @@ def _check_n_of_m(
     pattern: NOfM, sparsity: float, scope: Scope, min_kept: float
 ) -> None:
     removed = 1 - pattern.n / pattern.m
-    if not math.isclose(sparsity, removed) or scope != "global" or min_kept > 1:
+    if (
+        not math.isclose(sparsity, removed)
+        or scope != "global"
+        or min_kept not in (0, 1)
+    ):
         raise ValueError(
             f"Expected sparsity={removed:g}, scope='global' and no `min_kept` with "
             f"pattern='{pattern.n}:{pattern.m}', which says what is kept of every "

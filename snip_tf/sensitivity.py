@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -55,7 +56,8 @@ def mean_gradients(
         training: the mode of the forward pass.
         masks: `{weight path: bool array}`; the weights are multiplied by them, and the
             gradients are those by the products.
-        temperature: of a cross-entropy, the logits are divided by it.
+        temperature: of a cross-entropy, the logits are divided by it; with several
+            outputs it is not used, with a warning.
 
     Returns:
         `{weight path: tensor}` of the weights' shapes, where they were computed.
@@ -449,6 +451,12 @@ def _data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLoss:
                 "Expected targets to compute the loss with. Received: y=None"
             )
         if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
+            if temperature != 1:
+                warnings.warn(
+                    f"The temperature of {temperature:g} is not used: the model "
+                    f"{model.name!r} has several outputs, or a nest of them.",
+                    stacklevel=2,
+                )
             return judge().compute_loss(None, y, y_pred, sample_weight)
         _check_labels(loss, y, y_pred)
         if temperature != 1:

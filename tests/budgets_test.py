@@ -65,7 +65,7 @@ def test_floors_are_kept_and_the_total_is_exact(shapes, sparsity, floor, seed):
     kept = round((1 - sparsity) * size(shapes))
     floors = {path: min(floor, math.prod(shape)) for path, shape in shapes.items()}
     if sum(floors.values()) > kept:
-        with pytest.raises(ValueError, match="`min_kept` that the sparsity leaves"):
+        with pytest.raises(ValueError, match="that the sparsity leaves"):
             select_masks(scores, sparsity, min_kept=floor)
         return
     masks = select_masks(scores, sparsity, min_kept=floor)
@@ -89,6 +89,20 @@ def test_a_floor_may_be_a_fraction():
     masks = select_masks(scores, 0.6, min_kept=0.25)
     assert masks["a"].sum() == 25
     assert masks["b"].sum() == 35
+
+    # Of 100 they are 7, whatever 0.07 * 100 is in binary.
+    assert select_masks({"a": np.arange(100.0)}, 0.93, min_kept=0.07)["a"].sum() == 7
+
+
+@pytest.mark.parametrize("scope", ["layer", "erk", {"b": 0.99}])
+def test_the_others_give_where_a_part_is_below_its_floor(scope):
+    scores = scores_of({"a": (20, 20), "b": (5, 8)})
+    for floor in (1, 3):
+        masks = select_masks(scores, 0.98, scope, min_kept=floor)
+        assert masks["b"].sum() >= floor
+        assert masks["a"].sum() + masks["b"].sum() == 9
+    with pytest.raises(ValueError, match="that the sparsity leaves room for"):
+        select_masks(scores, 0.98, scope, min_kept=6)
 
 
 def test_sparsities_by_pattern():

@@ -53,6 +53,31 @@ def test_two_of_each_four_inputs(make, criterion):
             np.testing.assert_array_equal(groups, rows >= np.sort(rows)[:, 2:3])
 
 
+# (layer, its input, the axis of its kernel's inputs, that of its outputs)
+OTHER_AXES = [
+    (lambda: layers.Conv1DTranspose(6, 3), (5, 8), 2, 1),
+    (lambda: layers.Conv2DTranspose(6, 3), (5, 5, 8), 3, 2),
+    (lambda: layers.EinsumDense("ab,cb->ac", output_shape=(6,)), (8,), 1, 0),
+    (lambda: layers.EinsumDense("ab,bc->ac", output_shape=(6,)), (8,), 0, 1),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape", "inputs", "outputs"), OTHER_AXES)
+def test_layers_whose_kernels_lie_otherwise(layer, shape, inputs, outputs):
+    model = keras.Sequential([keras.Input(shape), layer()])
+    options = {"sparsity": 0.5, "criterion": "magnitude"}
+    pruned = snip_tf.prune_model(model, pattern="2:4", **options)
+    [mask] = snip_tf.get_masks(pruned).values()
+    sides = np.moveaxis(mask, (inputs, outputs), (-1, -2))
+    assert sides.shape[-2:] == (6, 8)
+    np.testing.assert_array_equal(sides.reshape(-1, 4).sum(axis=1), 2)
+    pruned = snip_tf.prune_model(model, pattern="4x3", **options)
+    [mask] = snip_tf.get_masks(pruned).values()
+    sides = np.moveaxis(mask, (inputs, outputs), (-1, -2)).reshape(-1, 2, 3, 2, 4)
+    assert set(sides.sum(axis=(2, 4)).ravel()) == {0, 12}
+    assert snip_tf.sparsity(pruned) == 0.5
+
+
 def test_one_of_four_is_the_best_of_each():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
     model.layers[0].kernel.assign(np.random.default_rng(0).normal(size=(8, 3)))

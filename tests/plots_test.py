@@ -124,3 +124,16 @@ def test_nothing_to_draw(draw):
 def test_matplotlib_is_imported_where_it_is_used():
     code = "import sys; sys.modules['matplotlib'] = None; import snip_tf.plots"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_criteria_are_drawn_from_the_lowest_to_the_highest_seed():
+    curves = {"a": {0.9: [1.0, 2.0, 6.0], 0.99: [0.1, 0.1, 0.1]}, "b": {0.99: [5.0]}}
+    axes = plots.error_by_criterion(curves, dense=[0.5, 0.7]).axes[0]
+    first, second = axes.containers
+    [bars] = first.lines[2]
+    ranges = [segment[:, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(ranges, [[1, 6], [0.1, 0.1]])
+    np.testing.assert_allclose(first.lines[0].get_ydata(orig=False), [3, 0.1])
+    np.testing.assert_allclose(second.lines[0].get_xdata(orig=False), [1], atol=0.2)
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["dense", "a", "b"]

@@ -33,6 +33,14 @@ def test_the_table_is_that_of_the_results_kept():
         assert " | ".join(line.split(" | ")[:6]) + " |" in README
 
 
+def test_the_tables_of_criteria_are_those_of_the_results_kept():
+    kept = (ROOT / "benchmarks/results/sweep/table.md").read_text()
+    tables = re.findall(r"\n\| error, %.*?\n\n", kept, flags=re.DOTALL)
+    assert [table.count("\n| snip") for table in tables] == [4, 4]
+    for table in tables:
+        assert table in README
+
+
 def test_names_every_public_function():
     for name in snip_tf.__all__:
         if name != "MaskedLayer":

@@ -25,7 +25,8 @@ class IterativeSnip:
 
     and after step t the fraction keep^(t / T) is kept. What is removed stays removed.
     A single SNIP scores each connection as if all others stayed, which at high
-    sparsities they do not. One step is SNIP.
+    sparsities they do not. One step is SNIP. All steps score on the same mini-batches
+    (the authors' program draws new ones in each).
 
     Args:
         steps: int, T; the paper uses up to 300, and finds little change from 60 on.

@@ -69,10 +69,16 @@ class SynFlow:
 
 
 def _ones(model: keras.Model, batches: Iterable[Batch]) -> Any:
-    """Ones for one example of what the model takes; axes of any length are 1 long."""
+    """Ones for one example of what the model takes."""
 
     def one(shape: tuple[int | None, ...], dtype: Any) -> Any:
-        return keras.ops.ones([1, *(size or 1 for size in shape[1:])], dtype)
+        if None in shape[1:]:
+            raise ValueError(
+                f"Expected inputs of a known shape where no data is given. Received: "
+                f"{model.name!r}, which takes inputs of shape {tuple(shape)}. Pass a "
+                f"mini-batch as `x`."
+            )
+        return keras.ops.ones([1, *shape[1:]], dtype)
 
     for x, _, _ in batches:
         return keras.tree.map_structure(lambda a: one(np.shape(a), a.dtype), x)

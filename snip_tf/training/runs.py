@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from snip_tf.files import locked
 
 
 def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any] | str:
@@ -27,6 +30,7 @@ def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any]
     command += [f"--{name}={v}" for name, v in chosen.items() if v is not None]
     logdir.mkdir(parents=True, exist_ok=True)
     log = logdir / "output.txt"
+    _await_free(logdir)
     with open(log, "w") as output:
         # One thread each: two runs side by side finish sooner than one after the other.
         environment = {
@@ -41,6 +45,16 @@ def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any]
     result = json.loads((logdir / "result.json").read_text())
     result["history"] = json.loads((logdir / "history.json").read_text())
     return result
+
+
+def _await_free(logdir: Path) -> None:
+    """Returns once nothing trains there: a run outlives the program that started it."""
+    while True:
+        try:
+            with locked(logdir):
+                return
+        except BlockingIOError:
+            time.sleep(1)
 
 
 def differences(flags: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

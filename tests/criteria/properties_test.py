@@ -213,6 +213,57 @@ TWICE = {
 }
 
 
+def test_synflow_asks_for_data_where_the_shape_is_open():
+    model = keras.Sequential([keras.Input((None, 6)), layers.LSTM(4)])
+    with pytest.raises(ValueError, match=r"\(None, None, 6\).*mini-batch as `x`"):
+        snip_tf.prune_model(model, sparsity=0.5, criterion="synflow")
+    x = np.ones((1, 5, 6), np.float32)
+    pruned = snip_tf.prune_model(model, x, sparsity=0.5, criterion="synflow")
+    [recurrent] = [m for p, m in snip_tf.get_masks(pruned).items() if "recurrent" in p]
+    assert recurrent.sum() > 20  # of 64: as much as the order of equals would leave
+
+
+def test_a_layer_that_ends_with_nothing_is_scored_until_the_last_step():
+    seen = []
+
+    class Watched(snip_tf.criteria.IterativeSnip):
+        def __call__(self, *args, masks, **kwargs):
+            seen.append(masks["out/kernel"].sum())
+            return super().__call__(*args, masks=masks, **kwargs)
+
+    dense = [layers.Dense(50), layers.Dense(4, name="out")]
+    model = keras.Sequential([keras.Input((20,)), *dense])
+    x = np.random.default_rng(0).normal(size=(16, 20)).astype(np.float32)
+    options = {"scope": {"out/*": 0.999}, "sparsity": 0.99, "loss": LOSS}
+    with pytest.warns(UserWarning, match="Pruning kept nothing of out/kernel"):
+        snip_tf.prune_model(
+            model, x, np.arange(16) % 4, criterion=Watched(4), **options
+        )
+    assert min(seen) >= 1
+
+
+def test_grasp_says_where_its_temperature_has_no_place():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, [layers.Dense(4)(inputs), layers.Dense(4)(inputs)])
+    y = [np.arange(16) % 4] * 2
+    with pytest.warns(UserWarning, match="temperature of 200 is not used"):
+        snip_tf.prune_model(
+            *(model, np.ones((16, 8)), y), sparsity=0.5, loss=LOSS, criterion="grasp"
+        )
+
+
+@pytest.mark.parametrize("steps", [0, 2.5])
+def test_refuses_the_steps_of_a_criterion_of_ones_own(steps):
+    def criterion(model, weights, batches, **options):
+        return {path: np.ones(w.shape) for path, w in weights.items()}
+
+    criterion.steps = steps
+    criterion.needs_data = False
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
+    with pytest.raises((TypeError, ValueError), match="`steps` to be a whole number"):
+        snip_tf.prune_model(model, sparsity=0.5, criterion=criterion)
+
+
 @pytest.mark.parametrize("kind", TWICE)
 def test_hessian_products_are_differences_of_gradients(kind):
     keras.utils.set_random_seed(0)

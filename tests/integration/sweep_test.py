@@ -3,11 +3,11 @@
 import csv
 import functools
 import json
-import re
+import time
 
 import pytest
 
-from tests.programs import run_smoke
+from tests.programs import run_smoke, start_smoke
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -60,9 +60,18 @@ def test_criteria_and_controls(tmp_path):
 
 
 def test_what_is_there_is_not_run_again(tmp_path):
-    arguments = ("--criteria=random", "--sparsities=0.9", "--jobs=1")
-    run(tmp_path, *arguments)
+    arguments = ("--criteria=random,random", "--sparsities=0.9", "--jobs=1")
     path = tmp_path / "results/sweep/runs/lenet300-mnist/random-90-seed0.json"
+    path.parent.mkdir(parents=True)
+    # What a sweep that was killed while it wrote has left behind.
+    path.with_name(f"partial-{path.name}").write_text("{")
+    killed = start_smoke("sweep.py", tmp_path, *arguments)
+    while not list(tmp_path.glob("logs/sweep/*/*/flags.json")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    run(tmp_path, *arguments)  # while the run that was under way still ends
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "final_error": 12.25}))
     output = run(tmp_path, "--criteria=random,magnitude", *arguments[1:])
@@ -72,7 +81,15 @@ def test_what_is_there_is_not_run_again(tmp_path):
     again = run(tmp_path, "--table_only")
     assert "| random | 12.25 |" in again
     refused = run(tmp_path, *arguments, "--flag=min_kept=3", code=1)
-    assert re.search(r"--min_kept=0(\.0)?, now --min_kept=3", refused)
+    assert "--min_kept=None, now --min_kept=3" in refused
+
+
+def test_its_own_flags_count_for_what_is_there(tmp_path):
+    arguments = ("--criteria=random", "--sparsities=0.9", "--flag=weight_decay=5e-4")
+    assert "random-90-seed0: error" in run(tmp_path, *arguments)
+    assert "seed0: error" not in run(tmp_path, *arguments)
+    refused = run(tmp_path, *arguments[:2], code=1)
+    assert "--weight_decay=5e-4, now --weight_decay=None" in refused
 
 
 @pytest.mark.parametrize(
@@ -83,6 +100,7 @@ def test_what_is_there_is_not_run_again(tmp_path):
         (("--sparsities=90",), "between 0 and 1"),
         (("--archs=lenet",), "lenet300"),
         (("--flag=min_kept",), "NAME=VALUE"),
+        (("--flag=criterion=snip",), "sets itself"),
         (("--table_only",), "Received: none"),
     ],
 )
