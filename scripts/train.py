@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -469,6 +469,9 @@ def _make_model(
 ) -> keras.Model:
     """The network, pruned at initialization, in the strategy's scope and compiled."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    criterion = FLAGS.criterion
+    if FLAGS.control == "invert":
+        criterion = controls.invert(criterion)
     seconds, masks = 0.0, {}
     with strategy.scope():
         dense = model = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
@@ -481,7 +484,7 @@ def _make_model(
                 batch_size=_scoring_batch_size(),
                 examples_per_class=FLAGS.examples_per_class,
                 loss=loss,
-                criterion=_criterion(),
+                criterion=criterion,
                 scope=FLAGS.scope,
                 min_kept=_min_kept(),
                 on_collapse=FLAGS.on_collapse,
@@ -511,20 +514,6 @@ def _scoring_batch_size() -> int | None:
 
 def _min_kept() -> float:
     return FLAGS.min_kept if FLAGS.min_kept < 1 else int(FLAGS.min_kept)
-
-
-def _criterion() -> Callable:
-    chosen = snip_tf.criteria.get(FLAGS.criterion)
-    if FLAGS.control != "invert":
-        return chosen
-
-    def inverted(*arguments: object, **options: object) -> dict[str, np.ndarray]:
-        return controls.invert(chosen(*arguments, **options))
-
-    for name in ("steps", "needs_data", "revives"):
-        if hasattr(chosen, name):
-            setattr(inverted, name, getattr(chosen, name))
-    return inverted
 
 
 def _write_models(model: keras.Model, own: Path) -> None:

@@ -18,12 +18,13 @@ ICLR 2021, https://arxiv.org/abs/2009.08576
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from snip_tf import criteria
 from snip_tf.compiling import compile_like, strategy_scope
 from snip_tf.masked_layer import all_masks
 from snip_tf.masks import check_masks
@@ -64,24 +65,43 @@ def shuffle(
     }
 
 
-def invert(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def invert(scores: Any) -> Any:
     """The scores with the other sign: the smallest come first.
 
     Args:
         scores: `{weight path: scores}`, such as `snip_tf.connection_sensitivity`
-            returns, for `snip_tf.select_masks`.
+            returns, for `snip_tf.select_masks`; or a criterion, by name or itself, for
+            `snip_tf.prune_model`.
+
+    Returns:
+        Scores; or a criterion of as many steps.
 
     Example:
 
-    >>> import numpy as np, snip_tf, snip_tf.controls
+    >>> import keras, numpy as np, snip_tf, snip_tf.controls
     >>> scores = {"out/kernel": np.array([[3.0, 1.0], [2.0, 4.0]])}
     >>> masks = snip_tf.select_masks(snip_tf.controls.invert(scores), sparsity=0.75)
     >>> masks["out/kernel"].tolist()
     [[False, True], [False, False]]
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> inverted = snip_tf.controls.invert("magnitude")
+    >>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion=inverted)
     """
+    if not isinstance(scores, Mapping):
+        return _inverted(criteria.get(scores))
     arrays = {path: np.asarray(score) for path, score in scores.items()}
     # Floating-point, since whole numbers without a sign have no other one.
     return {p: -a.astype(np.result_type(a, np.float16)) for p, a in arrays.items()}
+
+
+def _inverted(criterion: Callable) -> Callable:
+    def inverted(*arguments: Any, **options: Any) -> dict[str, np.ndarray]:
+        return invert(criterion(*arguments, **options))
+
+    for name in ("steps", "needs_data", "revives"):
+        if hasattr(criterion, name):
+            setattr(inverted, name, getattr(criterion, name))
+    return inverted
 
 
 def reinitialize(model: keras.Model) -> keras.Model:

@@ -108,7 +108,8 @@ def prune_model(
             fraction in proportion to the sum over the product of its dimensions; or
             `{path pattern: sparsity}`: the weights that a glob pattern matches are
             ranked together, with a sparsity of their own; a weight belongs to the first
-            pattern that matches, and the rest makes up for the total.
+            pattern that matches, and the rest makes up for the total. Where there is no
+            rest, theirs is the total, from which `sparsity` may differ by 0.001.
         min_kept: int or float, the number, or below 1 the fraction, of connections that
             each weight keeps at least; the others give them, the total stays exact.
         on_collapse: if nothing is kept of a weight: `"warn"`, `"raise"`, or `"keep"`
@@ -333,8 +334,8 @@ def _check_units(budget: str, criterion: Any, scope: Scope, min_kept: float) -> 
     if criterion is not snip or scope != "global" or min_kept:
         raise ValueError(
             f'Expected criterion="snip", scope="global" and min_kept=0 with '
-            f'pattern="units". Received: criterion={criterion!r}, scope={scope!r}, '
-            f"min_kept={min_kept}"
+            f'pattern="units". Received: criterion={_name(criterion)}, '
+            f"scope={scope!r}, min_kept={min_kept}"
         )
 
 
@@ -343,9 +344,13 @@ def _check_data(x: Any, criterion: Any) -> None:
         free = [n for n, c in CRITERIA.items() if not getattr(c, "needs_data", True)]
         raise ValueError(
             f"Expected data to score on, as `x`. Received: x=None with the criterion "
-            f"{getattr(criterion, '__name__', criterion)}. Criteria without data: "
-            f"{', '.join(free)}"
+            f"{_name(criterion)}. Criteria without data: {', '.join(free)}"
         )
+
+
+def _name(criterion: Any) -> Any:
+    """As it is written: a function's own form would be an address."""
+    return getattr(criterion, "__name__", criterion)
 
 
 def _check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:

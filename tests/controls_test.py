@@ -58,6 +58,22 @@ def test_invert_keeps_the_smallest():
     np.testing.assert_array_equal(inverted["a"], [0, -1, -200])
 
 
+def test_inverts_a_criterion():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(4)])
+    options = {"sparsity": 0.5, "scope": "layer"}
+    best = snip_tf.prune_model(model, criterion="magnitude", **options)
+    inverted = controls.invert("magnitude")
+    worst = snip_tf.get_masks(snip_tf.prune_model(model, criterion=inverted, **options))
+    for path, mask in snip_tf.get_masks(best).items():
+        np.testing.assert_array_equal(worst[path], ~mask)
+    of_steps = controls.invert(snip_tf.criteria.SynFlow(steps=3))
+    assert (of_steps.steps, of_steps.needs_data) == (3, False)
+    pruned = snip_tf.prune_model(model, criterion=of_steps, **options)
+    assert snip_tf.sparsity(pruned) == 0.5
+    with pytest.raises(ValueError, match="'snip', 'iterative_snip'"):
+        controls.invert("sinp")
+
+
 def test_reinitialize_draws_every_weight_anew_and_keeps_the_masks(pruned):
     keras.utils.set_random_seed(0)
     before = pruned.get_weights()
