@@ -181,6 +181,8 @@ def _execute(run: Run, folder: Path) -> str | None:
     logdir = Path(FLAGS.logdir) / FLAGS.experiment / FLAGS.budget / run.path()
     chosen = {**run.flags, "seed": run.seed, "data_dir": FLAGS.data_dir}
     result = runs.run(_TRAIN, chosen, logdir)
+    if isinstance(result, dict) and "diverged" in result:
+        result = f"diverged: {result['diverged']}"
     if isinstance(result, str):
         print(f"{run.path()} {result}", flush=True)
         return f"{run.path()} {result}"

@@ -6,7 +6,8 @@
 Each run is one `scripts/train.py`. Its result is written to OUTDIR/runs as soon as it
 is there, then to OUTDIR: results.csv, a line for each run, table.md, and a picture for
 each network and data set. What is there already is not run again, and a run that was
-interrupted continues.
+interrupted continues. A run whose loss is no longer finite has a result, too: that it
+diverged.
 """
 
 import concurrent.futures
@@ -123,6 +124,7 @@ _COLUMNS = (
     "final_error",
     "best_checkpoint_error",
     "validation_error",
+    "diverged",
     "pruning_seconds",
     "training_seconds",
     "dead_units",
@@ -215,10 +217,13 @@ def _flags(run: Run) -> experiments.Flags:
         "target_sparsity": run.sparsity,
         "criterion": "snip" if criterion == _DENSE else criterion,
         "control": control or "none",
-        **dict(each.split("=", 1) for each in FLAGS.flag),
     }
-    chosen = experiments.flags_of(run.arch, own, FLAGS.budget, bool(FLAGS.data_dir))
-    return {**chosen, "seed": run.seed}
+    given = dict(each.split("=", 1) for each in FLAGS.flag)
+    chosen = experiments.flags_of(
+        run.arch, {**own, **given}, FLAGS.budget, bool(FLAGS.data_dir)
+    )
+    # Those of the command line come last, as the smoke budget has some of its own.
+    return {**chosen, **given, "seed": run.seed}
 
 
 def _is_done(run: Run, outdir: Path) -> bool:
@@ -265,6 +270,9 @@ def _execute(run: Run, outdir: Path) -> str | None:
     if isinstance(result, str):
         print(f"{run.path()} {result}", flush=True)
         return f"{run.path()} {result}"
+    if "diverged" in result:
+        print(f"{run.path()} diverged: {result['diverged']}", flush=True)
+        return None
     error, seconds = result["final_error"], result["training_seconds"]
     print(f"{run.path()}: error {error:.2f} % after {seconds:.0f} s", flush=True)
     return None
@@ -292,9 +300,8 @@ def _write_csv(results: list[dict], outdir: Path) -> list[dict]:
 
 
 def _row(result: dict) -> dict:
-    names = [name for name in _COLUMNS if name in result]
     # The sparsity that was asked for, from which the obtained one differs by rounding.
-    row = {**{name: result[name] for name in names}, **result["run"]}
+    row = {**{name: result.get(name) for name in _COLUMNS}, **result["run"]}
     kernels = [layer for layer in result["layers"] if "bias" not in layer["path"]]
     # The gates of a recurrent cell have two kernels, either of which may enter them.
     plain = [layer for layer in kernels if "recurrent" not in layer["path"]]
@@ -302,10 +309,10 @@ def _row(result: dict) -> dict:
     row["units"] = sum(layer["units"] for layer in plain)
     kept = [layer["kept"] / layer["total"] for layer in kernels]
     row["least_kept"] = min(kept, default=1.0)
-    totals = result["totals"]
-    row["multiply_adds"] = totals["multiply_adds"]
-    row["effective_multiply_adds"] = totals["effective"]
-    row["compacted_multiply_adds"] = totals["compacted_multiply_adds"]
+    totals = result.get("totals", {})  # none of a run that diverged
+    row["multiply_adds"] = totals.get("multiply_adds")
+    row["effective_multiply_adds"] = totals.get("effective")
+    row["compacted_multiply_adds"] = totals.get("compacted_multiply_adds")
     return row
 
 
@@ -361,12 +368,19 @@ def _write_table(rows: list[dict], budgets: list[str], outdir: Path) -> None:
 
 
 def _errors(rows: list[dict], seeds: int) -> str:
+    diverged = sum(row["diverged"] is not None for row in rows)
+    cells = [_mean(rows, "final_error", 2), f"{diverged} diverged" if diverged else ""]
     few = f" ({len(rows)})" if 0 < len(rows) < seeds else ""
-    return _mean(rows, "final_error", 2) + few
+    return ", ".join(filter(None, cells)) + few
+
+
+def _finite(rows: list[dict], name: str) -> list[float]:
+    """The values that there are: not those of runs that diverged."""
+    return [row[name] for row in rows if row[name] is not None]
 
 
 def _mean(rows: list[dict], name: str, digits: int) -> str:
-    values = [row[name] for row in rows]
+    values = _finite(rows, name)
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -374,16 +388,16 @@ def _mean(rows: list[dict], name: str, digits: int) -> str:
 
 
 def _of_dense(rows: list[dict]) -> str:
-    if any(row["multiply_adds"] is None for row in rows):
-        return ""
-    left = (row["compacted_multiply_adds"] / row["multiply_adds"] for row in rows)
-    return f"{100 * statistics.mean(left):.1f}"
+    left = _finite(rows, "compacted_multiply_adds")
+    whole = _finite(rows, "multiply_adds")
+    return f"{100 * sum(left) / sum(whole):.1f}" if left and whole else ""
 
 
 _NOTE = (
     "Means and standard deviations over the seeds. The error is that of the model at "
     "the end of training on the test set; the time of pruning a median over all runs. "
-    "In brackets the number of seeds, where the runs of others are missing or failed. "
+    "In brackets the number of seeds, where the runs of others are missing or failed; "
+    "means leave out what diverged. "
     "A dead unit, of a dense or convolutional layer, is one that no kept connection "
     "enters."
 )
@@ -401,13 +415,15 @@ def _draw(rows: list[dict], outdir: Path) -> None:
         dense = by_criterion.pop(_DENSE, {}).get(0.0, [])
         curves = {
             criterion: {
-                s: [row["final_error"] for row in own] for s, own in found.items()
+                s: errors
+                for s, own in found.items()
+                if (errors := _finite(own, "final_error"))
             }
             for criterion, found in by_criterion.items()
         }
+        curves = {criterion: points for criterion, points in curves.items() if points}
         if curves:
-            errors = [row["final_error"] for row in dense]
-            figure = plots.error_by_criterion(curves, errors)
+            figure = plots.error_by_criterion(curves, _finite(dense, "final_error"))
             path = outdir / f"{arch}-{datasource}.png"
             figure.savefig(path, dpi=150)
             print(f"{path} is drawn")

@@ -5,7 +5,8 @@
 
 Writes to --logdir: flags.json, pruning.json, history.json, summary/ (TensorBoard),
 checkpoint.keras; at the end model.keras, stripped.keras and masks.npz (if pruned), and
-result.json. The same command again continues after an interruption.
+result.json; diverged.json in its place, if the loss is no longer finite. The same
+command again continues after an interruption.
 """
 
 import contextlib
@@ -306,6 +307,9 @@ def _run(
                 model, data, settings, own, strategy, progress.update, history
             )
         except FloatingPointError as error:
+            if own == logdir:  # the chief
+                found = {"diverged": str(error), **_about(model, logdir)}
+                write_json(logdir / "diverged.json", found)
             sys.exit(str(error))
     # By all workers: making variables, as of a smaller model, waits for the others.
     _write_models(model, own)
@@ -529,17 +533,24 @@ def _result(
     model: keras.Model, history: list[loop.Check], logdir: Path
 ) -> dict[str, object]:
     saved = [check.test_error for check in history if check.test_error is not None]
-    layers = []
-    if FLAGS.target_sparsity:
-        layers = [dataclasses.asdict(row) for row in weight_rows(model)]
     return {
         "final_error": saved[-1],
         "best_checkpoint_error": min(saved[-_BEST_OF:]),
         "validation_error": history[-1].validation_error,
+        "training_seconds": history[-1].seconds,
+        **_about(model, logdir),
+    }
+
+
+def _about(model: keras.Model, logdir: Path) -> dict[str, object]:
+    """What is known of a run before it is trained."""
+    layers = []
+    if FLAGS.target_sparsity:
+        layers = [dataclasses.asdict(row) for row in weight_rows(model)]
+    return {
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,
         "pruning_seconds": run_folder.pruning_seconds(logdir),
-        "training_seconds": history[-1].seconds,
         "flags": _chosen_flags(),
         "versions": {
             "python": platform.python_version(),

@@ -80,6 +80,8 @@ def error_by_criterion(
     >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     ['90', '99']
     """
+    from matplotlib.ticker import LogLocator
+
     figure, axes = _axes("sparsity, %", "test error, %")
     sparsities = sorted({s for points in _not_empty(curves).values() for s in points})
     axes.set_xticks(range(len(sparsities)), [f"{100 * s:g}" for s in sparsities])
@@ -103,6 +105,7 @@ def error_by_criterion(
             capsize=2,
         )
     axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="y", which="minor", labelsize="x-small")

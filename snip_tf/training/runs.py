@@ -23,7 +23,9 @@ def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any]
         logdir: its folder, where what it says goes to output.txt.
 
     Returns:
-        Its result, with the history of its checks; or words that say how it failed.
+        Its result, with the history of its checks; of a run whose loss was no longer
+        finite, what is known of it, with `"diverged"`, the words that say so; or words
+        that say how it failed.
     """
     chosen = {**flags, "logdir": logdir}
     command = [sys.executable, str(program)]
@@ -39,6 +41,9 @@ def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any]
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
         }
         done = subprocess.run(command, stdout=output, stderr=output, env=environment)
+    diverged = logdir / "diverged.json"
+    if done.returncode and diverged.exists():
+        return json.loads(diverged.read_text())
     if done.returncode:
         last = log.read_text().strip().rpartition("\n")[2]
         return f"failed with status {done.returncode}: {last} (all it said is in {log})"

@@ -84,6 +84,19 @@ def test_what_is_there_is_not_run_again(tmp_path):
     assert "--min_kept=None, now --min_kept=3" in refused
 
 
+def test_a_run_that_diverges_is_a_result(tmp_path):
+    arguments = ("--criteria=magnitude", "--sparsities=0.9", "--flag=lr=1e30")
+    output = run(tmp_path, *arguments)
+    assert "magnitude-90-seed0 diverged: Expected a finite training loss" in output
+    assert "| magnitude | 1 diverged |" in output
+    [dense, pruned] = rows(tmp_path)
+    assert dense["final_error"] == pruned["final_error"] == ""
+    assert "finite" in pruned["diverged"]
+    assert pruned["dead_units"] == "0"
+    assert float(pruned["least_kept"]) < 0.1
+    assert "diverged:" not in run(tmp_path, *arguments)
+
+
 def test_its_own_flags_count_for_what_is_there(tmp_path):
     arguments = ("--criteria=random", "--sparsities=0.9", "--flag=weight_decay=5e-4")
     assert "random-90-seed0: error" in run(tmp_path, *arguments)

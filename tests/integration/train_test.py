@@ -500,6 +500,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(main, tmp_path)
     with pytest.raises(SystemExit, match=r"(nan|inf).*--lr"):
         main(f"--logdir={tmp_path}", *SHORT, "--lr=1e30")
     assert not names(tmp_path) & {"checkpoint.keras", "model.keras", "result.json"}
+    found = json.loads((tmp_path / "diverged.json").read_text())
+    assert "--lr" in found["diverged"]
+    assert found["sparsity"] == pytest.approx(0.9, abs=1e-4)
 
 
 @pytest.mark.usefixtures("no_work")
