@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +35,12 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        # A folder cannot be renamed onto another, and to remove one takes time, in
+        # which it is neither there nor gone.
+        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+            if path.exists():
+                os.replace(path, Path(aside) / path.name)
+            os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
