@@ -322,7 +322,8 @@ def layer_costs(rows: Sequence[LayerRow]) -> Figure:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(axis="x", alpha=0.3)
     figure.axes[0].invert_yaxis()
-    figure.axes[1].legend()
+    handles = figure.axes[1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=len(labels))
     return figure
 
 

@@ -277,10 +277,11 @@ class Report:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """A table of the layers and their sums."""
+        """A table of the layers and their sums, then a list of the rest."""
         names, rows = self._table()
         lines = [names, ["---", "---", *["---:"] * (len(names) - 3), "---"], *rows]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        return table + "\n" + "".join(f"- {line}\n" for line in self._rest())
 
     def print(self, console: rich.console.Console | None = None) -> None:
         """Shows it in the terminal, or on another `rich` console."""
@@ -293,10 +294,10 @@ class Report:
             pad_edge=False,
             collapse_padding=True,
         )
-        table.add_column("Layer", overflow="fold", min_width=10)
+        table.add_column("Layer", overflow="fold", min_width=6)
         for name in ("Units", "Parameters", "not 0", "compact"):
             table.add_column(name, justify="right", no_wrap=True)
-        for name in ("Multiply-adds", "not 0", "compact"):
+        for name in ("Multiply-\nadds", "not 0", "compact"):
             table.add_column(name, justify="right", no_wrap=True)
         rows = [*self.layers, self._total()]
         for row in rows:
@@ -314,6 +315,8 @@ class Report:
             )
         console = console or rich.console.Console(highlight=False)
         console.print(table)
+        for line in self._rest():
+            console.print(f" {line}", markup=False, soft_wrap=True)
         for row in rows:
             if row.note:
                 line = f" {row.layer} ({row.kind}): {row.note}"
@@ -337,9 +340,15 @@ class Report:
             picture=base64.b64encode(self._picture()).decode(),
             header="".join(f"<th>{html.escape(name)}</th>" for name in names),
             rows="\n".join(f"<tr>{row}</tr>" for row in cells),
+            rest="\n".join(f"<li>{html.escape(line)}</li>" for line in self._rest()),
         )
         with whole_file(path) as partial:
             partial.write_text(page, encoding="utf-8")
+
+    def _rest(self) -> list[str]:
+        """What is not in the table: the bytes, and what is dead."""
+        size = f"Weights in memory: {self.bytes:,} bytes, zeros included"
+        return [size, *(_idle(self.weights) if self.weights else [])]
 
     def _total(self) -> LayerRow:
         return LayerRow("Total", "", **self.totals())
@@ -400,5 +409,8 @@ img {{ max-width: 100%; }}
 <tr>{header}</tr>
 {rows}
 </table>
+<ul>
+{rest}
+</ul>
 </html>
 """

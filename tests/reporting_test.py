@@ -198,7 +198,9 @@ def test_report_says_what_cannot_be_analysed():
     assert "of the model's own" in row.note
     assert row.parameters == 9
     assert report.totals()["multiply_adds"] is None
-    assert report.to_markdown().count("\n") == 4
+    table, _, rest = report.to_markdown().partition("\n\n")
+    assert table.count("\n") == 3
+    assert rest == "- Weights in memory: 36 bytes, zeros included\n"
 
 
 def test_report_in_all_its_forms(pruned, tmp_path):
@@ -207,13 +209,20 @@ def test_report_in_all_its_forms(pruned, tmp_path):
     assert [row["layer"] for row in rows] == ["conv", "norm", "fc", "head"]
     assert json.loads(json.dumps(report.to_dict()))["totals"] == report.totals()
     assert "| conv | Conv2D | 3 | 2 |" in report.to_markdown()
-    console = rich.console.Console(file=io.StringIO(), width=140)
+    dead = "Dead in fc/kernel:"
+    assert report.to_markdown().count(f"- {dead}") == 1
+    console = rich.console.Console(file=io.StringIO(), width=80)
     report.print(console)
-    assert "conv" in console.file.getvalue()
+    text = console.file.getvalue()
+    names = ["not 0", "compact", "adds", "not 0", "compact"]
+    assert re.search(r" +".join(names) + "\n", text)  # nothing is cut off
+    assert dead in text
+    assert f"{report.bytes:,} bytes" in text
     path = tmp_path / "report.html"
     report.write_html(path)
     page = path.read_text()
     assert "<td>conv</td>" in page
+    assert f"<li>{dead}" in page
     assert page.count("data:image/png;base64,") == 1
     assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
 
