@@ -102,7 +102,7 @@ flags.register_validator(
 )
 flags.register_validator(
     "seeds",
-    lambda seeds: seeds and all(seed.isdigit() for seed in seeds),
+    lambda seeds: seeds and all(seed.isdecimal() for seed in seeds),
     "expected whole numbers, comma-separated",
 )
 flags.register_validator(
@@ -147,7 +147,7 @@ class Run(NamedTuple):
 
     def path(self) -> Path:
         """Below a folder, without an ending."""
-        name = f"{self.criterion.replace(':', '-')}-{100 * self.sparsity:g}"
+        name = f"{self.criterion.replace(':', '-')}-{100 * self.sparsity:.10g}"
         return Path(f"{self.arch}-{self.datasource}") / f"{name}-seed{self.seed}"
 
 
@@ -190,10 +190,14 @@ def _run_missing(outdir: Path) -> list[str]:
     failed = []
     with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
         started = [pool.submit(_execute, run, outdir) for run in missing]
-        for done in concurrent.futures.as_completed(started):
-            if message := done.result():
-                failed.append(message)
-            _write_csv(_results(outdir), outdir)
+        try:
+            for done in concurrent.futures.as_completed(started):
+                if message := done.result():
+                    failed.append(message)
+                _write_csv(_results(outdir), outdir)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            sys.exit("Interrupted. The same command continues.")
     return failed
 
 
@@ -206,6 +210,8 @@ def _chosen() -> list[Run]:
             found.append(Run(arch, datasource, _DENSE, 0.0, seed))
             for sparsity, criterion in itertools.product(sparsities, FLAGS.criteria):
                 found.append(Run(arch, datasource, criterion, sparsity, seed))
+    # Without data, smoke takes another set.
+    found = [run._replace(datasource=_flags(run)["datasource"]) for run in found]
     return list(dict.fromkeys(found))
 
 
@@ -219,10 +225,7 @@ def _flags(run: Run) -> experiments.Flags:
         "control": control or "none",
     }
     given = dict(each.split("=", 1) for each in FLAGS.flag)
-    chosen = experiments.flags_of(
-        run.arch, {**own, **given}, FLAGS.budget, bool(FLAGS.data_dir)
-    )
-    # Those of the command line come last, as the smoke budget has some of its own.
+    chosen = experiments.flags_of(run.arch, own, FLAGS.budget, bool(FLAGS.data_dir))
     return {**chosen, **given, "seed": run.seed}
 
 

@@ -214,14 +214,16 @@ def _first_of_each_class(
 
 def _labels(y: Any) -> np.ndarray:
     """The class of each example, of labels or one-hot vectors."""
-    if isinstance(y, np.ndarray):
+    if isinstance(y, np.ndarray) and y.dtype.kind in "biuf":
         if y.ndim == 2 and y.shape[1] > 1:
             # One-hot, or smoothed; not numbers to be predicted, nor tokens.
             if (y >= 0).all() and np.allclose(y.sum(axis=1), 1, atol=1e-3):
                 return y.argmax(axis=1)
         elif y.size == len(y) and np.array_equal(y, np.floor(y)):
             return y.reshape(-1)
-    kind = f"shape {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
+    kind = type(y).__name__
+    if isinstance(y, np.ndarray):
+        kind = f"shape {y.shape} and dtype {y.dtype}"
     raise ValueError(
         f"Expected targets that tell the class of each example, whole numbers or "
         f"one-hot vectors, with `examples_per_class`. Received: targets of {kind}"

@@ -144,7 +144,7 @@ def floors(shapes: Shapes, min_kept: float, area: int = 1) -> dict[str, int]:
     for path, shape in shapes.items():
         size = math.prod(shape)
         least = min(min_kept, size) if whole else math.ceil(min_kept * size - 1e-9)
-        found[path] = -(-least // area)
+        found[path] = max(-(-least // area), int(min_kept > 0))
     return found
 
 

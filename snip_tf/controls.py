@@ -18,6 +18,7 @@ ICLR 2021, https://arxiv.org/abs/2009.08576
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ from snip_tf import criteria
 from snip_tf.compiling import compile_like, strategy_scope
 from snip_tf.masked_layer import all_masks
 from snip_tf.masks import check_masks
-from snip_tf.weights import check_built
+from snip_tf.scores import as_floats
+from snip_tf.weights import check_built, weights_by_path
 from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
 
 
@@ -89,9 +91,8 @@ def invert(scores: Any) -> Any:
     """
     if not isinstance(scores, Mapping):
         return _inverted(criteria.get(scores))
-    arrays = {path: np.asarray(score) for path, score in scores.items()}
     # Floating-point, since whole numbers without a sign have no other one.
-    return {p: -a.astype(np.result_type(a, np.float16)) for p, a in arrays.items()}
+    return {path: -np.asarray(score) for path, score in as_floats(scores).items()}
 
 
 def _inverted(criterion: Callable) -> Callable:
@@ -108,9 +109,9 @@ def reinitialize(model: keras.Model) -> keras.Model:
     """The same masks on weights that are drawn anew.
 
     Each layer is made again from its configuration, so that every variable has a new
-    draw of its initializer, also of one with a seed, from Keras' global generator
-    (`keras.utils.set_random_seed`). What `adapt` learned is gone, too: pass a model
-    without such layers.
+    draw of its initializer, also of one of Keras' with a seed, from Keras' global
+    generator (`keras.utils.set_random_seed`). What `adapt` learned is gone, too: pass a
+    model without such layers.
 
     Args:
         model: a built `keras.Model`, pruned or not, that can be made from its
@@ -156,8 +157,28 @@ def reinitialize(model: keras.Model) -> keras.Model:
             f"model={model.name!r} of class {type(plain).__name__}, which has no "
             f"weights before it is called"
         )
+    _warn_of_the_same(plain, fresh, masks)
     compile_like(fresh, model)
     return apply_masks(fresh, masks) if masks else fresh
+
+
+def _warn_of_the_same(
+    model: keras.Model, fresh: keras.Model, masks: Mapping[str, np.ndarray]
+) -> None:
+    """Warns of weights that are pruned and came out as they were."""
+    new = weights_by_path(fresh)
+    same = []
+    for path, weight in weights_by_path(model).items():
+        if path in masks and path in new:
+            before, after = (np.asarray(w)[masks[path]] for w in (weight, new[path]))
+            if before.size and np.ptp(before) and np.array_equal(before, after):
+                same.append(path)
+    if same:
+        warnings.warn(
+            f"The initializer of {', '.join(same)} gives the same numbers each time, "
+            f"by a seed in code of its own: these weights are as before.",
+            stacklevel=3,
+        )
 
 
 def _without_seeds(config: Any) -> Any:

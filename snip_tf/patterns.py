@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import math
 import re
 from collections.abc import Mapping
@@ -165,5 +166,5 @@ def _check_divides(
             f"Expected weights whose inputs (and outputs) the pattern divides. "
             f"Received: pattern={pattern!r}, with "
             f"{', '.join(f'{path} of shape {shape}' for path, shape in bad.items())}. "
-            f"To prune the rest, exclude={list(bad)}."
+            f"To prune the rest, exclude={[glob.escape(path) for path in bad]}."
         )

@@ -14,6 +14,7 @@ import numpy as np
 from snip_tf import criteria, patterns
 from snip_tf.batches import Batch, make_batches
 from snip_tf.budgets import Scope, check_scope, check_sparsity
+from snip_tf.calling import call_model
 from snip_tf.compaction.units import BUDGETS, unit_masks
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
@@ -23,7 +24,7 @@ from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
 from snip_tf.scores import check_finite
 from snip_tf.selection import Selection
-from snip_tf.sensitivity import call_model, mean_gradients
+from snip_tf.sensitivity import mean_gradients
 from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
 from snip_tf.wrapping import apply_masks, current_masks, masked_copy
 
@@ -104,12 +105,14 @@ def prune_model(
             `(model, weights, batches, *, loss, training) -> {weight path: scores}`
             (see `snip_tf.criteria`). The largest scores are kept.
         scope: `"global"` ranks all connections together; `"layer"` gives every weight
-            the same sparsity; `"erk"` (Erdos-Renyi kernels) keeps of each weight a
-            fraction in proportion to the sum over the product of its dimensions; or
-            `{path pattern: sparsity}`: the weights that a glob pattern matches are
-            ranked together, with a sparsity of their own; a weight belongs to the first
-            pattern that matches, and the rest makes up for the total. Where there is no
-            rest, theirs is the total, from which `sparsity` may differ by 0.001.
+            the same sparsity, each exact to one connection (so that the total may be
+            off by half a connection for each weight); `"erk"` (Erdos-Renyi kernels)
+            keeps of each weight a fraction in proportion to the sum over the product of
+            its dimensions; or `{path pattern: sparsity}`: the weights that a glob
+            pattern matches are ranked together, with a sparsity of their own; a weight
+            belongs to the first pattern that matches, and the rest makes up for the
+            total. Where there is no rest, theirs is the total, from which `sparsity`
+            may differ by 0.001.
         min_kept: int or float, the number, or below 1 the fraction, of connections that
             each weight keeps at least; the others give them, the total stays exact.
         on_collapse: if nothing is kept of a weight: `"warn"`, `"raise"`, or `"keep"`
@@ -135,8 +138,8 @@ def prune_model(
         training: bool, the mode of the forward pass while scoring. In training mode
             BatchNorm uses the batch's statistics, which chooses other weights, and in
             deep layers fewer.
-        seed: int, which examples of array data are drawn. None draws with NumPy's
-            global generator.
+        seed: int, which examples of array data are drawn, and the scores of
+            `criterion="random"`. None draws with NumPy's global generator.
 
     Returns:
         A new `keras.Model`, compiled as `model` is.
@@ -166,6 +169,8 @@ def prune_model(
     check_scope(scope)
     _check_one_of("on_collapse", on_collapse, ("warn", "raise", "keep"))
     criterion = criteria.get(criterion)
+    if isinstance(criterion, criteria.Random) and criterion.seed is None:
+        criterion = criteria.Random(seed)
     if pattern == "units":
         _check_units(budget, criterion, scope, min_kept)
     elif budget != "units":
@@ -195,7 +200,7 @@ def prune_model(
         {path: tuple(weight.shape) for path, weight in weights.items()},
         sparsity,
         scope,
-        min_kept if on_collapse != "keep" else min_kept or 1,
+        min_kept or (1 if on_collapse == "keep" else 0),
         patterns.parse(pattern, model, weights),
         {p: m for p, m in current_masks(model).items() if p in weights},
     )
@@ -219,6 +224,7 @@ def _masks(
     if steps is None:
         scores = score(data)
         _check_scores(scores, weights)
+        _check_not_all_zero(scores)
         return selection.masks(scores)
     check_steps(steps)
     batches, bar = list(data), keras.utils.Progbar(steps, unit_name="step")
@@ -226,6 +232,8 @@ def _masks(
     for step in range(1, steps + 1):
         scores = score(batches, masks={path: m.unpack() for path, m in left.items()})
         _check_scores(scores, weights)
+        if step == 1:
+            _check_not_all_zero(scores)
         among = None if getattr(criterion, "revives", False) else left
         left = selection.masks(scores, step / steps, among)
         bar.update(step)
@@ -292,12 +300,8 @@ def connection_sensitivity(
     for path, array in arrays.items():
         check_finite(path, array)
     # Summed in float64: millions of small terms would lose digits in float32.
+    _check_not_all_zero(arrays)
     total = sum(float(array.sum(dtype=np.float64)) for array in arrays.values())
-    if total == 0:
-        raise ValueError(
-            "Expected at least one connection to affect the loss. Received: a gradient "
-            "that is zero for every prunable weight."
-        )
     return {path: (a / total).astype(np.float32) for path, a in arrays.items()}
 
 
@@ -369,6 +373,16 @@ def _check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
                 f"{tuple(weights[path].shape)}. Received: scores for {path!r} of shape "
                 f"{np.shape(score)}"
             )
+
+
+def _check_not_all_zero(scores: Mapping[str, Any]) -> None:
+    # The smallest first: mostly, one look tells.
+    if not any(map(np.any, sorted(scores.values(), key=np.size))):
+        raise ValueError(
+            "Expected a score that is not zero. Received: zeros for every prunable "
+            "weight, which leave nothing to choose by. Is a layer initialized with "
+            "zeros, or are its activations all zero on this data?"
+        )
 
 
 def _check_collapse(masks: Mapping[str, PackedMask], on_collapse: str) -> None:

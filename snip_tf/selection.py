@@ -156,8 +156,8 @@ class Selection:
             mask = None if mask is None else self._blocks_left(path, mask)
         if mask is None or mask.all():
             return score
-        score = np.asarray(score)
-        return np.where(mask, score, np.finfo(np.result_type(score, np.float16)).min)
+        score = np.asarray(as_floats({path: score})[path])
+        return np.where(mask, score, np.finfo(score.dtype).min)
 
     def _blocks_left(self, path: str, mask: np.ndarray) -> np.ndarray:
         return self._pattern.of_blocks(path, mask.astype(np.float32)) > 0
@@ -219,7 +219,7 @@ def _check_n_of_m(
 ) -> None:
     removed = 1 - pattern.n / pattern.m
     if (
-        not math.isclose(sparsity, removed)
+        abs(sparsity - removed) > 5e-4  # thirds in a few decimals
         or scope != "global"
         or min_kept not in (0, 1)
     ):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -15,13 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf.batches import Batch, example_count
-from snip_tf.compiling import compile_arguments, inlined, strategy_of
+from snip_tf.calling import call_model, shapes
+from snip_tf.compiling import inlined, strategy_of
+from snip_tf.data_loss import DataLoss, logits, make_data_loss
+from snip_tf.numerics import computing_in, moments_in_full, without_shifts
 from snip_tf.weights import layer_tree, weights_by_path
 
 _HALF = (tf.float16, tf.bfloat16)
 
-# loss(y, y_pred, sample_weight) -> scalar tensor
-DataLoss = Callable[[Any, Any, Any], tf.Tensor]
 Tensors = dict[str, tf.Tensor]
 # What is computed of the loss and the values that it depends on.
 Derivative = Callable[[Callable[[Tensors], tf.Tensor], Tensors], tuple]
@@ -66,7 +63,7 @@ def mean_gradients(
         ValueError: if there is no loss, labels are out of range, the loss is not
             finite, or it does not depend on one of the weights.
     """
-    data_loss = _data_loss(model, loss, temperature)
+    data_loss = make_data_loss(model, loss, temperature)
     run = _Pass(model, weights, data_loss, training, masks or {}, _gradients)
     return _mean(run, batches)
 
@@ -111,8 +108,8 @@ def mean_hessian_products(
         zero = tf.UnconnectedGradients.ZERO
         return loss, tape.gradient(inner, values, unconnected_gradients=zero)
 
-    data_loss = _data_loss(model, loss, temperature)
-    with _moments_in_full():
+    data_loss = make_data_loss(model, loss, temperature)
+    with moments_in_full():
         return _mean(_Pass(model, weights, data_loss, training, {}, product), batches)
 
 
@@ -125,7 +122,11 @@ def flow(
     """w * dR/dw of R, the sum of the outputs with the magnitude of every variable.
 
     In float64, as R is a sum over all paths through the network, and grows with their
-    number. A softmax or a sigmoid at the end is left out, which would bound it.
+    number; in float32 where a layer computes in nothing else. A softmax or a sigmoid at
+    the end is left out, which would bound it, and so are shifts before the first weight
+    and in normalization, which would make it negative. Where nothing flows through a
+    weight, an activation may be saturated: then smaller inputs are tried, which without
+    biases make R smaller in proportion, and change no order.
 
     Args:
         model: a built `keras.Model`, run in inference mode.
@@ -139,55 +140,78 @@ def flow(
     Raises:
         ValueError: if R is not finite.
     """
+    best: dict[str, np.ndarray] = {}
+    for scale in _INPUT_SCALES:
+        scores = _flow_of(model, weights, _scaled(x, scale), masks)
+        if not best or _alive(scores) > _alive(best):
+            best = scores
+        if _alive(best) == len(weights):
+            break
+    return best
 
+
+# Powers of two, by which floats are multiplied exactly.
+_INPUT_SCALES = (1.0, 2.0**-100, 2.0**-400)
+
+
+def _alive(scores: Mapping[str, np.ndarray]) -> int:
+    """Of how many weights a score is not zero."""
+    return sum(bool(score.any()) for score in scores.values())
+
+
+def _scaled(x: Any, scale: float) -> Any:
+    def scaled(array: Any) -> Any:
+        array = np.asarray(array)
+        is_float = (
+            np.can_cast(array.dtype, np.float64) and array.dtype.kind not in "iub"
+        )
+        return array.astype(np.float64) * scale if is_float else array
+
+    return keras.tree.map_structure(scaled, x)
+
+
+def _flow_of(
+    model: keras.Model,
+    weights: Mapping[str, keras.Variable],
+    x: Any,
+    masks: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
     def total(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
         del y, sample_weight
         outputs = map(logits, keras.tree.flatten(y_pred))
         return tf.add_n([tf.reduce_sum(tf.cast(y, tf.float64)) for y in outputs])
 
-    run = _Pass(
-        *(model, weights, total, False, masks, _gradients),
-        value=lambda variable: tf.abs(tf.cast(_plain(variable), tf.float64)),
-    )
-    with inlined(model), _computing_in("float64", model):
-        _, gradients = run((x, None, None))
+    subtracted = {
+        id(layer.moving_mean)
+        for layer in layer_tree(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+
+    def gradients_in(dtype: str) -> Tensors:
+        def value(variable: keras.Variable) -> tf.Tensor:
+            value = tf.abs(tf.cast(_plain(variable), dtype))
+            return tf.zeros_like(value) if id(variable) in subtracted else value
+
+        run = _Pass(model, weights, total, False, masks, _gradients, value)
+        with inlined(model), computing_in(dtype, model), without_shifts(model):
+            flow, gradients = run((x, None, None))
+        if not np.isfinite(flow):
+            raise ValueError(
+                f"Expected a finite flow through the network. Received: {flow} with "
+                f"ones for an input, in {dtype}. With so many layers, or so large "
+                f"weights, SynFlow cannot score them."
+            )
+        return gradients
+
+    try:
+        gradients = gradients_in("float64")
+    except ValueError:  # a layer with constants of its own in float32, say
+        gradients = gradients_in("float32")
     scores = {}
     for path, gradient in gradients.items():
         weight = np.abs(np.asarray(weights[path], np.float64))
         scores[path] = weight * masks.get(path, True) * gradient.numpy()
     return scores
-
-
-@contextlib.contextmanager
-def _moments_in_full() -> Iterator[None]:
-    """Has TensorFlow differentiate a variance by its mean, too, for a while.
-
-    `tf.nn.moments`, with which Keras normalizes, leaves that out with a `stop_gradient`
-    (https://github.com/tensorflow/tensorflow/pull/19609). The term is zero, but its
-    derivative is not: second derivatives through a LayerNormalization of six features
-    are off by a tenth. No public switch puts it back.
-    """
-
-    def moments(x, axes, shift=None, keepdims=False, name=None):
-        del shift, name
-        mean = tf.reduce_mean(x, axes, keepdims=True)
-        squares = tf.math.squared_difference(x, mean)
-        mean = mean if keepdims else tf.squeeze(mean, axes)
-        return mean, tf.reduce_mean(squares, axes, keepdims=keepdims)
-
-    theirs, tf.nn.moments = tf.nn.moments, moments
-    try:
-        yield
-    finally:
-        tf.nn.moments = theirs
-
-
-def logits(outputs: Any) -> Any:
-    """What a softmax or a sigmoid was computed from; anything else as it is.
-
-    Keras keeps this for its losses, by a private name.
-    """
-    return getattr(outputs, "_keras_logits", outputs)
 
 
 def _mean(run: _Pass, batches: Iterable[Batch]) -> Tensors:
@@ -209,7 +233,7 @@ def _mean(run: _Pass, batches: Iterable[Batch]) -> Tensors:
 def _on_batch(run: _Pass, batch: Batch) -> Tensors:
     model = run.model
     strategy = strategy_of(model)
-    with inlined(model), _computing_in("float32", model):
+    with inlined(model), computing_in("float32", model):
         if strategy.num_replicas_in_sync > 1 and not _is_stateful(model):
             loss, derivatives = _over_replicas(strategy, run, batch)
         else:
@@ -325,39 +349,6 @@ def _over_replicas(
     return add_up(loss), {path: add_up(gradients.pop(path)) for path in list(gradients)}
 
 
-def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
-    """The outputs of a model; if it fails, an error that says on what and where."""
-    try:
-        return model(x, training=training)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        raise
-    except Exception as error:
-        layer = _where(error)
-        place = f" in layer {layer.name!r} ({type(layer).__name__})" if layer else ""
-        raise ValueError(
-            f"Expected the model to run on the mini-batch. Received: inputs of shape "
-            f"{_shapes(x)}, on which {model.name!r} fails{place}. (The first axis must "
-            f"be that of the examples: call `.batch(...)` on a dataset of single ones.)"
-            f" The error: {error}"
-        ) from error
-
-
-def _where(error: Exception) -> keras.Layer | None:
-    """The innermost layer whose code an exception came through, if any."""
-    layer, trace = None, error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
-        if isinstance(owner, keras.Layer) and not isinstance(owner, keras.Model):
-            layer = owner
-        trace = trace.tb_next
-    return layer
-
-
-def _shapes(nest: Any) -> Any:
-    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(nest)]
-    return shapes[0] if len(shapes) == 1 else shapes
-
-
 def _loss_of(data_loss: DataLoss, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
     try:
         loss = data_loss(y, y_pred, sample_weight)
@@ -366,7 +357,7 @@ def _loss_of(data_loss: DataLoss, y: Any, y_pred: Any, sample_weight: Any) -> tf
             raise  # in our words already
         raise ValueError(
             f"Expected targets and a loss that fit the outputs of the model. Received: "
-            f"targets of shape {_shapes(y)} for outputs of shape {_shapes(y_pred)}. "
+            f"targets of shape {shapes(y)} for outputs of shape {shapes(y_pred)}. "
             f"The error: {error}"
         ) from error
     if len(loss.shape):
@@ -384,30 +375,6 @@ def _plain(variable: keras.Variable) -> tf.Tensor:
     return tf.cast(value, tf.float32) if value.dtype in _HALF else value
 
 
-@contextlib.contextmanager
-def _computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
-    """Has layers that compute in lower precision compute in `dtype` for a while.
-
-    In half precision, scores near the threshold change places: of the 5 % kept by
-    their float32 scores, float16 keeps 92 to 95 %, bfloat16 79 to 98 %.
-    """
-    lower = ("float16", "bfloat16", "float32")[: 2 if dtype == "float32" else 3]
-    policies = {
-        layer: layer.dtype_policy
-        for layer in layer_tree(model)
-        # Not those that are quantized, which have a policy of another kind.
-        if type(layer.dtype_policy) is keras.DTypePolicy
-        and layer.compute_dtype in lower
-    }
-    for layer in policies:
-        layer.dtype_policy = dtype
-    try:
-        yield
-    finally:
-        for layer, policy in policies.items():
-            layer.dtype_policy = policy
-
-
 def _not_finite(model: keras.Model, loss: float) -> ValueError:
     bad = [
         path
@@ -420,93 +387,3 @@ def _not_finite(model: keras.Model, loss: float) -> ValueError:
         f"NaN or infinity in {where}, and check that the loss fits the model's outputs "
         f"(logits or probabilities)."
     )
-
-
-def _data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLoss:
-    """The loss of the data alone, with no regularization term."""
-    loss_weights = None
-    if loss is None:
-        arguments = compile_arguments(model)
-        loss, loss_weights = arguments.get("loss"), arguments.get("loss_weights")
-        if loss is None:
-            raise ValueError(
-                f"Expected a compiled model, or a `loss`. Received: loss=None with "
-                f"model {model.name!r}, which is "
-                f"{'compiled without a loss' if arguments else 'not compiled'}. "
-                f"Call model.compile(loss=...) first, or pass loss=..."
-            )
-
-    @functools.cache
-    def judge() -> keras.Model:
-        # Understands all that `compile` does: names, functions, several outputs. It has
-        # no layers, so no regularizers: its `compute_loss` is that of the data alone.
-        judge = keras.Model(name="data_loss")
-        judge.output_names = getattr(model, "output_names", None)
-        judge.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
-        return judge
-
-    def data_loss(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
-        if y is None:
-            raise ValueError(
-                "Expected targets to compute the loss with. Received: y=None"
-            )
-        if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
-            if temperature != 1:
-                warnings.warn(
-                    f"The temperature of {temperature:g} is not used: the model "
-                    f"{model.name!r} has several outputs, or a nest of them.",
-                    stacklevel=2,
-                )
-            return judge().compute_loss(None, y, y_pred, sample_weight)
-        _check_labels(loss, y, y_pred)
-        if temperature != 1:
-            y_pred = _tempered(loss, y_pred, temperature)
-        if isinstance(loss, keras.losses.Loss) and loss_weights is None:
-            return loss(y, y_pred, sample_weight)
-        return judge().compute_loss(None, y, y_pred, sample_weight)
-
-    def mean_of_sum(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
-        total = data_loss(y, y_pred, sample_weight)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return total / (example_count((y, None, None)) * replicas)
-
-    # So that a sum, too, can be averaged over batches and replicas: scores are compared
-    # with each other only.
-    reductions = {getattr(part, "reduction", None) for part in keras.tree.flatten(loss)}
-    return mean_of_sum if reductions == {"sum"} else data_loss
-
-
-def _name_of(loss: Any) -> str:
-    """The name of a loss in Keras' snake case, whichever way it is given."""
-    name = getattr(loss, "__name__", None) or (
-        loss if isinstance(loss, str) else type(loss).__name__
-    )
-    return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Outputs whose logits are divided, if the loss is a cross-entropy."""
-    name = _name_of(loss)
-    if not name.endswith(("crossentropy", "cross_entropy")):
-        return y_pred
-    if getattr(loss, "from_logits", False):
-        return y_pred / temperature
-    if name.startswith("binary"):
-        odds = keras.ops.log(y_pred) - keras.ops.log1p(-y_pred)
-        return keras.ops.sigmoid(odds / temperature)
-    return keras.ops.softmax(keras.ops.log(y_pred) / temperature)
-
-
-def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
-    """Integer labels must name one of the outputs: a GPU would just return NaN."""
-    if not tf.executing_eagerly():
-        return  # a TPU's step, in which labels have no values yet
-    if _name_of(loss) != "sparse_categorical_crossentropy":
-        return
-    labels, classes = np.asarray(y), y_pred.shape[-1]
-    labels = labels[labels != getattr(loss, "ignore_class", None)]
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(
-            f"Expected labels from 0 to {classes - 1}, since the model has {classes} "
-            f"outputs. Received: labels from {labels.min()} to {labels.max()}"
-        )

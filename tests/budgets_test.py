@@ -94,6 +94,11 @@ def test_a_floor_may_be_a_fraction():
     assert select_masks({"a": np.arange(100.0)}, 0.93, min_kept=0.07)["a"].sum() == 7
 
 
+def test_any_fraction_keeps_one():
+    scores = {"a": np.arange(100.0), "b": np.zeros(50)}
+    assert select_masks(scores, 0.5, min_kept=1e-12)["b"].sum() == 1
+
+
 @pytest.mark.parametrize("scope", ["layer", "erk", {"b": 0.99}])
 def test_the_others_give_where_a_part_is_below_its_floor(scope):
     scores = scores_of({"a": (20, 20), "b": (5, 8)})

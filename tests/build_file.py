@@ -37,6 +37,9 @@ MAY_IMPORT_TENSORFLOW = (
     "snip_tf/compiling.py",
     "snip_tf/exporting.py",
     "snip_tf/datasets/",
+    "snip_tf/calling.py",
+    "snip_tf/data_loss.py",
+    "snip_tf/numerics.py",
     "snip_tf/sensitivity.py",
     "snip_tf/training/",
 )

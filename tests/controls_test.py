@@ -105,6 +105,41 @@ def test_reinitialize_a_dense_model():
     assert [w.shape for w in anew.weights] == [w.shape for w in model.weights]
 
 
+@keras.saving.register_keras_serializable("controls_test")
+class Seeded(layers.Layer):
+    def build(self, shape):
+        seeded = keras.initializers.GlorotUniform(seed=0)
+        self.kernel = self.add_weight((shape[-1], 3), seeded, name="kernel")
+
+    def call(self, x):
+        return x @ self.kernel
+
+
+def test_reinitialize_names_what_comes_out_the_same():
+    stack = [Seeded(name="own"), layers.Dense(4, kernel_initializer=glorot())]
+    model = keras.Sequential([keras.Input((8,)), *stack])
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
+    with pytest.warns(UserWarning, match="initializer of own/kernel gives the same"):
+        controls.reinitialize(pruned)
+
+
+def glorot():
+    return keras.initializers.GlorotUniform(seed=0)
+
+
+def test_scores_of_bfloat16():
+    stack = [layers.Dense(n, dtype="bfloat16") for n in (6, 4)]
+    model = keras.Sequential([keras.Input((8,), dtype="bfloat16"), *stack])
+    best = snip_tf.prune_model(model, sparsity=0.5, criterion="magnitude")
+    again = snip_tf.prune_model(best, sparsity=0.8, criterion="magnitude")
+    inverted = controls.invert("magnitude")
+    worst = snip_tf.prune_model(model, sparsity=0.5, criterion=inverted)
+    masks = [snip_tf.get_masks(each).values() for each in (best, again, worst)]
+    for first, second, last in zip(*masks, strict=True):
+        assert not (second & ~first).any()
+        assert (last & first).sum() <= 4  # equals, of which bfloat16 makes some
+
+
 class NoConfig(keras.Model):
     def __init__(self, units):
         super().__init__()

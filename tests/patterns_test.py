@@ -152,12 +152,21 @@ def test_refuses_patterns_that_do_not_fit(options, words):
 
 
 def test_names_what_a_pattern_does_not_divide_and_prunes_the_rest_if_asked():
-    stack = [keras.Input((8, 8, 3)), layers.DepthwiseConv2D(3), layers.Conv2D(4, 3)]
+    convolution = layers.Conv2D(4, 3, name="conv2d[0]")
+    stack = [keras.Input((8, 8, 3)), layers.DepthwiseConv2D(3), convolution]
     model = keras.Sequential([*stack, layers.Flatten(), layers.Dense(4, name="d")])
     with pytest.raises(
-        ValueError, match=r"depthwise_conv2d.*conv2d.*To prune"
+        ValueError, match=r"depthwise_conv2d.*conv2d\[0\].*To prune"
     ) as caught:
         prune(model, sparsity=0.5, pattern="2:4")
     exclude = re.findall(r"'(\S+/\S+)'", str(caught.value))
     pruned = prune(model, sparsity=0.5, pattern="2:4", exclude=exclude)
     assert list(snip_tf.get_masks(pruned)) == ["d/kernel"]
+
+
+@pytest.mark.parametrize("sparsity", [2 / 3, 0.6667, 0.667])
+def test_thirds_in_a_few_decimals(sparsity):
+    model = keras.Sequential([keras.Input((9,)), layers.Dense(4)])
+    options = {"sparsity": sparsity, "pattern": "1:3", "criterion": "magnitude"}
+    [mask] = snip_tf.get_masks(snip_tf.prune_model(model, **options)).values()
+    assert (mask.reshape(3, 3, 4).sum(axis=1) == 1).all()

@@ -244,10 +244,16 @@ def test_says_that_targets_do_not_fit():
         snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse")
 
 
+@pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
-def test_half_precision_chooses_as_full_precision(policy):
+def test_half_precision_chooses_as_full_precision(policy, inside):
     def network(dtype):
         dense = [keras.layers.Dense(n, "tanh", dtype=dtype) for n in (64, 64, 5)]
+        if inside:  # models, which cast what they are given
+            dtype = keras.DTypePolicy(dtype).compute_dtype
+            inputs = [keras.Input((n,), dtype=dtype) for n in (20, 64, 64)]
+            pairs = zip(inputs, dense, strict=True)
+            dense = [keras.Sequential(pair) for pair in pairs]
         return keras.Sequential([keras.Input((20,)), *dense])
 
     half, full = network(policy), network("float32")
@@ -260,7 +266,8 @@ def test_half_precision_chooses_as_full_precision(policy):
     ]
     flat = [np.concatenate([m.ravel() for m in each.values()]) for each in masks]
     assert (flat[0] & flat[1]).sum() >= 0.99 * flat[1].sum()
-    assert half.layers[0].compute_dtype != "float32"
+    first = half.layers[0].layers[0] if inside else half.layers[0]
+    assert first.compute_dtype != "float32"
 
 
 class Counts(keras.layers.Layer):

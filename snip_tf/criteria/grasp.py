@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from snip_tf.batches import Batch
+from snip_tf.criteria.settings import check_positive
 from snip_tf.sensitivity import mean_gradients, mean_hessian_products
 
 
@@ -45,11 +46,7 @@ class Grasp:
     temperature: float = 200.0
 
     def __post_init__(self):
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(
-                f"Expected `temperature` to be a number above 0. "
-                f"Received: temperature={self.temperature!r}"
-            )
+        check_positive("temperature", self.temperature)
 
     def __call__(
         self,

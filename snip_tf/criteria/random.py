@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from snip_tf.batches import Batch
+from snip_tf.criteria.settings import check_seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Random:
 
     seed: int | None = None
     needs_data: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_seed(self.seed)
 
     def __call__(
         self,

@@ -15,3 +15,27 @@ def check_steps(steps: Any) -> None:
         )
     if steps < 1:
         raise ValueError(f"{expected}Received: steps={steps}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises unless a setting is a finite number above 0."""
+    expected = f"Expected `{name}` to be a number above 0. "
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{expected}Received: {name}={value!r} of type {type(value).__name__}"
+        )
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{expected}Received: {name}={value!r}")
+
+
+def check_seed(seed: Any) -> None:
+    """Raises unless `seed` is a whole number, 0 or more, or None."""
+    expected = "Expected `seed` to be a whole number, 0 or more, or None. "
+    if seed is None:
+        return
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise TypeError(
+            f"{expected}Received: seed={seed!r} of type {type(seed).__name__}"
+        )
+    if seed < 0:
+        raise ValueError(f"{expected}Received: seed={seed}")

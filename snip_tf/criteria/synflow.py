@@ -26,10 +26,13 @@ class SynFlow:
     as ReLU), so that a small layer is not cut off by a large one. Neither data nor a
     loss is needed, only an input of the right shape.
 
-    Where activations saturate, as in an LSTM, the sums differ, and a layer can be cut
-    off: `min_kept` or `on_collapse="keep"` prevents it.
+    Where the flow is not a product of weights, as in an LSTM, in gates, in attention,
+    or behind a LayerNormalization, which makes ones to zeros, the sums differ, and a
+    layer can be cut off: `min_kept` or `on_collapse="keep"` prevents it.
 
-    In float64: R is a sum over all paths. A final softmax or sigmoid is left out.
+    In float64: R is a sum over all paths. A final softmax or sigmoid is left out, and
+    shifts are (Rescaling, Normalization, BatchNormalization). Where an activation is
+    saturated (ReLU6, tanh), the input is made smaller.
 
     Args:
         steps: int, T; the paper uses 100.

@@ -1,5 +1,6 @@
 """What must hold of criteria in any network."""
 
+import functools
 import itertools
 
 import hypothesis
@@ -7,6 +8,7 @@ import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import snip_tf
 from snip_tf import criteria
@@ -128,6 +130,77 @@ def test_synflow_does_not_overflow_in_a_hundred_layers():
     np.testing.assert_allclose(found, values.sum(), rtol=1e-6)
     pruned = snip_tf.prune_model(model, sparsity=0.99, criterion="synflow")
     assert min(m.sum() for m in snip_tf.get_masks(pruned).values()) > 0
+
+
+def nested(depth):
+    def block():
+        return keras.Sequential(
+            layers.Dense(16, "relu", kernel_initializer="he_normal") for _ in range(10)
+        )
+
+    blocks = [block() for _ in range(depth // 10)]
+    return keras.Sequential([keras.Input((16,)), *blocks])
+
+
+def adapted():
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(7, 2, size=(50, 6)))
+    return layer
+
+
+UNUSUAL = {
+    "a hundred layers in ten models": lambda: nested(100),
+    "a shift before the first weight": lambda: keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Rescaling(1 / 127.5, -1),
+            *[layers.Dense(8, "relu"), layers.Dense(4)],
+        ]
+    ),
+    "adapted": lambda: keras.Sequential(
+        [keras.Input((6,)), adapted(), layers.Dense(8, "relu"), layers.Dense(4)]
+    ),
+    "activations with a bound": lambda: keras.Sequential(
+        [
+            keras.Input((600,)),
+            *[layers.Dense(80, "relu6") for _ in range(5)],
+            layers.Dense(4, "tanh"),
+        ]
+    ),
+    "a constant in float32": lambda: keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8),
+            layers.Lambda(lambda x: x * tf.constant(2.0)),
+            layers.Dense(4),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_synflow_flows_through(kind):
+    keras.utils.set_random_seed(0)
+    model = UNUSUAL[kind]()
+    x = np.random.default_rng(0).normal(size=(3, *model.input_shape[1:]))
+    before = model(x).numpy()
+    found = sums(model)
+    assert min(found) > 0
+    if kind != "activations with a bound":  # which are in proportion up to it
+        np.testing.assert_allclose(found, found[0], rtol=1e-6)
+    pruned = snip_tf.prune_model(
+        model, sparsity=0.9, criterion=criteria.SynFlow(10), on_collapse="raise"
+    )
+    assert min(mask.sum() for mask in snip_tf.get_masks(pruned).values()) > 0
+    np.testing.assert_array_equal(model(x), before)  # it computes as it did
+
+
+def test_synflow_says_that_the_flow_overflows():
+    model = dense(*[16] * 30)
+    for layer in model.layers:
+        layer.kernel.assign(1e12 * layer.kernel)
+    with pytest.raises(ValueError, match="Expected a finite flow through the network"):
+        snip_tf.prune_model(model, sparsity=0.9, criterion="synflow")
 
 
 @hypothesis.given(
@@ -252,6 +325,81 @@ def test_grasp_says_where_its_temperature_has_no_place():
         )
 
 
+def own_crossentropy(y, y_pred):
+    return keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+
+
+SAME_LOSS = {
+    "in a list": lambda: [LOSS],
+    "a partial function": lambda: functools.partial(
+        keras.losses.sparse_categorical_crossentropy, from_logits=True
+    ),
+}
+
+
+def grasp_scores(model, x, y, loss):
+    weights = prunable_weights(model)
+    return criteria.Grasp()(model, weights, [(x, y, None)], loss=loss)
+
+
+@pytest.mark.parametrize("given", SAME_LOSS)
+def test_grasp_uses_its_temperature_however_the_loss_is_given(given):
+    model, (x, y) = dense(12, 9, 4), data()
+    expected = grasp_scores(model, x, y, LOSS)
+    found = grasp_scores(model, x, y, SAME_LOSS[given]())
+    for path, score in expected.items():
+        np.testing.assert_allclose(found[path], score, rtol=1e-5)
+
+
+def test_grasp_says_that_it_does_not_know_a_loss():
+    model, (x, y) = dense(12, 9, 4), data()
+    with pytest.warns(UserWarning, match="'own_crossentropy' is none of Keras' own"):
+        found = grasp_scores(model, x, y, own_crossentropy)
+    weights = prunable_weights(model)
+    plain = criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss=LOSS)
+    for path, score in plain.items():
+        np.testing.assert_allclose(found[path], score, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("end", "loss"),
+    [
+        ("softmax", "sparse_categorical_crossentropy"),
+        ("sigmoid", "binary_crossentropy"),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_grasp_takes_probabilities_of_zero_and_one(end, loss, known):
+    keras.utils.set_random_seed(0)
+    outputs = [layers.Dense(10, end)]
+    if not known:  # from what logits they come
+        outputs += [layers.Reshape((10,))]
+    stack = [layers.Dense(300, "relu"), layers.Dense(100, "relu"), *outputs]
+    model = keras.Sequential([keras.Input((784,)), *stack])
+    x = np.random.default_rng(0).integers(256, size=(64, 784)).astype(np.float32)
+    y = np.arange(64) % 10 if end == "softmax" else np.eye(10)[np.arange(64) % 10]
+    scores = grasp_scores(model, x, y, loss)
+    assert all(np.isfinite(score).all() and score.any() for score in scores.values())
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "force", "synflow"])
+def test_refuses_to_choose_by_zeros(name):
+    stack = [layers.Dense(n, kernel_initializer="zeros") for n in (9, 4)]
+    model, (x, y) = keras.Sequential([keras.Input((12,)), *stack]), data()
+    with pytest.raises(ValueError, match="Expected a score that is not zero"):
+        snip_tf.prune_model(model, x, y, sparsity=0.5, loss=LOSS, criterion=name)
+
+
+def test_random_takes_the_seed_of_the_call():
+    model = dense(12, 9, 4)
+    first, second, other = (
+        bits(snip_tf.prune_model(model, sparsity=0.5, criterion="random", seed=seed))
+        for seed in (3, 3, 4)
+    )
+    assert (first == second).all()
+    assert (first != other).any()
+
+
 @pytest.mark.parametrize("steps", [0, 2.5])
 def test_refuses_the_steps_of_a_criterion_of_ones_own(steps):
     def criterion(model, weights, batches, **options):
@@ -323,3 +471,9 @@ def test_refuses_settings_that_are_none(kind):
         criteria.get(kind)
     with pytest.raises(ValueError, match="above 0"):
         criteria.Grasp(temperature=0)
+    with pytest.raises(TypeError, match="above 0"):
+        criteria.Grasp(temperature="hot")
+    with pytest.raises(ValueError, match="0 or more"):
+        criteria.Random(-1)
+    with pytest.raises(TypeError, match="0 or more"):
+        criteria.Random("a")

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import signal
 import time
 
 import pytest
@@ -29,7 +30,8 @@ def test_criteria_and_controls(tmp_path):
     results = {
         name: json.loads(
             (
-                tmp_path / f"results/sweep/runs/lenet300-mnist/{name.replace(':', '-')}"
+                tmp_path
+                / f"results/sweep/runs/lenet300-digits/{name.replace(':', '-')}"
                 f"-{90 if name != 'dense' else 0}-seed0.json"
             ).read_text()
         )
@@ -56,12 +58,12 @@ def test_criteria_and_controls(tmp_path):
     assert page.strip() in output
     from matplotlib.image import imread
 
-    assert imread(tmp_path / "results/sweep/lenet300-mnist.png").std() > 0.01
+    assert imread(tmp_path / "results/sweep/lenet300-digits.png").std() > 0.01
 
 
 def test_what_is_there_is_not_run_again(tmp_path):
     arguments = ("--criteria=random,random", "--sparsities=0.9", "--jobs=1")
-    path = tmp_path / "results/sweep/runs/lenet300-mnist/random-90-seed0.json"
+    path = tmp_path / "results/sweep/runs/lenet300-digits/random-90-seed0.json"
     path.parent.mkdir(parents=True)
     # What a sweep that was killed while it wrote has left behind.
     path.with_name(f"partial-{path.name}").write_text("{")
@@ -95,6 +97,17 @@ def test_a_run_that_diverges_is_a_result(tmp_path):
     assert pruned["dead_units"] == "0"
     assert float(pruned["least_kept"]) < 0.1
     assert "diverged:" not in run(tmp_path, *arguments)
+
+
+def test_an_interrupted_sweep_starts_nothing_more(tmp_path):
+    arguments = ("--criteria=random,magnitude,snip", "--sparsities=0.9", "--jobs=1")
+    sweep = start_smoke("sweep.py", tmp_path, *arguments)
+    while not list(tmp_path.glob("logs/sweep/*/*/flags.json")):
+        assert sweep.poll() is None
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGINT)
+    assert sweep.wait() == 1
+    assert len(list(tmp_path.glob("logs/sweep/*/*"))) == 1
 
 
 def test_its_own_flags_count_for_what_is_there(tmp_path):

@@ -1,0 +1,144 @@
+"""The loss of the data alone, whichever way it was given."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from snip_tf.batches import example_count
+from snip_tf.compiling import compile_arguments
+
+# loss(y, y_pred, sample_weight) -> scalar tensor
+DataLoss = Callable[[Any, Any, Any], tf.Tensor]
+
+
+def make_data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLoss:
+    """The loss of the data alone, with no regularization term.
+
+    Args:
+        model: what computes the outputs.
+        loss: what `Model.compile` takes as `loss`. None takes the compiled one.
+        temperature: the logits of a cross-entropy are divided by it, if that is one of
+            Keras' own, of a single output; else it is not used, with a warning.
+
+    Raises:
+        ValueError: if there is no loss.
+    """
+    loss_weights = None
+    if loss is None:
+        arguments = compile_arguments(model)
+        loss, loss_weights = arguments.get("loss"), arguments.get("loss_weights")
+        if loss is None:
+            raise ValueError(
+                f"Expected a compiled model, or a `loss`. Received: loss=None with "
+                f"model {model.name!r}, which is "
+                f"{'compiled without a loss' if arguments else 'not compiled'}. "
+                f"Call model.compile(loss=...) first, or pass loss=..."
+            )
+    if isinstance(loss, (list, tuple)) and len(loss) == 1 and loss_weights is None:
+        [loss] = loss
+
+    @functools.cache
+    def judge() -> keras.Model:
+        # Understands all that `compile` does: names, functions, several outputs. It has
+        # no layers, so no regularizers: its `compute_loss` is that of the data alone.
+        judge = keras.Model(name="data_loss")
+        judge.output_names = getattr(model, "output_names", None)
+        judge.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+        return judge
+
+    def data_loss(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+        if y is None:
+            raise ValueError(
+                "Expected targets to compute the loss with. Received: y=None"
+            )
+        if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
+            if temperature != 1:
+                _warn_of(temperature, f"{model.name!r} has several outputs, or a nest")
+            return judge().compute_loss(None, y, y_pred, sample_weight)
+        _check_labels(loss, y, y_pred)
+        if temperature != 1:
+            y_pred = _tempered(loss, y_pred, temperature)
+        if isinstance(loss, keras.losses.Loss) and loss_weights is None:
+            return loss(y, y_pred, sample_weight)
+        return judge().compute_loss(None, y, y_pred, sample_weight)
+
+    def mean_of_sum(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+        total = data_loss(y, y_pred, sample_weight)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return total / (example_count((y, None, None)) * replicas)
+
+    # So that a sum, too, can be averaged over batches and replicas: scores are compared
+    # with each other only.
+    reductions = {getattr(part, "reduction", None) for part in keras.tree.flatten(loss)}
+    return mean_of_sum if reductions == {"sum"} else data_loss
+
+
+def logits(outputs: Any) -> Any:
+    """What a softmax or a sigmoid was computed from; anything else as it is.
+
+    Keras keeps this for its losses, by a private name.
+    """
+    return getattr(outputs, "_keras_logits", outputs)
+
+
+def _name_of(loss: Any) -> str:
+    """The name of a loss in Keras' snake case, whichever way it is given."""
+    name = getattr(loss, "__name__", None) or (
+        loss if isinstance(loss, str) else type(loss).__name__
+    )
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Outputs whose logits are divided, if the loss is a cross-entropy."""
+    from_logits = getattr(loss, "from_logits", False)
+    if isinstance(loss, functools.partial):
+        from_logits = loss.keywords.get("from_logits", False)
+        loss = loss.func
+    # A function of one's own may take anything.
+    if not isinstance(loss, str) and not loss.__module__.startswith("keras."):
+        _warn_of(temperature, f"the loss {_name_of(loss)!r} is none of Keras' own")
+        return y_pred
+    name = _name_of(loss)
+    if not name.endswith(("crossentropy", "cross_entropy")):
+        return y_pred
+    if from_logits:
+        return y_pred / temperature
+    binary, known = name.startswith("binary"), logits(y_pred)
+    if known is y_pred:
+        # Away from 0 and 1 as much as in the losses of Keras.
+        least = keras.config.epsilon()
+        y_pred = keras.ops.clip(y_pred, least, 1 - least)
+        known = keras.ops.log(y_pred)
+        known -= keras.ops.log1p(-y_pred) if binary else 0
+    activation = keras.ops.sigmoid if binary else keras.ops.softmax
+    return activation(known / temperature)
+
+
+def _warn_of(temperature: float, why: str) -> None:
+    warnings.warn(
+        f"The temperature of {temperature:g} is not used: {why}.", stacklevel=4
+    )
+
+
+def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
+    """Integer labels must name one of the outputs: a GPU would just return NaN."""
+    if not tf.executing_eagerly():
+        return  # a TPU's step, in which labels have no values yet
+    if _name_of(loss) != "sparse_categorical_crossentropy":
+        return
+    labels, classes = np.asarray(y), y_pred.shape[-1]
+    labels = labels[labels != getattr(loss, "ignore_class", None)]
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(
+            f"Expected labels from 0 to {classes - 1}, since the model has {classes} "
+            f"outputs. Received: labels from {labels.min()} to {labels.max()}"
+        )
