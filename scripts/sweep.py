@@ -26,7 +26,7 @@ import snip_tf.datasets
 import snip_tf.models
 from snip_tf import plots
 from snip_tf.criteria import CRITERIA
-from snip_tf.files import locked, whole_file, write_json
+from snip_tf.files import PARTIAL, locked, whole_file, write_json
 from snip_tf.paper import experiments
 from snip_tf.training import runs
 
@@ -285,7 +285,7 @@ def _results(outdir: Path) -> list[dict]:
     """The results that there are, in the order of their names."""
     paths = sorted((outdir / "runs").glob("*/*-seed*.json"))
     # What was killed while it wrote leaves a partial file.
-    whole = [path for path in paths if not path.name.startswith("partial-")]
+    whole = [path for path in paths if not path.name.startswith(PARTIAL)]
     return [json.loads(path.read_text()) for path in whole]
 
 

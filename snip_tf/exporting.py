@@ -12,10 +12,12 @@ from typing import Any
 
 import keras
 
-from snip_tf.files import whole_file, whole_folder
+from snip_tf.copying import copy_unmasked
+from snip_tf.files import check_folder, whole_file, whole_folder
+from snip_tf.litert import convert
 from snip_tf.masked_layer import all_masks
 from snip_tf.sparse_files import save_sparse
-from snip_tf.weights import check_built, layer_tree
+from snip_tf.weights import check_built
 from snip_tf.wrapping import strip_pruning
 
 
@@ -73,7 +75,9 @@ def export(
             f"Expected a path that ends in {ending!r} with format={format!r}. "
             f"Received: path={os.fspath(path)!r}"
         )
-    plain = strip_pruning(model) if all_masks(model) else model
+    check_folder(path)
+    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    notes: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         # Keras writes it in any case, since the comparison is with this file.
         saved = Path(folder) / "plain.keras"
@@ -84,8 +88,10 @@ def export(
         elif format == "sparse":
             save_sparse(plain, path)
         elif format == "litert":
+            converted = Path(folder) / "model.tflite"
+            notes = convert(plain, converted, int8)
             with whole_file(path) as partial:
-                _export_litert(plain, Path(folder) / "model.tflite", partial, int8)
+                shutil.move(converted, partial)
         else:
             _export_saved_model(plain, path)
     after = _size(path)
@@ -93,13 +99,8 @@ def export(
         f"{path.name}: {after:,} bytes, {after / before:.3f} of the {before:,} that "
         f"Keras writes of the plain model"
     )
-    if format == "litert" and _is_a_loop(plain):
-        print_fn("Recurrent layers run in LiteRT on one example at a time.")
-    if int8:
-        print_fn(
-            "Sparse layers of eight bits run without LiteRT's default delegates: "
-            "OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES."
-        )
+    for note in notes:
+        print_fn(note)
 
 
 FORMATS = ("keras", "litert", "saved_model", "sparse")
@@ -129,45 +130,6 @@ def _compress(saved: Path, path: Path) -> None:
     ):
         for part in plain.infolist():
             compressed.writestr(part.filename, plain.read(part))
-
-
-def _export_litert(model: keras.Model, path: Path, target: Path, int8: bool) -> None:
-    try:
-        from tensorflow import lite
-    except ImportError as error:
-        raise ImportError(
-            "Expected a TensorFlow that has the LiteRT converter for "
-            "format='litert': `pip install tensorflow==2.21.0`."
-        ) from error
-    # The converter finds by itself which tensors gain from it.
-    wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY]
-    if int8:
-        wanted.append(lite.Optimize.DEFAULT)
-    options = {"input_signature": _of_one_example(model)} if _is_a_loop(model) else {}
-    model.export(path, format="litert", verbose=False, optimizations=wanted, **options)
-    shutil.move(path, target)
-
-
-def _is_a_loop(model: keras.Model) -> bool:
-    """Whether LiteRT runs the model on batches of a fixed size only.
-
-    It has no lists of tensors of unknown size, in which loops over time keep what they
-    have made.
-    """
-    return hasattr(model, "inputs") and any(
-        isinstance(layer, keras.layers.RNN) for layer in layer_tree(model)
-    )
-
-
-def _of_one_example(model: keras.Model) -> list[Any]:
-    def spec(tensor: keras.KerasTensor) -> keras.InputSpec:
-        shape = (1, *tensor.shape[1:])
-        return keras.InputSpec(shape=shape, dtype=tensor.dtype, name=tensor.name)
-
-    # (A Sequential model that was not called yet has no `input`.)
-    sequential = isinstance(model, keras.Sequential)
-    given = model.inputs if sequential else [model.input]
-    return keras.tree.map_structure(spec, given)
 
 
 def _export_saved_model(model: keras.Model, path: Path) -> None:

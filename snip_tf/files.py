@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -17,9 +18,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
     If the body fails, for example on a full disk, what it wrote is removed, and what
     was at `path` stays.
+
+    Raises:
+        FileNotFoundError: if the folder of `path` is not there.
     """
     path = Path(path)
-    partial = path.with_name(f"partial-{path.name}")
+    partial = _partial(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -31,7 +35,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     """The same for a folder, which replaces the whole one at `path`."""
     path = Path(path)
-    partial = path.with_name(f"partial-{path.name}")
+    partial = _partial(path)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
@@ -43,6 +47,23 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
             os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raises a FileNotFoundError unless the folder of `path` is there."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "Expected a folder that is there. Received", str(path.parent)
+        )
+
+
+def _partial(path: Path) -> Path:
+    """Where to write first: always the same place, lest a killed program's pile up."""
+    check_folder(path)
+    return path.with_name(f"{PARTIAL}{path.name}")
+
+
+PARTIAL = ".partial-"  # a name that nobody gives
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:

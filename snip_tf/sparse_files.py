@@ -2,12 +2,13 @@
 
     magic line | length of the header, 8 bytes | header | data of each weight | SHA-256
 
-The header is JSON, compressed: the model's configuration and, for each weight, its
-path, shape, type and coding. The non-zero numbers of a weight are stored as they are;
-where they are, as a bit for each number, or as the gaps between them, a byte each (255
-says that 255 numbers are passed and the next byte goes on), whichever is smaller once
-zlib has compressed it. A weight that would take more than all its numbers is stored
-whole. The hash at the end is of all before it. Nothing in the file is ever run.
+The header is JSON, compressed: the model's configuration and, for each weight, in the
+model's order, its path, shape, type and coding. The non-zero numbers of a weight are
+stored as they are; where they are, as a bit for each number, or as the gaps between
+them, a byte each (255 says that 255 numbers are passed and the next byte goes on),
+whichever is smaller once zlib has compressed it. A weight that would take more than all
+its numbers is stored whole. The hash at the end is of all before it. Nothing in the
+file is ever run.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import keras
 import numpy as np
 
 from snip_tf.files import whole_file
-from snip_tf.weights import weights_by_path
+from snip_tf.weights import layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
 
 
 def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes a model without its zeros; see the head of this file."""
+    _check_has_no_assets(model)
     entries, data = [], []
     for name, weight in weights_by_path(model).items():
         entry, parts = _encoded(keras.ops.convert_to_numpy(weight))
@@ -80,16 +82,33 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
     header = json.loads(zlib.decompress(content[start:end]))
     model = keras.saving.deserialize_keras_object(header["model"])
     weights = weights_by_path(model)
-    if [entry["path"] for entry in header["weights"]] != list(weights):
+    # By their order: a layer that makes others names them anew in each process.
+    found = [(entry["shape"], entry["dtype"]) for entry in header["weights"]]
+    if found != [(list(w.shape), w.dtype) for w in weights.values()]:
         raise ValueError(
             f"{expected}whose weights are not those of the model that its "
             f"configuration makes: {', '.join(weights)}"
         )
-    for entry in header["weights"]:
+    for entry, weight in zip(header["weights"], weights.values(), strict=True):
         size = sum(entry["bytes"])
-        weights[entry["path"]].assign(_decoded(entry, content[end : end + size]))
+        weight.assign(_decoded(entry, content[end : end + size]))
         end += size
+    for layer in layer_tree(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # what it computes with is made of its weights
     return model
+
+
+def _check_has_no_assets(model: keras.Model) -> None:
+    """Raises if a layer keeps more than its configuration and weights."""
+    for layer in layer_tree(model):
+        if hasattr(layer, "save_assets"):
+            raise ValueError(
+                f"Expected a model of configuration and weights alone with "
+                f"format='sparse'. Received: the layer {layer.name!r} of class "
+                f"{type(layer).__name__}, which keeps more, such as a vocabulary. "
+                f"Write it with format='keras'."
+            )
 
 
 def _encoded(array: np.ndarray) -> tuple[dict[str, Any], list[bytes]]:

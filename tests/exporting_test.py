@@ -88,6 +88,43 @@ def test_recurrent_layers_in_litert(tmp_path, int8):
     assert path.stat().st_size < 0.5 * dense
 
 
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("zeros", [0.5, 0.97])
+def test_sizes_that_blocks_do_not_divide_in_litert(tmp_path, int8, zeros):
+    rng, path = np.random.default_rng(0), tmp_path / "m.tflite"
+    for sizes in ([31, 10], [66, 33], [30, 101, 50, 3], [7, 4], [127, 43], [15, 3]):
+        inside = [keras.layers.Dense(n, "relu", name="same") for n in sizes[1:2]]
+        stack = [keras.layers.Dense(n, name=f"d{i}") for i, n in enumerate(sizes[2:])]
+        model = keras.Sequential(
+            [keras.Input(sizes[:1]), keras.Sequential(inside), *stack], name="m"
+        )
+        for weight in model.trainable_weights:
+            weight.assign(rng.normal(size=weight.shape))
+            if "kernel" in weight.path:
+                weight.assign(weight * (rng.random(weight.shape) >= zeros))
+        lines = []
+        snip_tf.export(model, path, "litert", int8=int8, print_fn=lines.append)
+        assert len(lines) == 1 + int8  # it says nothing of tensors that are not sparse
+        x = rng.normal(size=(2, sizes[0])).astype(np.float32)
+        expected = model(x).numpy()
+        scale = np.abs(expected).max()
+        outputs = litert(path, x, plain=int8)
+        np.testing.assert_allclose(
+            outputs, expected, atol=scale * (0.02, 1e-6)[not int8]
+        )
+
+
+def test_recurrent_layers_that_blocks_do_not_divide(tmp_path):
+    stack = [keras.layers.GRU(30, unroll=True), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((5, 31)), *stack])
+    pruned = prune_at_random(model, 0.98, np.random.default_rng(0))
+    lines, path = [], tmp_path / "m.tflite"
+    snip_tf.export(pruned, path, "litert", print_fn=lines.append)
+    assert "[90, 31]" in lines[1]
+    x = np.random.default_rng(1).normal(size=(1, 5, 31)).astype(np.float32)
+    np.testing.assert_allclose(litert(path, x), pruned(x), atol=1e-6)
+
+
 def test_int8_after_it_is_smaller_still(pruned, images, tmp_path):
     lines, path = [], tmp_path / "m.tflite"
     snip_tf.export(pruned, path, "litert", int8=True, print_fn=lines.append)

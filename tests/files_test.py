@@ -27,3 +27,12 @@ def test_writes_a_folder_or_nothing(tmp_path):
         raise OSError("the disk is full")
     assert [part.name for part in path.iterdir()] == ["second.txt"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_others_stay_and_a_folder_must_be_there(tmp_path):
+    other = tmp_path / "partial-a.json"
+    other.write_text("mine")
+    write_json(tmp_path / "a.json", 1)
+    assert other.read_text() == "mine"
+    with pytest.raises(FileNotFoundError, match=r"folder that is there.*no/such"):
+        write_json(tmp_path / "no" / "such" / "a.json", 1)

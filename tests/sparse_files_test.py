@@ -71,6 +71,73 @@ def test_a_model_comes_back_bit_for_bit(model, path):
     np.testing.assert_array_equal(loaded(x), stripped(x))
 
 
+@keras.saving.register_keras_serializable("sparse_files_test")
+class Block(layers.Layer):
+    """Makes layers, which get the next names that this process has."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units = units
+        self.first = layers.Dense(units)
+
+    def build(self, shape):
+        self.first.build(shape)
+
+    def call(self, x):
+        return self.first(x)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable("sparse_files_test")
+class Own(keras.Model):
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units = units
+        self.first, self.second = Block(units), layers.Dense(2)
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def adapted():
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(9, 3, size=(50, 4)))
+    return layer
+
+
+UNUSUAL = {
+    "layers that make layers": lambda: keras.Sequential(
+        [keras.Input((4,)), Block(4), Block(2)]
+    ),
+    "a subclassed model": lambda: Own(3),
+    "an adapted layer": lambda: keras.Sequential(
+        [keras.Input((4,)), adapted(), layers.Dense(2)]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_other_models_come_back(kind, tmp_path):
+    model, x = UNUSUAL[kind](), np.random.default_rng(1).normal(size=(3, 4))
+    expected = model(x)
+    snip_tf.export(model, tmp_path / "m", "sparse", print_fn=lambda line: None)
+    np.testing.assert_array_equal(snip_tf.load_sparse(tmp_path / "m")(x), expected)
+
+
+def test_refuses_layers_that_keep_more_than_weights(tmp_path):
+    lookup = layers.StringLookup(vocabulary=["a", "b"])
+    inputs = keras.Input((), dtype="string")
+    model = keras.Model(inputs, layers.Embedding(3, 2)(lookup(inputs)))
+    with pytest.raises(ValueError, match="'string_lookup' of class StringLookup"):
+        snip_tf.export(model, tmp_path / "m", "sparse", print_fn=lambda line: None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_any_change_is_told(path):
     content = path.read_bytes()
     for position in range(0, len(content), 97):

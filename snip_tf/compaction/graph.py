@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -101,16 +101,31 @@ def trace(model: keras.Model) -> Graph:
         for tensor, other in zip(tensors(tensors_of), tensors(others), strict=True):
             same[id(tensor)] = other
 
+    def cast(given: keras.KerasTensor, wanted: keras.KerasTensor, name: str) -> Any:
+        """What a model makes of a tensor of another type than its input's."""
+        given = resolve(given)
+        if given.dtype == wanted.dtype:
+            return given
+        made = keras.ops.cast(given, wanted.dtype)
+        operation = operation_of(made)
+        nodes.append(Node(operation, f"{name}/cast", (given,), {}, made))
+        return made
+
     def walk(model: keras.Model, prefix: str, given: dict[str, Any]) -> tuple[Any, Any]:
         def record(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
             outputs = operation(*args, **kwargs)
             held.append(outputs)
             name = prefix + operation.name
             kwargs = {**kwargs, **_accepted(operation, given)}
-            if is_made_of_layers(operation) and not _masks(args, kwargs):
+            if is_made_of_layers(operation) and _can_be_laid_open(
+                operation, args, kwargs
+            ):
                 handed_on = {k: v for k, v in kwargs.items() if v is not None}
+                own = in_own_order(args[0], operation.inputs, operation)
+                pairs = zip(own, operation.inputs, strict=True)
+                cast_to_own = [cast(*pair, name) for pair in pairs]
                 inputs, inner = walk(operation, f"{name}/", handed_on)
-                alias(inputs, resolve(args[0]))
+                alias(inputs, cast_to_own)
                 # Its readers read what was recorded inside.
                 alias(outputs, resolve(inner))
             else:
@@ -136,6 +151,82 @@ def trace(model: keras.Model) -> Graph:
     for node in nodes:
         node.args, node.kwargs = resolve(node.args), resolve(node.kwargs)
     return Graph(inputs, resolve(outputs), nodes)
+
+
+def in_own_order(
+    given: Any, inputs: list[keras.KerasTensor], model: keras.Model
+) -> list[Any]:
+    """What a model is given, in the order of its inputs, by which Keras names them."""
+    single = isinstance(model, keras.Sequential)
+    if isinstance(given, dict) and (single or not isinstance(model.input, dict)):
+        return [given[tensor.name] for tensor in inputs]
+    return keras.tree.flatten(given)
+
+
+def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """What made a tensor, which Keras does not tell in public."""
+    return tensor._keras_history.operation
+
+
+class Names:
+    """Names for the operations of a model that is made of a graph, each given once."""
+
+    def __init__(self, graph: Graph):
+        self._taken = {tensor.name for tensor in tensors(graph.inputs)}
+        self._of_graph = {node.name.rpartition("/")[2] for node in graph.nodes}
+
+    def of(self, node: Node) -> str:
+        """That of a call, or if it is taken, with those of the models it was in."""
+        name = node.name.rpartition("/")[2]
+        if name in self._taken:
+            name = node.name.replace("/", "_")
+        return self._unused(name, self._taken)
+
+    def new(self, name: str) -> str:
+        """Of an operation that the graph has not."""
+        return self._unused(name, self._taken | self._of_graph)
+
+    def _unused(self, base: str, taken: set[str]) -> str:
+        name, count = base, 1
+        while name in taken:
+            name = f"{base}_{count}"
+            count += 1
+        self._taken.add(name)
+        return name
+
+
+def remade(graph: Graph, call: Callable[[Node, list[Any]], Any]) -> keras.Model:
+    """A model of a graph in which each call is made in another way.
+
+    Args:
+        graph: the calls.
+        call: makes one in the place of a `Node`, on these new tensors (None where there
+            is none), and returns its outputs; or None, where nothing needs them.
+    """
+    inputs = keras.tree.map_structure(input_like, graph.inputs)
+    new = dict(zip(map(id, tensors(graph.inputs)), tensors(inputs), strict=True))
+    for node in graph.nodes:
+        outputs = call(node, [new.get(id(tensor)) for tensor in node.inputs()])
+        if outputs is not None:
+            new.update(
+                zip(map(id, tensors(node.outputs)), tensors(outputs), strict=True)
+            )
+    return keras.Model(
+        inputs, keras.tree.map_structure(lambda tensor: new[id(tensor)], graph.outputs)
+    )
+
+
+def _can_be_laid_open(
+    model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Whether the layers inside a model may be called on what it is given."""
+    if _masks(args, kwargs):
+        return False
+    own = in_own_order(args[0], model.inputs, model)
+    # Keras adds or drops an axis where there is one too few or too many.
+    return all(
+        len(g.shape) == len(i.shape) for g, i in zip(own, model.inputs, strict=True)
+    )
 
 
 def _masks(args: Any, kwargs: dict[str, Any]) -> bool:

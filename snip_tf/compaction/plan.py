@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Graph, Node, tensors
+from snip_tf.compaction.graph import Graph, Names, Node, remade, tensors
 from snip_tf.compaction.kinds import kind_of
 from snip_tf.compaction.kinds.kind import Change, Kind, feature_count, unknown
-from snip_tf.copying import input_like
 
 
 class Plan:
@@ -69,37 +68,37 @@ class Plan:
     ) -> list[np.ndarray]:
         return [known[id(tensor)] for tensor in of]
 
-    def change(self, kind: Kind, copy: Callable) -> Change | None:
+    def change(self, kind: Kind, copy: Callable, names: Names) -> Change | None:
         """What becomes of a call; None if nothing depends on it."""
         outputs = self._of(self._kept, kind.outputs)
         if not any(keep.any() for keep in outputs):
             return None
         inputs = self._of(self._kept, kind.inputs)
         constants = self._of(self._constants, kind.inputs)
-        return Change(inputs, outputs, constants, copy)
+        return Change(inputs, outputs, constants, copy, names)
 
     def carry_out(self, copy: Callable[[keras.Operation], Any]) -> keras.Model:
         """The network of what is kept."""
-        inputs = keras.tree.map_structure(input_like, self._graph.inputs)
-        new = dict(_by_id(tensors(self._graph.inputs), tensors(inputs)))
-        names: dict[str, keras.Operation] = {}
-        for kind in self.kinds:
-            change = self.change(kind, copy)
+        kinds, names = iter(self.kinds), Names(self._graph)
+        known: set[keras.Operation] = set()
+
+        def call(node: Node, given: list[Any]) -> Any:
+            kind = next(kinds)
+            change = self.change(kind, copy, names)
             if change is None:
                 self.made.append(None)
-                continue
+                return None
             operation = kind.smaller(change)
-            if operation not in names.values():
-                operation.name = _unused(kind.node.name, names)
-                names[operation.name] = operation
-            given = [new.get(id(tensor)) for tensor in kind.inputs]
+            if operation not in known:
+                operation.name = names.of(node)
+                known.add(operation)
             outputs = kind.call(operation, given, change)
             if isinstance(operation, keras.Layer) and operation.weights:
                 kind.fill(operation, change)
-            new.update(_by_id(kind.outputs, tensors(outputs)))
             self.made.append(Node(operation, operation.name, (), {}, outputs))
-        outputs = keras.tree.map_structure(lambda t: new[id(t)], self._graph.outputs)
-        return keras.Model(inputs, outputs)
+            return outputs
+
+        return remade(self._graph, call)
 
 
 def _by_id(of: list[keras.KerasTensor], values: list[Any]) -> Any:
@@ -118,15 +117,3 @@ def _shared_layers(graph: Graph) -> set[int]:
         if layer.weights
         and (calls[id(layer)] > 1 or any(users[id(w)] > 1 for w in layer.weights))
     }
-
-
-def _unused(path: str, names: Container[str]) -> str:
-    """The name of a layer, or if it is taken, with those of the models it was in."""
-    name = path.rpartition("/")[2]
-    if name in names:
-        name = path.replace("/", "_")
-    base, count = name, 1
-    while name in names:
-        name = f"{base}_{count}"
-        count += 1
-    return name

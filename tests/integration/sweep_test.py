@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from snip_tf.files import PARTIAL
 from tests.programs import run_smoke, start_smoke
 
 pytest.importorskip("sklearn")
@@ -66,7 +67,7 @@ def test_what_is_there_is_not_run_again(tmp_path):
     path = tmp_path / "results/sweep/runs/lenet300-digits/random-90-seed0.json"
     path.parent.mkdir(parents=True)
     # What a sweep that was killed while it wrote has left behind.
-    path.with_name(f"partial-{path.name}").write_text("{")
+    path.with_name(f"{PARTIAL}{path.name}").write_text("{")
     killed = start_smoke("sweep.py", tmp_path, *arguments)
     while not list(tmp_path.glob("logs/sweep/*/*/flags.json")):
         assert killed.poll() is None

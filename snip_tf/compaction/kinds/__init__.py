@@ -38,7 +38,7 @@ _MERGES += (layers.Maximum, layers.Minimum)
 # Operations of `keras.ops`, for whose classes Keras has no public names.
 _MERGING_OPERATIONS = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
 _ELEMENTWISE_OPERATIONS = {"Relu", "Relu6", "Sigmoid", "Silu", "Tanh", "Gelu", "Elu"}
-_ELEMENTWISE_OPERATIONS |= {"HardSigmoid", "HardSilu", "LeakyRelu", "Softplus"}
+_ELEMENTWISE_OPERATIONS |= {"HardSigmoid", "HardSilu", "LeakyRelu", "Softplus", "Cast"}
 _HANDED_ON = {
     **dict.fromkeys(
         (

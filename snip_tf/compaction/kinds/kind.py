@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Node, is_tensor, tensors
+from snip_tf.compaction.graph import Names, Node, is_tensor, operation_of, tensors
 from snip_tf.weights import why_not_prunable
 
 Arrays = list[np.ndarray]
@@ -145,19 +145,36 @@ class Change:
         inputs, outputs: which features of each are kept.
         constants: what is constant of the inputs.
         copy: makes a copy of an operation as it is.
+        names: of the operations of the new model.
     """
 
     def __init__(
-        self, inputs: Arrays, outputs: Arrays, constants: Arrays, copy: Callable
+        self,
+        inputs: Arrays,
+        outputs: Arrays,
+        constants: Arrays,
+        copy: Callable,
+        names: Names,
     ):
         self.inputs = inputs
         self.outputs = outputs
         self.constants = constants
         self.copy = copy
+        self.names = names
 
     def like(self, operation: keras.Operation, **changes: Any) -> keras.Operation:
         """A new one with these settings and those of the old, not built."""
         return type(operation).from_config({**operation.get_config(), **changes})
+
+    def gathered(self, tensor: Any, given: np.ndarray, wanted: np.ndarray) -> Any:
+        """The wanted features of a tensor that has the given ones."""
+        if np.array_equal(given, wanted):
+            return tensor
+        positions = np.flatnonzero(wanted[given]).astype(np.int32)
+        picked = keras.ops.take(tensor, positions, axis=-1)
+        # Keras names it, by what there is in this process, not in this model.
+        operation_of(picked).name = self.names.new("take")
+        return picked
 
     def all_kept(self) -> bool:
         """Whether every feature stays."""
@@ -177,14 +194,6 @@ def nonzero(kernel: np.ndarray, tolerance: float, units: int = 2) -> np.ndarray:
 def worth_a_gather(given: np.ndarray, needed: np.ndarray) -> bool:
     """Whether to pick the needed features from the given, or to take them all."""
     return needed.sum() <= (1 - _WORTH_A_GATHER) * given.sum()
-
-
-def gathered(tensor: Any, given: np.ndarray, wanted: np.ndarray) -> Any:
-    """The wanted features of a tensor that has the given ones."""
-    if np.array_equal(given, wanted):
-        return tensor
-    positions = np.flatnonzero(wanted[given]).astype(np.int32)
-    return keras.ops.take(tensor, positions, axis=-1)
 
 
 def in_place(node: Node, inputs: Sequence[Any]) -> tuple[Any, Any]:

@@ -16,7 +16,6 @@ from snip_tf.compaction.kinds.kind import (
     Use,
     as_tensor,
     feature_count,
-    gathered,
     nonzero,
     positions,
     worth_a_gather,
@@ -118,7 +117,7 @@ class Matrix(Kind):
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
         rows = self._rows(change)
-        inputs = [gathered(inputs[0], change.inputs[0], rows), *inputs[1:]]
+        inputs = [change.gathered(inputs[0], change.inputs[0], rows), *inputs[1:]]
         return super().call(operation, inputs, change)
 
     def fill(self, operation: Any, change: Change) -> None:  # noqa: D102
@@ -231,7 +230,7 @@ class Depthwise(Kind):
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
         rows = self._inputs_of(change.outputs[0])
-        inputs = [gathered(inputs[0], change.inputs[0], rows)]
+        inputs = [change.gathered(inputs[0], change.inputs[0], rows)]
         return super().call(operation, inputs, change)
 
     def fill(self, operation: Any, change: Change) -> None:  # noqa: D102

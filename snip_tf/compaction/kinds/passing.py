@@ -14,7 +14,6 @@ from snip_tf.compaction.kinds.kind import (
     Kind,
     applied,
     feature_count,
-    gathered,
     worth_a_gather,
 )
 
@@ -68,7 +67,7 @@ class EachByItself(Kind):
         return change.like(self.operation)
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
-        inputs = [gathered(inputs[0], change.inputs[0], change.outputs[0])]
+        inputs = [change.gathered(inputs[0], change.inputs[0], change.outputs[0])]
         return super().call(operation, inputs, change)
 
     def fill(self, operation: Any, change: Change) -> None:  # noqa: D102
@@ -126,7 +125,7 @@ class Merge(Kind):
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
         left = [
-            gathered(tensor, given, change.outputs[0])
+            change.gathered(tensor, given, change.outputs[0])
             for tensor, given, summand in zip(
                 inputs, change.inputs, self._summands, strict=True
             )
@@ -218,7 +217,7 @@ class Padded(Kind):
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
         wanted = change.outputs[0][self._own]
-        inputs = [gathered(inputs[0], change.inputs[0], wanted)]
+        inputs = [change.gathered(inputs[0], change.inputs[0], wanted)]
         return super().call(operation, inputs, change)
 
 
@@ -275,7 +274,7 @@ class Rearranged(Kind):
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
         [wanted] = self.needed(change.outputs, [])
-        inputs = [gathered(inputs[0], change.inputs[0], wanted)]
+        inputs = [change.gathered(inputs[0], change.inputs[0], wanted)]
         return super().call(operation, inputs, change)
 
 

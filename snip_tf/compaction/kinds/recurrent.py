@@ -15,7 +15,6 @@ from snip_tf.compaction.kinds.kind import (
     Kind,
     Use,
     feature_count,
-    gathered,
     worth_a_gather,
 )
 
@@ -133,7 +132,7 @@ class Recurrent(Kind):
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
         rows = self._rows(change)
-        inputs = [gathered(inputs[0], change.inputs[0], rows), *inputs[1:]]
+        inputs = [change.gathered(inputs[0], change.inputs[0], rows), *inputs[1:]]
         return super().call(operation, inputs, change)
 
     def fill(self, operation: Any, change: Change) -> None:  # noqa: D102
