@@ -318,7 +318,8 @@ def layer_costs(rows: Sequence[LayerRow]) -> Figure:
             lengths = [getattr(row, name) or 0 for row in rows]
             axes.barh(places + 0.27 * (shift - 1), lengths, height=0.25, label=label)
         axes.set_title(title)
-        axes.set_yticks(places, [row.layer for row in rows])
+        # A dollar would begin a formula.
+        axes.set_yticks(places, [row.layer.replace("$", r"\$") for row in rows])
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(axis="x", alpha=0.3)
     figure.axes[0].invert_yaxis()

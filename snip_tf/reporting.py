@@ -280,6 +280,7 @@ class Report:
         """A table of the layers and their sums, then a list of the rest."""
         names, rows = self._table()
         lines = [names, ["---", "---", *["---:"] * (len(names) - 3), "---"], *rows]
+        lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         return table + "\n" + "".join(f"- {line}\n" for line in self._rest())
 
@@ -402,8 +403,8 @@ tr:last-child {{ font-weight: bold; }}
 img {{ max-width: 100%; }}
 </style>
 <h1>{title}</h1>
-<p>Multiply-adds are of the kernels, for one example. "Not zero" is what pruning kept;
-"compacted" is what <code>snip_tf.compact</code> leaves, with the same outputs.</p>
+<p>Multiply-adds are of the kernels, for one example. "Compacted" is what
+<code>snip_tf.compact</code> leaves, with the same outputs.</p>
 <img alt="Parameters and multiply-adds by layer" src="data:image/png;base64,{picture}">
 <table>
 <tr>{header}</tr>

@@ -86,15 +86,18 @@ def _weight_row(path: str, mask: np.ndarray, units_last: bool) -> WeightRow:
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer with weights. Multiply-adds are of its kernels, for one example.
+    """One layer with weights, or one without that cannot be analysed.
+
+    Multiply-adds are of its kernels, for one example; an unknown number of places or
+    of time steps counts as one.
 
     Attributes:
         layer: its name, after those of the models that it is in.
         kind: its class.
         parameters: all its numbers.
         non_zero: those that are not zero.
-        multiply_adds: with all numbers of its kernels; None where it is not known how
-            often they are multiplied.
+        multiply_adds: with all numbers of its kernels; None in a model that calls its
+            layers in code of its own.
         effective: with those that are not zero.
         compacted_parameters, compacted_multiply_adds: what `snip_tf.compact` leaves.
         units, compacted_units: the features that it returns.
@@ -134,9 +137,14 @@ def layer_rows(model: keras.Model, compacted: bool = True) -> list[LayerRow]:
     if compacted:
         plan.carry_out(Copies().of)
     rows: dict[int, LayerRow] = {}
+    blockers = plan.blockers()
     for kind, made in itertools.zip_longest(plan.kinds, plan.made):
         layer = kind.operation
-        if getattr(layer, "weights", None):
+        if kind in blockers and not getattr(layer, "weights", None):
+            rows[id(layer)] = LayerRow(
+                *(kind.node.name, type(layer).__name__, *[0] * 6), note=_BLOCKS
+            )
+        elif getattr(layer, "weights", None):
             row, earlier = _row(kind, made), rows.get(id(layer))
             # What is called again is multiplied again.
             rows[id(layer)] = _added(earlier, row) if earlier else row
@@ -162,13 +170,16 @@ def _row(kind: Kind, made: Node | None) -> LayerRow:
     layer, uses = kind.operation, kind.uses()
     parameters = products = features = 0
     if made is not None:
-        # The layer may have got a bias; that comes last.
-        new = made.operation.weights
-        new = dict(zip(map(id, layer.weights), new, strict=False))
+        # The layer may have got biases.
+        old, new = (
+            [weight for weight in each.weights if weight.name != "bias"]
+            for each in (layer, made.operation)
+        )
+        new = dict(zip(map(id, old), new, strict=True))
         products = sum(use.positions * weight_size(new[id(use.weight)]) for use in uses)
         parameters = made.operation.count_params()
         features = _features(made)
-    note = "" if kind.analysed else "cannot be analysed: it and its neighbours stay"
+    note = "" if kind.analysed else _BLOCKS
     return dataclasses.replace(
         _of_weights(layer, kind.node.name),
         multiply_adds=sum(use.positions * weight_size(use.weight) for use in uses),
@@ -179,6 +190,9 @@ def _row(kind: Kind, made: Node | None) -> LayerRow:
         compacted_units=features,
         note=note,
     )
+
+
+_BLOCKS = "cannot be analysed: it and its neighbours stay"
 
 
 def _features(node: Node) -> int | None:

@@ -17,7 +17,7 @@ from snip_tf.compaction.plan import Plan
 from snip_tf.compiling import compiled_calls
 from snip_tf.copying import Copies, copy_unmasked
 from snip_tf.masked_layer import all_masks
-from snip_tf.weights import check_built
+from snip_tf.weights import check_built, layer_tree
 from snip_tf.wrapping import strip_pruning
 
 layers = keras.layers
@@ -58,7 +58,8 @@ def sparse_runtime(model: keras.Model) -> SparseRuntime:
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it is not built, or runs its layers in code of its own.
+        ValueError: if it is not built, runs its layers in code of its own, or keeps a
+            state between calls.
 
     Example:
 
@@ -69,6 +70,13 @@ def sparse_runtime(model: keras.Model) -> SparseRuntime:
     (2, 4)
     """
     check_built(model)
+    stateful = [x.name for x in layer_tree(model) if getattr(x, "stateful", False)]
+    if stateful:
+        raise ValueError(
+            f"Expected a model whose outputs depend on its inputs alone, as to measure "
+            f"what is fastest takes many calls. Received: model={model.name!r}, in "
+            f"which {', '.join(stateful)} keeps a state (stateful=True)"
+        )
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     return SparseRuntime(plain)
 
@@ -96,11 +104,34 @@ class SparseRuntime:
     def __call__(self, x: Any) -> Any:
         """The outputs of the model, as NumPy arrays."""
         nested = isinstance(x, (dict, list, tuple))
+        if isinstance(x, dict) and not isinstance(self._graph.inputs, dict):
+            own = keras.tree.flatten(self._graph.inputs)
+            x = keras.tree.pack_sequence_as(
+                self._graph.inputs, [x[tensor.name] for tensor in own]
+            )
+            nested = not is_tensor(self._graph.inputs)
         batch_size = len(keras.tree.flatten(x)[0] if nested else x)
         run = self._runs.get(batch_size)
         if run is None:
+            self._check(x)
             run = self._runs[batch_size] = self._fastest(x, batch_size)
         return run(x)
+
+    def _check(self, x: Any) -> None:
+        """Raises unless these are examples that the model takes."""
+        wanted = [tuple(t.shape) for t in tensors(self._graph.inputs)]
+        given = [np.shape(array) for array in keras.tree.flatten(x)]
+        fits = len(wanted) == len(given) and all(
+            len(g) == len(w)
+            and g[0] > 0
+            and all(n in (None, m) for n, m in zip(w[1:], g[1:], strict=True))
+            for g, w in zip(given, wanted, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"Expected one or more examples of shape {wanted}. Received: inputs of "
+                f"shape {given}"
+            )
 
     def _fastest(self, x: Any, batch_size: int) -> Callable[[Any], Any]:
         steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
@@ -148,6 +179,9 @@ class _Program:
         for tensor in tensors(graph.inputs):
             place[id(tensor)] = len(place)
         self._nested = not is_tensor(graph.inputs)
+        # As the model casts what it is given.
+        single = [tensor.dtype == "float32" for tensor in tensors(graph.inputs)]
+        self._dtypes = [np.float32 if each else None for each in single]
         self._calls = []
         for node, step in zip(graph.nodes, steps, strict=True):
             given = [place[id(tensor)] for tensor in node.inputs()]
@@ -161,7 +195,7 @@ class _Program:
 
     def __call__(self, x: Any) -> Any:
         given = keras.tree.flatten(x) if self._nested else [x]
-        values = [*map(np.asarray, given), *self._empty]
+        values = [*map(np.asarray, given, self._dtypes), *self._empty]
         for step, given, made in self._calls:
             outputs = step(*(values[i] for i in given))
             if len(made) == 1:

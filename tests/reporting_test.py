@@ -177,6 +177,60 @@ def test_report_of_a_recurrent_layer_counts_each_step():
     assert row.multiply_adds == row.effective == 7 * (4 + 5) * 4 * 5
 
 
+TIMES = {
+    "returns its state": (lambda: layers.LSTM(5, return_state=True), (7, 4), 7 * 180),
+    "a cell": (lambda: layers.RNN(layers.LSTMCell(4)), (10, 3), 10 * 112),
+    "each step by itself": (
+        lambda: layers.TimeDistributed(layers.LSTM(4)),
+        (3, 10, 3),
+        30 * 112,
+    ),
+    "convolutions in time": (
+        lambda: layers.ConvLSTM2D(2, 3, padding="same"),
+        (7, 6, 6, 3),
+        7 * 36 * 9 * (3 + 2) * 8,
+    ),
+    "einsum": (lambda: layers.EinsumDense("abc,cd->abd", (None, 4)), (10, 8), 320),
+    "channels first": (
+        lambda: layers.Conv2D(4, 3, data_format="channels_first", padding="same"),
+        (3, 6, 5),
+        30 * 108,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_report_counts_each_time_that_a_number_is_multiplied(kind):
+    make, shape, expected = TIMES[kind]
+    inputs = keras.Input(shape)
+    outputs = keras.tree.flatten(make()(inputs))
+    [row] = snip_tf.report(keras.Model(inputs, outputs[0])).layers
+    assert row.multiply_adds == expected
+
+
+def test_report_counts_what_compact_leaves_of_layers_that_get_a_bias():
+    gru = layers.Bidirectional(layers.GRU(4, use_bias=False), name="both")
+    stack = [layers.Dense(8, name="in", bias_initializer="ones"), gru]
+    model = keras.Sequential([keras.Input((5, 2)), *stack])
+    mask = np.ones((2, 8), bool)
+    mask[:, :4] = False
+    pruned = snip_tf.apply_masks(model, {"in/kernel": mask})
+    smaller = snip_tf.compact(pruned)
+    assert smaller.count_params() < model.count_params()
+    [_, row] = snip_tf.report(pruned).layers
+    [_, again] = snip_tf.report(smaller).layers
+    assert row.compacted_multiply_adds == again.multiply_adds == 5 * 2 * (4 + 4) * 12
+
+
+def test_names_that_mean_something_elsewhere(tmp_path):
+    names = ["a|b", "a$^$", "<i>"]
+    stack = [layers.Dense(2, name=name) for name in names]
+    report = snip_tf.report(keras.Sequential([keras.Input((2,)), *stack]))
+    assert r"| a\|b | Dense |" in report.to_markdown()
+    report.write_html(tmp_path / "report.html")
+    assert "<td>&lt;i&gt;</td>" in (tmp_path / "report.html").read_text()
+
+
 def test_report_counts_a_layer_as_often_as_it_is_called():
     inputs = keras.Input((4,))
     shared = layers.Dense(4, name="shared")
@@ -191,6 +245,9 @@ def test_report_says_what_cannot_be_analysed():
     x = layers.LayerNormalization(name="norm")(layers.Dense(5)(inputs))
     report = snip_tf.report(keras.Model(inputs, layers.Dense(2)(x)))
     assert [bool(row.note) for row in report.layers] == [False, True, False]
+    softmax = [layers.Dense(5), layers.Softmax(name="soft"), layers.Dense(2)]
+    report = snip_tf.report(keras.Sequential([inputs, *softmax, layers.Softmax()]))
+    assert [row.layer for row in report.layers if row.note] == ["soft"]
     own = OwnModel()
     own(np.zeros((1, 2)))
     report = snip_tf.report(own)

@@ -99,6 +99,15 @@ def test_several_inputs_and_outputs_by_name():
             np.testing.assert_allclose(outputs[name], expected, atol=1e-5)
 
 
+def test_inputs_of_a_list_by_name():
+    a, b = keras.Input((3,), name="b"), keras.Input((3,), name="a")
+    model = keras.Model([a, b], layers.Dense(2)(a) + 3 * layers.Dense(2)(b))
+    rng = np.random.default_rng(0)
+    x = {name: rng.normal(size=(4, 3)).astype(np.float32) for name in ("a", "b")}
+    run = snip_tf.sparse_runtime(model)
+    np.testing.assert_allclose(run(x), model(x), atol=1e-5)
+
+
 def test_later_changes_of_the_model_are_not_seen():
     model = stack()
     run = snip_tf.sparse_runtime(model)
@@ -113,3 +122,12 @@ def test_refuses_what_it_cannot_run():
         snip_tf.sparse_runtime(lambda x: x)
     with pytest.raises(ValueError, match="built"):
         snip_tf.sparse_runtime(keras.Sequential([layers.Dense(3)]))
+    remembers = layers.LSTM(3, stateful=True, name="remembers")
+    with pytest.raises(ValueError, match="remembers keeps a state"):
+        inputs = keras.Input((4, 2), batch_size=1)
+        snip_tf.sparse_runtime(keras.Model(inputs, remembers(inputs)))
+    run = snip_tf.sparse_runtime(stack())
+    for shape in ((2, 699), (0, 700), (700,)):
+        with pytest.raises(ValueError, match=r"shape \[\(None, 700\)\].*Received"):
+            run(np.zeros(shape, np.float32))
+    assert run(np.zeros((1, 700))).dtype == np.float32

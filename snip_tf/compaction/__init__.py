@@ -63,14 +63,19 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     _check_tolerance(tolerance)
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     with strategy_scope(model):
-        smaller = Plan(trace(plain), tolerance).carry_out(Copies().of)
+        plan = Plan(trace(plain), tolerance)
+        smaller = plan.carry_out(Copies().of)
     smaller.name = model.name
     compile_like(smaller, plain)
     if smaller.count_params() == plain.count_params():
+        names = [
+            f"{b.node.name} ({type(b.operation).__name__})" for b in plan.blockers()
+        ]
+        beside = f", or is beside what cannot be analysed: {', '.join(names)}"
         warnings.warn(
             f"Nothing could be removed from {model.name!r}: each of its units still "
-            f"reads something, and something reads it. Single zeros do not make a "
-            f"model smaller. Prune more, or remove whole units.",
+            f"reads something, and something reads it{beside if names else ''}. Single "
+            f"zeros do not make a model smaller. Prune more, or remove whole units.",
             stacklevel=2,
         )
     return smaller

@@ -77,6 +77,15 @@ class Plan:
         constants = self._of(self._constants, kind.inputs)
         return Change(inputs, outputs, constants, copy, names)
 
+    def blockers(self) -> list[Kind]:
+        """The calls inside the network that cannot be analysed."""
+        ends = {id(tensor) for tensor in tensors(self._graph.outputs)}
+        return [
+            kind
+            for kind in self.kinds
+            if not kind.analysed and not ends.issuperset(map(id, kind.outputs))
+        ]
+
     def carry_out(self, copy: Callable[[keras.Operation], Any]) -> keras.Model:
         """The network of what is kept."""
         kinds, names = iter(self.kinds), Names(self._graph)

@@ -138,6 +138,64 @@ def test_models_inside_are_laid_open_and_names_stay_apart():
     assert_same_outputs(smaller, pruned, rng.random((3, 6)))
 
 
+def test_a_model_inside_that_is_called_by_name():
+    a, b = keras.Input((3,), name="b"), keras.Input((3,), name="a")
+    inner = keras.Model([a, b], layers.Dense(2)(a) + 3 * layers.Dense(2)(b))
+    x, y = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([x, y], inner({"a": y, "b": x}))
+    rng = np.random.default_rng(0)
+    pruned = prune_at_random(model, 0.3, rng)
+    given = [rng.random((4, 3)), rng.random((4, 3))]
+    assert_same_outputs(compacted(pruned), pruned, given)
+
+
+def test_a_model_inside_casts_what_it_is_given():
+    stack = [layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()]
+    base = keras.Sequential([keras.Input((8, 8, 3)), *stack])
+    images = keras.Input((8, 8, 3), dtype="uint8")
+    model = keras.Model(images, layers.Dense(3)(base(images)))
+    rng = np.random.default_rng(0)
+    pruned = prune_at_random(model, 0.95, rng)
+    smaller = snip_tf.compact(pruned)
+    assert smaller.count_params() < model.count_params()
+    x = rng.integers(256, size=(2, 8, 8, 3)).astype("uint8")
+    assert_same_outputs(smaller, pruned, x)
+
+
+def test_names_that_are_taken(tmp_path):
+    inner = keras.Sequential([keras.Input((40,)), layers.Dense(30, name="image")])
+    image = keras.Input((40,), name="image")
+    x = layers.Dense(20, name="take")(inner(image))
+    branches = [layers.Dense(20)(x), layers.Dense(20)(x)]
+    model = keras.Model(image, layers.Dense(2)(layers.Concatenate()(branches)))
+    rng = np.random.default_rng(0)
+    pruned = prune_at_random(model, 0.95, rng)
+    smaller = snip_tf.compact(pruned)
+    assert smaller.get_layer("take").units < 20
+    assert_same_outputs(smaller, pruned, rng.random((3, 40)))
+    smaller.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    again = keras.Model(image, layers.Dense(2)(loaded(image)))
+    again = prune_at_random(again, 0.9, rng)
+    assert_same_outputs(compacted(again), again, rng.random((3, 40)))
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("constants", [1, 2])
+def test_a_new_bias_is_not_larger_than_what_it_saves(reset_after, constants):
+    recurrent = layers.GRU(8, use_bias=False, reset_after=reset_after)
+    stack = [layers.Dense(4, name="in", bias_initializer="ones"), recurrent]
+    model = keras.Sequential([keras.Input((5, 1)), *stack])
+    mask = np.ones((1, 4), bool)
+    mask[:, :constants] = False
+    pruned = snip_tf.apply_masks(model, {"in/kernel": mask})
+    smaller = compacted(pruned)
+    assert smaller.count_params() <= model.count_params()
+    folded = constants if constants > 1 or not reset_after else 0
+    assert smaller.get_layer("in").units == 4 - folded
+    assert_same_outputs(smaller, pruned, np.random.rand(3, 5, 1))
+
+
 def test_a_mask_of_timesteps_is_heeded():
     stack = [layers.Embedding(9, 6, mask_zero=True), layers.LSTM(8), layers.Dense(2)]
     model = keras.Sequential([keras.Input((5,), dtype="int32"), *stack])
@@ -178,6 +236,11 @@ def test_small_weights_count_as_zeros_if_asked():
 def test_says_that_nothing_can_be_removed_from_a_dense_model():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4)])
     with pytest.warns(UserWarning, match="Nothing could be removed"):
+        snip_tf.compact(model)
+    norm = layers.LayerNormalization(name="norm")
+    stack = [layers.Dense(4, kernel_initializer="zeros"), norm, layers.Dense(2)]
+    model = keras.Sequential([keras.Input((1,)), *stack])
+    with pytest.warns(UserWarning, match=r"analysed: norm \(LayerNormalization\)"):
         snip_tf.compact(model)
 
 

@@ -122,7 +122,11 @@ class Kind:
             for weight in getattr(self.operation, "weights", [])
             if why_not_prunable(weight.path, weight) is None
         ]
-        return [Use(kernel, positions(self.outputs[0]), {}) for kernel in kernels]
+        if not kernels:
+            return []
+        shapes = (tuple(t.shape) for t in (self.inputs[0], self.outputs[0]))
+        times = _times_multiplied(self.operation, *shapes)
+        return [Use(kernel, times, {}) for kernel in kernels]
 
     def smaller(self, change: Change) -> keras.Operation:
         """The operation that does the same with what is kept, before it is built."""
@@ -183,7 +187,40 @@ class Change:
 
 def positions(tensor: keras.KerasTensor) -> int:
     """At how many places a tensor has features, for one example; 1 where unknown."""
-    return math.prod(size or 1 for size in tensor.shape[1:-1])
+    return _known(tensor.shape[1:-1])
+
+
+def _known(sizes: Sequence[int | None]) -> int:
+    return math.prod(size or 1 for size in sizes)
+
+
+def _times_multiplied(layer: Any, given: tuple, made: tuple) -> int:
+    """How often a layer multiplies each number of its kernels, for one example.
+
+    Args:
+        layer: of any class; one of Keras' own, or it is taken to multiply once for each
+            place of its output.
+        given, made: the shapes of its input and its output.
+    """
+    layers = keras.layers
+    if isinstance(layer, layers.TimeDistributed):
+        of_one = ((shape[0], *shape[2:]) for shape in (given, made))
+        return _known(given[1:2]) * _times_multiplied(layer.layer, *of_one)
+    if isinstance(layer, layers.Bidirectional):
+        return _times_multiplied(layer.forward_layer, given, made)
+    if isinstance(layer, layers.RNN):
+        convolved = isinstance(
+            layer, (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
+        )
+        rank = len(layer.kernel_size) if convolved else 0
+        return _known(given[1:2]) * _known(made[-1 - rank : -1])
+    if isinstance(layer, layers.EinsumDense) and "." not in layer.equation:
+        names, kernel = layer.equation.split("->")[0].split(",")
+        sizes = zip(names[1:], given[1:], strict=True)
+        return _known([size for name, size in sizes if name not in kernel])
+    if getattr(layer, "data_format", None) == "channels_first":
+        return _known(made[2:])
+    return _known(made[1:-1])
 
 
 def nonzero(kernel: np.ndarray, tolerance: float, units: int = 2) -> np.ndarray:

@@ -104,7 +104,8 @@ class Matrix(Kind):
         return needed if worth_a_gather(given, needed) else given
 
     def _has_fold(self, change: Change) -> bool:
-        folded = ~self._rows(change) & (change.constants[0] != 0)
+        read = self._read[:, change.outputs[0]].any(axis=1)
+        folded = read & ~self._rows(change) & (change.constants[0] != 0)
         return bool((folded & self._foldable(change.constants)).any())
 
     def smaller(self, change: Change) -> keras.Operation:  # noqa: D102

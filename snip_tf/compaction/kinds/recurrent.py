@@ -71,16 +71,32 @@ class Recurrent(Kind):
 
     def needed(self, kept: Arrays, constants: Arrays) -> Arrays:  # noqa: D102
         units = kept[0][: self._units]
-        read = np.array(
+        read = self._read(units)
+        folded = self._folded(read, constants[0])
+        read = read & (np.isnan(constants[0]) | ((constants[0] != 0) & ~folded))
+        if units.any() and not read.any():
+            read[0] = True  # there is no layer without an input
+        return [read, *(np.full(c.shape, units.any()) for c in constants[1:])]
+
+    def _read(self, units: np.ndarray) -> np.ndarray:
+        """The inputs that some of these units read."""
+        return np.array(
             [
                 cell.inputs[:, units & ~zero].any(axis=1)
                 for cell, zero in zip(self._cells, self._zero, strict=True)
             ]
         ).any(axis=0)
-        read &= np.isnan(constants[0])
-        if units.any() and not read.any():
-            read[0] = True  # there is no layer without an input
-        return [read, *(np.full(c.shape, units.any()) for c in constants[1:])]
+
+    def _folded(self, read: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """The constants, zeros aside, that the bias stands for.
+
+        A layer without a bias gets one for them, which in a GRU of Keras' default kind
+        has two rows, and should not be larger than what it saves.
+        """
+        folded = read & ~np.isnan(known) & (known != 0)
+        cell = self._layers[0].cell
+        rows = 2 if getattr(cell, "reset_after", False) else 1
+        return folded & bool(cell.use_bias or folded.sum() >= rows)
 
     def ties(self) -> tuple[Any, Any]:  # noqa: D102
         masks = [np.zeros(feature_count(tensor), int) for tensor in self.inputs[1:]]
@@ -109,12 +125,12 @@ class Recurrent(Kind):
         rows = self._rows(change)
         if change.all_kept() and rows.all():
             return change.copy(self.operation)
-        units = int(change.outputs[0][: self._units].sum())
-        folded = ~rows & (np.nan_to_num(change.constants[0]) != 0)
+        kept = change.outputs[0][: self._units]
+        folded = ~rows & self._folded(self._read(kept), change.constants[0])
 
         def resized(config: dict[str, Any]) -> dict[str, Any]:
             bias = config["use_bias"] or bool(folded.any())
-            return {**config, "units": units, "use_bias": bias}
+            return {**config, "units": int(kept.sum()), "use_bias": bias}
 
         config = self.operation.get_config()
         if len(self._layers) == 1:
