@@ -6,10 +6,11 @@ from snip_tf.exporting import export
 from snip_tf.masked_layer import MaskedLayer
 from snip_tf.masks import load_masks, save_masks
 from snip_tf.pruning import connection_sensitivity, prune_model
-from snip_tf.reporting import report, sparsity, summary
+from snip_tf.reporting import report
 from snip_tf.runtime import sparse_runtime
 from snip_tf.selection import select_masks
 from snip_tf.sparse_files import load_sparse
+from snip_tf.summarizing import sparsity, summary
 from snip_tf.weights import prunable_weights
 from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
 

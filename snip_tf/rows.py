@@ -84,6 +84,19 @@ def _weight_row(path: str, mask: np.ndarray, units_last: bool) -> WeightRow:
     return WeightRow(path, mask.shape, int(mask.sum()), mask.size, **idle)
 
 
+def dead_units(rows: list[WeightRow]) -> list[str]:
+    """What is idle, in a line for each weight."""
+    lines = []
+    for row in rows:
+        if row.idle_inputs or row.idle_units:
+            lines.append(
+                f"Dead in {row.path}: {row.idle_inputs:,} of {row.inputs:,} inputs "
+                f"that nothing reads, {row.idle_units:,} of {row.units:,} units that "
+                f"nothing enters"
+            )
+    return lines or ["Dead units: none"]
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
     """One layer with weights, or one without that cannot be analysed.
