@@ -35,7 +35,7 @@ UNSEEN = {
 BESIDE = {"processes": "benchmarks.processes"}
 MAY_IMPORT_TENSORFLOW = (
     "snip_tf/compiling.py",
-    "snip_tf/exporting.py",
+    "snip_tf/litert.py",
     "snip_tf/datasets/",
     "snip_tf/calling.py",
     "snip_tf/data_loss.py",
