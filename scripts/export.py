@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         if FLAGS.compact:
             model = snip_tf.compact(model)
         snip_tf.export(model, FLAGS.path, FLAGS.format, int8=FLAGS.int8)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, TypeError, ValueError, ImportError) as error:
         sys.exit(str(error))
 
 

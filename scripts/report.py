@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
             _write(FLAGS.markdown, report.to_markdown())
         if FLAGS.json:
             write_json(FLAGS.json, report.to_dict())
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, TypeError, ValueError, ImportError) as error:
         sys.exit(str(error))
 
 

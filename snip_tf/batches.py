@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -123,6 +123,34 @@ def _rows(batch: Batch, rows: Any) -> Batch:
     return keras.tree.map_structure(
         lambda leaf: None if leaf is None else leaf[rows], batch
     )
+
+
+def ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
+    """Ones for one example of what the model takes."""
+
+    def one(shape: tuple[int | None, ...], dtype: Any) -> Any:
+        if None in shape[1:]:
+            raise ValueError(
+                f"Expected inputs of a known shape where no data is given. Received: "
+                f"{model.name!r}, which takes inputs of shape {tuple(shape)}. Pass a "
+                f"mini-batch as `x`."
+            )
+        return keras.ops.ones([1, *shape[1:]], dtype)
+
+    for x, _, _ in batches:
+        return keras.tree.map_structure(lambda a: one(np.shape(a), a.dtype), x)
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"Expected a Sequential or Functional model where no data is given, since "
+            f"the shape of an input is not known otherwise. Received: "
+            f"{model.name!r} of class {type(model).__name__}. Pass a mini-batch as `x`."
+        )
+    if isinstance(model, keras.Sequential):
+        [inputs] = inputs
+    else:
+        inputs = model.input
+    return keras.tree.map_structure(lambda t: one(t.shape, t.dtype), inputs)
 
 
 def example_count(batch: Batch) -> int:

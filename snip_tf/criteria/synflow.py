@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from snip_tf.batches import Batch
+from snip_tf.batches import Batch, ones_for
 from snip_tf.criteria.settings import check_steps
 from snip_tf.sensitivity import flow
 
@@ -68,32 +68,4 @@ class SynFlow:
     ) -> dict[str, np.ndarray]:
         """The scores of one step; see `snip_tf.criteria`."""
         del loss, training
-        return flow(model, weights, _ones(model, batches), masks)
-
-
-def _ones(model: keras.Model, batches: Iterable[Batch]) -> Any:
-    """Ones for one example of what the model takes."""
-
-    def one(shape: tuple[int | None, ...], dtype: Any) -> Any:
-        if None in shape[1:]:
-            raise ValueError(
-                f"Expected inputs of a known shape where no data is given. Received: "
-                f"{model.name!r}, which takes inputs of shape {tuple(shape)}. Pass a "
-                f"mini-batch as `x`."
-            )
-        return keras.ops.ones([1, *shape[1:]], dtype)
-
-    for x, _, _ in batches:
-        return keras.tree.map_structure(lambda a: one(np.shape(a), a.dtype), x)
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
-        raise ValueError(
-            f"Expected a Sequential or Functional model where no data is given, since "
-            f"the shape of an input is not known otherwise. Received: "
-            f"{model.name!r} of class {type(model).__name__}. Pass a mini-batch as `x`."
-        )
-    if isinstance(model, keras.Sequential):
-        [inputs] = inputs
-    else:
-        inputs = model.input
-    return keras.tree.map_structure(lambda t: one(t.shape, t.dtype), inputs)
+        return flow(model, weights, ones_for(model, batches), masks)
