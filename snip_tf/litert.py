@@ -129,13 +129,9 @@ def _is_cut(node: Node, block: int) -> bool:
 
 def _with_cut_blocks(path: Path) -> list[list[int]]:
     """The shapes of the tensors of which the converter may have dropped a part."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        from tensorflow.lite import Interpreter
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow's own will go
-        details = Interpreter(str(path)).get_tensor_details()
+        warnings.simplefilter("ignore")  # of TensorFlow, whose own will go
+        details = _interpreter()(str(path)).get_tensor_details()
     found = []
     for tensor in details:
         coding, shape = tensor["sparsity_parameters"], tensor["shape"]
@@ -143,3 +139,18 @@ def _with_cut_blocks(path: Path) -> list[list[int]]:
         if blocks and shape[-1] % coding["dim_metadata"][-1]["dense_size"]:
             found.append([int(size) for size in shape])
     return found
+
+
+def _interpreter() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        from tensorflow import lite
+
+        if not hasattr(lite, "Interpreter"):
+            raise ImportError(
+                "Expected a LiteRT interpreter, to look into the file that "
+                "format='litert' writes: `pip install ai-edge-litert`."
+            ) from error
+        return lite.Interpreter
+    return Interpreter

@@ -1,4 +1,5 @@
 import errno
+import sys
 import zipfile
 from pathlib import Path
 
@@ -112,6 +113,17 @@ def test_sizes_that_blocks_do_not_divide_in_litert(tmp_path, int8, zeros):
         np.testing.assert_allclose(
             outputs, expected, atol=scale * (0.02, 1e-6)[not int8]
         )
+
+
+def test_the_interpreter_of_tensorflow_looks_into_the_file_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    dense = keras.layers.Dense(4, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((31,)), dense])
+    snip_tf.export(model, tmp_path / "m.tflite", "litert", print_fn=lambda line: None)
+    monkeypatch.delattr(tf.lite, "Interpreter")
+    with pytest.raises(ImportError, match="pip install ai-edge-litert"):
+        snip_tf.export(model, tmp_path / "n.tflite", "litert")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.tflite"]
 
 
 def test_recurrent_layers_that_blocks_do_not_divide(tmp_path):
