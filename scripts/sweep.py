@@ -377,13 +377,13 @@ def _errors(rows: list[dict], seeds: int) -> str:
     return ", ".join(filter(None, cells)) + few
 
 
-def _finite(rows: list[dict], name: str) -> list[float]:
-    """The values that there are: not those of runs that diverged."""
+def _there(rows: list[dict], name: str) -> list[float]:
+    """The values that there are: of an error, none where a run diverged."""
     return [row[name] for row in rows if row[name] is not None]
 
 
 def _mean(rows: list[dict], name: str, digits: int) -> str:
-    values = _finite(rows, name)
+    values = _there(rows, name)
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -391,8 +391,8 @@ def _mean(rows: list[dict], name: str, digits: int) -> str:
 
 
 def _of_dense(rows: list[dict]) -> str:
-    left = _finite(rows, "compacted_multiply_adds")
-    whole = _finite(rows, "multiply_adds")
+    left = _there(rows, "compacted_multiply_adds")
+    whole = _there(rows, "multiply_adds")
     return f"{100 * sum(left) / sum(whole):.1f}" if left and whole else ""
 
 
@@ -400,7 +400,7 @@ _NOTE = (
     "Means and standard deviations over the seeds. The error is that of the model at "
     "the end of training on the test set; the time of pruning a median over all runs. "
     "In brackets the number of seeds, where the runs of others are missing or failed; "
-    "means leave out what diverged. "
+    "a mean error leaves out what diverged. "
     "A dead unit, of a dense or convolutional layer, is one that no kept connection "
     "enters."
 )
@@ -420,13 +420,13 @@ def _draw(rows: list[dict], outdir: Path) -> None:
             criterion: {
                 s: errors
                 for s, own in found.items()
-                if (errors := _finite(own, "final_error"))
+                if (errors := _there(own, "final_error"))
             }
             for criterion, found in by_criterion.items()
         }
         curves = {criterion: points for criterion, points in curves.items() if points}
         if curves:
-            figure = plots.error_by_criterion(curves, _finite(dense, "final_error"))
+            figure = plots.error_by_criterion(curves, _there(dense, "final_error"))
             path = outdir / f"{arch}-{datasource}.png"
             figure.savefig(path, dpi=150)
             print(f"{path} is drawn")

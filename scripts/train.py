@@ -289,6 +289,7 @@ def _run(
     else:
         model.summary()
 
+    (own / "diverged.json").unlink(missing_ok=True)  # of a run before this
     settings = loop.Settings(
         iterations=FLAGS.train_iterations,
         batch_size=FLAGS.batch_size,

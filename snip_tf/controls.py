@@ -176,7 +176,8 @@ def _warn_of_the_same(
     if same:
         warnings.warn(
             f"The initializer of {', '.join(same)} gives the same numbers each time, "
-            f"by a seed in code of its own: these weights are as before.",
+            f"as one does that draws none, or that has a seed in code of its own: "
+            f"these weights are as before.",
             stacklevel=3,
         )
 

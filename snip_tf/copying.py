@@ -401,9 +401,12 @@ def _is_symbolic(value: Any) -> bool:
     return bool(leaves) and all(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
 
 
+def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """What made a tensor of a graph, which Keras does not tell in public."""
+    return tensor._keras_history.operation
+
+
 def input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """A new input like one that a graph has."""
-    # A tensor does not tell in public which layer made it, and only the layer knows
-    # whether an input is optional.
-    layer = tensor._keras_history.operation
+    layer = operation_of(tensor)  # which alone knows whether an input is optional
     return type(layer).from_config(layer.get_config()).output

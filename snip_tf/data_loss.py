@@ -42,8 +42,7 @@ def make_data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLos
                 f"{'compiled without a loss' if arguments else 'not compiled'}. "
                 f"Call model.compile(loss=...) first, or pass loss=..."
             )
-    if isinstance(loss, (list, tuple)) and len(loss) == 1 and loss_weights is None:
-        [loss] = loss
+    only = _only(loss)
 
     @functools.cache
     def judge() -> keras.Model:
@@ -61,11 +60,11 @@ def make_data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLos
             )
         if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
             if temperature != 1:
-                _warn_of(temperature, f"{model.name!r} has several outputs, or a nest")
+                _warn_not_used(temperature, f"{model.name!r} has several outputs")
             return judge().compute_loss(None, y, y_pred, sample_weight)
-        _check_labels(loss, y, y_pred)
+        _check_labels(only, y, y_pred)
         if temperature != 1:
-            y_pred = _tempered(loss, y_pred, temperature)
+            y_pred = _tempered(only, y_pred, temperature)
         if isinstance(loss, keras.losses.Loss) and loss_weights is None:
             return loss(y, y_pred, sample_weight)
         return judge().compute_loss(None, y, y_pred, sample_weight)
@@ -89,11 +88,18 @@ def logits(outputs: Any) -> Any:
     return getattr(outputs, "_keras_logits", outputs)
 
 
+def _only(loss: Any) -> Any:
+    """The loss, a function or an object, that one output has; as it is for several."""
+    leaves = keras.tree.flatten(loss)
+    if len(leaves) != 1:
+        return loss
+    [only] = leaves
+    return keras.losses.get(only) if isinstance(only, str) else only
+
+
 def _name_of(loss: Any) -> str:
-    """The name of a loss in Keras' snake case, whichever way it is given."""
-    name = getattr(loss, "__name__", None) or (
-        loss if isinstance(loss, str) else type(loss).__name__
-    )
+    """The name of a function, or of the class of an object, in Keras' snake case."""
+    name = getattr(loss, "__name__", None) or type(loss).__name__
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
@@ -104,14 +110,19 @@ def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
         from_logits = loss.keywords.get("from_logits", False)
         loss = loss.func
     # A function of one's own may take anything.
-    if not isinstance(loss, str) and not loss.__module__.startswith("keras."):
-        _warn_of(temperature, f"the loss {_name_of(loss)!r} is none of Keras' own")
+    if not (getattr(loss, "__module__", None) or "").startswith("keras."):
+        _warn_not_used(
+            temperature, f"the loss {_name_of(loss)!r} is none of Keras' own"
+        )
         return y_pred
     name = _name_of(loss)
     if not name.endswith(("crossentropy", "cross_entropy")):
         return y_pred
+    if getattr(loss, "axis", -1) not in (-1, len(y_pred.shape) - 1):
+        _warn_not_used(temperature, "the classes are not along the last axis")
+        return y_pred
     if from_logits:
-        return y_pred / temperature
+        return logits(y_pred) / temperature
     binary, known = name.startswith("binary"), logits(y_pred)
     if known is y_pred:
         # Away from 0 and 1 as much as in the losses of Keras.
@@ -123,7 +134,7 @@ def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
     return activation(known / temperature)
 
 
-def _warn_of(temperature: float, why: str) -> None:
+def _warn_not_used(temperature: float, why: str) -> None:
     warnings.warn(
         f"The temperature of {temperature:g} is not used: {why}.", stacklevel=4
     )

@@ -7,9 +7,10 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+PARTIAL = ".partial-"  # how no file of a user's begins
 
 
 @contextlib.contextmanager
@@ -36,15 +37,17 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     """The same for a folder, which replaces the whole one at `path`."""
     path = Path(path)
     partial = _partial(path)
+    old = partial.with_name(f"{partial.name}-old")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
         # A folder cannot be renamed onto another, and to remove one takes time, in
         # which it is neither there nor gone.
-        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-            if path.exists():
-                os.replace(path, Path(aside) / path.name)
-            os.replace(partial, path)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
+        os.replace(partial, path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -61,9 +64,6 @@ def _partial(path: Path) -> Path:
     """Where to write first: always the same place, lest a killed program's pile up."""
     check_folder(path)
     return path.with_name(f"{PARTIAL}{path.name}")
-
-
-PARTIAL = ".partial-"  # a name that nobody gives
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:

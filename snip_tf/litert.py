@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ def convert(model: keras.Model, path: Path, int8: bool) -> list[str]:
         _write(model, path, sparse=False, int8=int8)
         notes.append(
             f"Its tensors are not sparse: the converter would drop a part of those of "
-            f"shapes {bad}, whose inputs are no multiple of {block}."
+            f"shapes {bad}, whose inputs its blocks do not divide."
         )
-    if _is_a_loop(model):
+    if _has_loops(model):
         notes.append("Recurrent layers run in LiteRT on one example at a time.")
     if int8 and not bad:
         notes.append(
@@ -64,11 +65,11 @@ def _write(model: keras.Model, path: Path, *, sparse: bool, int8: bool) -> None:
     wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else []
     if int8:
         wanted.append(lite.Optimize.DEFAULT)
-    options = {"input_signature": _of_one_example(model)} if _is_a_loop(model) else {}
+    options = {"input_signature": _of_one_example(model)} if _has_loops(model) else {}
     model.export(path, format="litert", verbose=False, optimizations=wanted, **options)
 
 
-def _is_a_loop(model: keras.Model) -> bool:
+def _has_loops(model: keras.Model) -> bool:
     """Whether LiteRT runs the model on batches of a fixed size only.
 
     It has no lists of tensors of unknown size, in which loops over time keep what they
@@ -97,7 +98,7 @@ def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
     graph = trace(model)
     if not any(_is_cut(node, block) for node in graph.nodes):
         return model
-    names, known = Names(graph), set()
+    names, known, wider = Names(graph), set(), {}
 
     def call(node: Node, given: list[Any]) -> Any:
         layer = node.operation
@@ -110,10 +111,11 @@ def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
         [x] = given
         more = -layer.kernel.shape[0] % block
         x = keras.ops.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, more]])
-        wider = keras.layers.Dense.from_config(layer.get_config())
-        outputs = wider(x)
+        if layer not in wider:
+            wider[layer] = keras.layers.Dense.from_config(layer.get_config())
+        outputs = wider[layer](x)
         kernel = np.pad(np.asarray(layer.kernel), [[0, more], [0, 0]])
-        wider.set_weights([kernel, *map(np.asarray, layer.weights[1:])])
+        wider[layer].set_weights([kernel, *map(np.asarray, layer.weights[1:])])
         return outputs
 
     return remade(graph, call)
@@ -131,9 +133,11 @@ def _with_cut_blocks(path: Path) -> list[list[int]]:
     """The shapes of the tensors of which the converter may have dropped a part."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow, whose own will go
-        details = _interpreter()(str(path)).get_tensor_details()
+        run = _interpreter()(str(path))
     found = []
-    for tensor in details:
+    # A loop over time has tensors of its own, in another graph.
+    details = [run.get_tensor_details(i) for i in range(run.num_subgraphs())]
+    for tensor in itertools.chain(*details):
         coding, shape = tensor["sparsity_parameters"], tensor["shape"]
         blocks = len(coding.get("block_map", ()))
         if blocks and shape[-1] % coding["dim_metadata"][-1]["dense_size"]:

@@ -299,8 +299,8 @@ def connection_sensitivity(
     arrays = {path: np.asarray(score) for path, score in scores.items()}
     for path, array in arrays.items():
         check_finite(path, array)
-    # Summed in float64: millions of small terms would lose digits in float32.
     _check_not_all_zero(arrays)
+    # Summed in float64: millions of small terms would lose digits in float32.
     total = sum(float(array.sum(dtype=np.float64)) for array in arrays.values())
     return {path: (a / total).astype(np.float32) for path, a in arrays.items()}
 
@@ -376,7 +376,7 @@ def _check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
 
 
 def _check_not_all_zero(scores: Mapping[str, Any]) -> None:
-    # The smallest first: mostly, one look tells.
+    # The smallest weight first, which is the quickest to read, and mostly is enough.
     if not any(map(np.any, sorted(scores.values(), key=np.size))):
         raise ValueError(
             "Expected a score that is not zero. Received: zeros for every prunable "

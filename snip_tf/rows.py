@@ -131,7 +131,9 @@ class LayerRow:
 
 
 def layer_rows(model: keras.Model, compacted: bool = True) -> list[LayerRow]:
-    """A row for each layer with weights, in the order in which they are called.
+    """A row for each layer with weights, or that stands in the way of compaction.
+
+    In the order in which they are called.
 
     Without `compacted`, what compaction would leave is not worked out: that takes
     seconds for a large model.
@@ -154,14 +156,21 @@ def layer_rows(model: keras.Model, compacted: bool = True) -> list[LayerRow]:
     for kind, made in itertools.zip_longest(plan.kinds, plan.made):
         layer = kind.operation
         if kind in blockers and not getattr(layer, "weights", None):
+            none = dict.fromkeys(_COUNTS, 0)
             rows[id(layer)] = LayerRow(
-                *(kind.node.name, type(layer).__name__, *[0] * 6), note=_BLOCKS
+                kind.node.name, type(layer).__name__, **none, note=_BLOCKS
             )
         elif getattr(layer, "weights", None):
             row, earlier = _row(kind, made), rows.get(id(layer))
             # What is called again is multiplied again.
             rows[id(layer)] = _added(earlier, row) if earlier else row
     return list(rows.values())
+
+
+_COUNTS = (
+    *("parameters", "non_zero", "multiply_adds", "effective"),
+    *("compacted_parameters", "compacted_multiply_adds"),
+)
 
 
 def _added(row: LayerRow, again: LayerRow) -> LayerRow:
@@ -183,7 +192,7 @@ def _row(kind: Kind, made: Node | None) -> LayerRow:
     layer, uses = kind.operation, kind.uses()
     parameters = products = features = 0
     if made is not None:
-        # The layer may have got biases.
+        # The layer may have got biases, which multiply nothing.
         old, new = (
             [weight for weight in each.weights if weight.name != "bias"]
             for each in (layer, made.operation)

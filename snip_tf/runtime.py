@@ -92,6 +92,7 @@ class SparseRuntime:
 
     def __init__(self, model: keras.Model):
         self._graph = trace(model)
+        self._shapes = [tuple(t.shape) for t in tensors(self._graph.inputs)]
         smaller = Plan(self._graph, tolerance=0.0).carry_out(Copies().of)
         self._compiled = dict(zip(_COMPILED, compiled_calls(smaller), strict=True))
         self._whole = {}
@@ -103,35 +104,29 @@ class SparseRuntime:
 
     def __call__(self, x: Any) -> Any:
         """The outputs of the model, as NumPy arrays."""
-        nested = isinstance(x, (dict, list, tuple))
-        if isinstance(x, dict) and not isinstance(self._graph.inputs, dict):
-            own = keras.tree.flatten(self._graph.inputs)
-            x = keras.tree.pack_sequence_as(
-                self._graph.inputs, [x[tensor.name] for tensor in own]
-            )
-            nested = not is_tensor(self._graph.inputs)
-        batch_size = len(keras.tree.flatten(x)[0] if nested else x)
+        own = self._graph.inputs
+        if is_tensor(own):
+            [x] = x.values() if isinstance(x, dict) and len(x) == 1 else [x]
+            x = np.asarray(x)
+        elif isinstance(x, dict) and not isinstance(own, dict):
+            # By name, in the order of the inputs.
+            by_name = [x[tensor.name] for tensor in keras.tree.flatten(own)]
+            x = keras.tree.pack_sequence_as(own, by_name)
+        batch_size = self._batch_size(x)
         run = self._runs.get(batch_size)
         if run is None:
-            self._check(x)
             run = self._runs[batch_size] = self._fastest(x, batch_size)
         return run(x)
 
-    def _check(self, x: Any) -> None:
-        """Raises unless these are examples that the model takes."""
-        wanted = [tuple(t.shape) for t in tensors(self._graph.inputs)]
-        given = [np.shape(array) for array in keras.tree.flatten(x)]
-        fits = len(wanted) == len(given) and all(
-            len(g) == len(w)
-            and g[0] > 0
-            and all(n in (None, m) for n, m in zip(w[1:], g[1:], strict=True))
-            for g, w in zip(given, wanted, strict=True)
+    def _batch_size(self, x: Any) -> int:
+        """How many examples these are; raises unless the model takes them."""
+        given = [np.shape(x)] if is_tensor(self._graph.inputs) else _shapes(x)
+        if len(given) == len(self._shapes) and all(map(_fits, given, self._shapes)):
+            return given[0][0]
+        raise ValueError(
+            f"Expected one or more examples of shape {self._shapes}. Received: inputs "
+            f"of shape {given}"
         )
-        if not fits:
-            raise ValueError(
-                f"Expected one or more examples of shape {wanted}. Received: inputs of "
-                f"shape {given}"
-            )
 
     def _fastest(self, x: Any, batch_size: int) -> Callable[[Any], Any]:
         steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
@@ -170,6 +165,17 @@ class SparseRuntime:
         return steps, names
 
 
+def _shapes(nest: Any) -> list[tuple[int, ...]]:
+    return [np.shape(array) for array in keras.tree.flatten(nest)]
+
+
+def _fits(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Whether an array has the shape of an input, with one example or more."""
+    if len(given) != len(wanted) or not given[0]:
+        return False
+    return all(w in (None, g) for g, w in zip(given[1:], wanted[1:], strict=True))
+
+
 class _Program:
     """The calls of a graph on NumPy arrays, one after another."""
 
@@ -180,8 +186,8 @@ class _Program:
             place[id(tensor)] = len(place)
         self._nested = not is_tensor(graph.inputs)
         # As the model casts what it is given.
-        single = [tensor.dtype == "float32" for tensor in tensors(graph.inputs)]
-        self._dtypes = [np.float32 if each else None for each in single]
+        dtypes = [tensor.dtype for tensor in tensors(graph.inputs)]
+        self._dtypes = [np.float32 if dtype == "float32" else None for dtype in dtypes]
         self._calls = []
         for node, step in zip(graph.nodes, steps, strict=True):
             given = [place[id(tensor)] for tensor in node.inputs()]

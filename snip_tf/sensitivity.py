@@ -122,11 +122,11 @@ def flow(
     """w * dR/dw of R, the sum of the outputs with the magnitude of every variable.
 
     In float64, as R is a sum over all paths through the network, and grows with their
-    number; in float32 where a layer computes in nothing else. A softmax or a sigmoid at
-    the end is left out, which would bound it, and so are shifts before the first weight
-    and in normalization, which would make it negative. Where nothing flows through a
-    weight, an activation may be saturated: then smaller inputs are tried, which without
-    biases make R smaller in proportion, and change no order.
+    number; in float32 if a layer computes in nothing else. A softmax or a sigmoid at
+    the end is left out, which would bound it, and so are the shifts of Rescaling and of
+    normalization, which could make it negative. Where nothing flows through a weight,
+    an activation may be saturated: then smaller inputs are tried, which without biases
+    make R smaller in proportion, and change no order.
 
     Args:
         model: a built `keras.Model`, run in inference mode.
@@ -187,26 +187,25 @@ def _flow_of(
         if isinstance(layer, keras.layers.BatchNormalization)
     }
 
-    def gradients_in(dtype: str) -> Tensors:
+    def flow_in(dtype: str) -> tuple[tf.Tensor, Tensors]:
         def value(variable: keras.Variable) -> tf.Tensor:
             value = tf.abs(tf.cast(_plain(variable), dtype))
             return tf.zeros_like(value) if id(variable) in subtracted else value
 
         run = _Pass(model, weights, total, False, masks, _gradients, value)
         with inlined(model), computing_in(dtype, model), without_shifts(model):
-            flow, gradients = run((x, None, None))
-        if not np.isfinite(flow):
-            raise ValueError(
-                f"Expected a finite flow through the network. Received: {flow} with "
-                f"ones for an input, in {dtype}. With so many layers, or so large "
-                f"weights, SynFlow cannot score them."
-            )
-        return gradients
+            return run((x, None, None))
 
     try:
-        gradients = gradients_in("float64")
+        flow, gradients = flow_in("float64")
     except ValueError:  # a layer with constants of its own in float32, say
-        gradients = gradients_in("float32")
+        flow, gradients = flow_in("float32")
+    if not np.isfinite(flow):
+        raise ValueError(
+            f"Expected a finite flow through the network. Received: {float(flow)} with "
+            f"ones for an input. With so many layers, or so large weights, SynFlow "
+            f"cannot score them."
+        )
     scores = {}
     for path, gradient in gradients.items():
         weight = np.abs(np.asarray(weights[path], np.float64))

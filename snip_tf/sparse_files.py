@@ -106,7 +106,7 @@ def _check_has_no_assets(model: keras.Model) -> None:
             raise ValueError(
                 f"Expected a model of configuration and weights alone with "
                 f"format='sparse'. Received: the layer {layer.name!r} of class "
-                f"{type(layer).__name__}, which keeps more, such as a vocabulary. "
+                f"{type(layer).__name__}, which may keep a vocabulary beside them. "
                 f"Write it with format='keras'."
             )
 

@@ -150,14 +150,12 @@ def _multiply_adds(pruned: keras.Model) -> list[str]:
     layers = layer_rows(pruned, compacted=False)
     if not layers or any(row.multiply_adds is None for row in layers):
         return []  # of a model whose layers its own code calls
-    total, kept = (sum(getattr(row, n) for row in layers) for n in _OF_AN_EXAMPLE)
+    total = sum(row.multiply_adds for row in layers)
+    kept = sum(row.effective for row in layers)
     return [
         f"Multiply-adds:       {kept:,} of {total:,} for an example are not by a zero "
         f"(snip_tf.report tells how many snip_tf.compact removes)"
     ]
-
-
-_OF_AN_EXAMPLE = ("multiply_adds", "effective")
 
 
 def _not_pruned(pruned: keras.Model, rows: list[WeightRow]) -> list[str]:

@@ -126,15 +126,34 @@ def test_the_interpreter_of_tensorflow_looks_into_the_file_too(tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["m.tflite"]
 
 
-def test_recurrent_layers_that_blocks_do_not_divide(tmp_path):
-    stack = [keras.layers.GRU(30, unroll=True), keras.layers.Dense(3)]
-    model = keras.Sequential([keras.Input((5, 31)), *stack])
+CUT_LOOPS = {
+    "unrolled": (lambda: keras.layers.GRU(34, unroll=True), 35, False, "[102, 35]"),
+    "a loop": (lambda: keras.layers.GRU(34), 35, False, "[102, 35]"),
+    "of eight bits": (lambda: keras.layers.LSTM(40), 10, True, "[160, 10]"),
+}
+
+
+@pytest.mark.parametrize("kind", CUT_LOOPS)
+def test_recurrent_layers_that_blocks_do_not_divide(tmp_path, kind):
+    make, features, int8, shape = CUT_LOOPS[kind]
+    model = keras.Sequential([keras.Input((5, features)), make()])
     pruned = prune_at_random(model, 0.98, np.random.default_rng(0))
     lines, path = [], tmp_path / "m.tflite"
-    snip_tf.export(pruned, path, "litert", print_fn=lines.append)
-    assert "[90, 31]" in lines[1]
-    x = np.random.default_rng(1).normal(size=(1, 5, 31)).astype(np.float32)
-    np.testing.assert_allclose(litert(path, x), pruned(x), atol=1e-6)
+    snip_tf.export(pruned, path, "litert", int8=int8, print_fn=lines.append)
+    assert shape in lines[1]
+    x = np.random.default_rng(1).normal(size=(1, 5, features)).astype(np.float32)
+    expected = pruned(x).numpy()
+    atol = np.abs(expected).max() * (0.02 if int8 else 1e-6)
+    np.testing.assert_allclose(litert(path, x, plain=int8), expected, atol=atol)
+
+
+def test_a_shared_layer_that_blocks_do_not_divide(tmp_path):
+    a, b = keras.Input((11,)), keras.Input((11,))
+    shared = keras.layers.Dense(32, name="shared")
+    model = keras.Model([a, b], shared(a) + 2 * shared(b))
+    pruned = prune_at_random(model, 0.9, np.random.default_rng(0))
+    snip_tf.export(pruned, tmp_path / "m.tflite", "litert", print_fn=lambda line: None)
+    assert (tmp_path / "m.tflite").stat().st_size < 4 * 11 * 32 + 3000
 
 
 def test_int8_after_it_is_smaller_still(pruned, images, tmp_path):

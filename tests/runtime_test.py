@@ -127,6 +127,7 @@ def test_refuses_what_it_cannot_run():
         inputs = keras.Input((4, 2), batch_size=1)
         snip_tf.sparse_runtime(keras.Model(inputs, remembers(inputs)))
     run = snip_tf.sparse_runtime(stack())
+    run(np.zeros((2, 700)).tolist())
     for shape in ((2, 699), (0, 700), (700,)):
         with pytest.raises(ValueError, match=r"shape \[\(None, 700\)\].*Received"):
             run(np.zeros(shape, np.float32))

@@ -71,10 +71,11 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
         names = [
             f"{b.node.name} ({type(b.operation).__name__})" for b in plan.blockers()
         ]
-        beside = f", or is beside what cannot be analysed: {', '.join(names)}"
+        names = ", ".join(names)
+        beside = f"What cannot be analysed stays with its neighbours: {names}. "
         warnings.warn(
             f"Nothing could be removed from {model.name!r}: each of its units still "
-            f"reads something, and something reads it{beside if names else ''}. Single "
+            f"reads something, and something reads it. {beside if names else ''}Single "
             f"zeros do not make a model smaller. Prune more, or remove whole units.",
             stacklevel=2,
         )

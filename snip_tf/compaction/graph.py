@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from snip_tf.copying import input_like
+from snip_tf.copying import input_like, operation_of
 from snip_tf.masked_layer import is_made_of_layers
 
 
@@ -157,15 +157,12 @@ def in_own_order(
     given: Any, inputs: list[keras.KerasTensor], model: keras.Model
 ) -> list[Any]:
     """What a model is given, in the order of its inputs, by which Keras names them."""
-    single = isinstance(model, keras.Sequential)
-    if isinstance(given, dict) and (single or not isinstance(model.input, dict)):
-        return [given[tensor.name] for tensor in inputs]
+    if isinstance(given, dict):
+        # (A Sequential model has one input.)
+        own = None if isinstance(model, keras.Sequential) else model.input
+        names = sorted(own) if isinstance(own, dict) else [t.name for t in inputs]
+        return [given[name] for name in names]
     return keras.tree.flatten(given)
-
-
-def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
-    """What made a tensor, which Keras does not tell in public."""
-    return tensor._keras_history.operation
 
 
 class Names:

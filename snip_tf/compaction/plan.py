@@ -78,7 +78,7 @@ class Plan:
         return Change(inputs, outputs, constants, copy, names)
 
     def blockers(self) -> list[Kind]:
-        """The calls inside the network that cannot be analysed."""
+        """The calls that cannot be analysed, but for those that make the outputs."""
         ends = {id(tensor) for tensor in tensors(self._graph.outputs)}
         return [
             kind

@@ -31,8 +31,9 @@ def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any]
     command = [sys.executable, str(program)]
     command += [f"--{name}={v}" for name, v in chosen.items() if v is not None]
     logdir.mkdir(parents=True, exist_ok=True)
-    log = logdir / "output.txt"
+    log, diverged = logdir / "output.txt", logdir / "diverged.json"
     _await_free(logdir)
+    diverged.unlink(missing_ok=True)  # of a run before this
     with open(log, "w") as output:
         # One thread each: two runs side by side finish sooner than one after the other.
         environment = {
@@ -41,7 +42,6 @@ def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any]
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
         }
         done = subprocess.run(command, stdout=output, stderr=output, env=environment)
-    diverged = logdir / "diverged.json"
     if done.returncode and diverged.exists():
         return json.loads(diverged.read_text())
     if done.returncode:

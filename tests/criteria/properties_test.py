@@ -331,6 +331,7 @@ def own_crossentropy(y, y_pred):
 
 SAME_LOSS = {
     "in a list": lambda: [LOSS],
+    "in a dict": lambda: {"out": LOSS},
     "a partial function": lambda: functools.partial(
         keras.losses.sparse_categorical_crossentropy, from_logits=True
     ),
@@ -344,11 +345,23 @@ def grasp_scores(model, x, y, loss):
 
 @pytest.mark.parametrize("given", SAME_LOSS)
 def test_grasp_uses_its_temperature_however_the_loss_is_given(given):
-    model, (x, y) = dense(12, 9, 4), data()
+    inputs, (x, y) = keras.Input((12,)), data()
+    hidden = layers.Dense(9, "relu")(inputs)
+    model = keras.Model(inputs, layers.Dense(4, name="out")(hidden))
     expected = grasp_scores(model, x, y, LOSS)
     found = grasp_scores(model, x, y, SAME_LOSS[given]())
     for path, score in expected.items():
         np.testing.assert_allclose(found[path], score, rtol=1e-5)
+
+
+def test_grasp_knows_short_names():
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(1, "sigmoid")])
+    x, y = data()
+    long, short = (
+        grasp_scores(model, x, y % 2, name) for name in ("binary_crossentropy", "bce")
+    )
+    for path, score in long.items():
+        np.testing.assert_array_equal(short[path], score)
 
 
 def test_grasp_says_that_it_does_not_know_a_loss():

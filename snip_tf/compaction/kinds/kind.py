@@ -16,7 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Names, Node, is_tensor, operation_of, tensors
+from snip_tf.compaction.graph import Names, Node, is_tensor, tensors
+from snip_tf.copying import operation_of
 from snip_tf.weights import why_not_prunable
 
 Arrays = list[np.ndarray]
