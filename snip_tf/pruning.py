@@ -379,9 +379,10 @@ def _check_not_all_zero(scores: Mapping[str, Any]) -> None:
     # The smallest weight first, which is the quickest to read, and mostly is enough.
     if not any(map(np.any, sorted(scores.values(), key=np.size))):
         raise ValueError(
-            "Expected a score that is not zero. Received: zeros for every prunable "
-            "weight, which leave nothing to choose by. Is a layer initialized with "
-            "zeros, or are its activations all zero on this data?"
+            "Expected a score that is not zero. Received: scores that are zero for "
+            "every prunable weight, which leaves nothing to choose by. Is a layer "
+            "initialized with zeros, are its activations all zero on this data, or "
+            "does the loss not depend on it?"
         )
 
 

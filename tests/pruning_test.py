@@ -342,7 +342,7 @@ def test_sensitivity_of_a_loss_that_is_flat(model, data):
     def flat(y_true, y_pred):
         return keras.ops.sum(y_pred * 0, axis=-1)
 
-    with pytest.raises(ValueError, match="zero for every prunable weight"):
+    with pytest.raises(ValueError, match="are zero for every prunable weight"):
         snip_tf.connection_sensitivity(model, *data, loss=flat)
 
 

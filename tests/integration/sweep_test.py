@@ -102,7 +102,10 @@ def test_a_run_that_diverges_is_a_result(tmp_path):
 
 def test_an_interrupted_sweep_starts_nothing_more(tmp_path):
     arguments = ("--criteria=random,magnitude,snip", "--sparsities=0.9", "--jobs=1")
+    # A shell has its background processes, and so theirs, ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     sweep = start_smoke("sweep.py", tmp_path, *arguments)
+    signal.signal(signal.SIGINT, before)
     while not list(tmp_path.glob("logs/sweep/*/*/flags.json")):
         assert sweep.poll() is None
         time.sleep(0.05)

@@ -47,7 +47,7 @@ def test_report_writes_all_its_forms(model, tmp_path):
         ("export.py", ["--model=none.keras", "--path=a.keras"], "File not found"),
         ("export.py", ["--path=a.h5"], "ends in '.keras'"),
         ("report.py", ["--model=none.keras"], "File not found"),
-        ("report.py", ["--csv=none/r.csv"], "No such file"),
+        ("report.py", ["--csv=none/r.csv"], "folder that is there"),
     ],
 )
 def test_says_in_words_what_is_wrong(model, tmp_path, program, arguments, words):
