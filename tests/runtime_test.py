@@ -14,8 +14,8 @@ layers = keras.layers
 def by_layer(model, x, way):
     """The outputs when each layer that has a choice is run in one way."""
     run = snip_tf.sparse_runtime(model)
-    candidates = run._candidates
-    steps = [each.get(way) or each["dense"] for each in candidates]
+    ways = run._ways
+    steps = [each.get(way) or each["dense"] for each in ways]
     return runtime._Program(run._graph, steps)(x)
 
 
