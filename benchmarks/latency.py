@@ -8,7 +8,8 @@ of 1, 8 and 64: the dense model compiled by TensorFlow, without XLA and with it;
 pruned one; the same compacted; one of half the multiply-adds by whole units;
 `snip_tf.sparse_runtime`; LiteRT, dense, sparse and of eight bits. In turn, a block of
 calls each, on two threads: the median of the blocks and the range of their middle half
-in microseconds, and the bytes of the file. Of networks that `scripts/train.py` has
+in microseconds, and the bytes of the file. The sparse runtime is also divided by the
+faster of the dense models, block by block. Of networks that `scripts/train.py` has
 trained into a --logdir, also how many test images are predicted otherwise once they are
 compacted. Kept in benchmarks/results/latency.json and latency.md.
 """
@@ -41,8 +42,10 @@ NETWORKS = {
     "gru_s": 0.95,
 }
 BATCHES = [1, 8, 64]
-BLOCKS = 9
-BLOCK_SECONDS = 0.1
+# So many blocks of each, or fewer, down to the least, where they take longer.
+BLOCKS = range(9, 41)
+BLOCK_SECONDS = 0.05
+SECONDS = 30.0
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 FLAGS = flags.FLAGS
@@ -50,6 +53,9 @@ flags.DEFINE_list("networks", list(NETWORKS), "Which of them.")
 flags.DEFINE_list("trained", [], "Folders of runs of scripts/train.py.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tensorflow-datasets.")
 
+_DENSE = ("dense", "dense, XLA")
+_RUNTIME = "sparse runtime"
+_OVER_DENSE = "sparse runtime over the faster dense"
 _RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -80,28 +86,37 @@ def litert(path: Path, x: np.ndarray, int8: bool = False) -> Callable[[], Any]:
     return call
 
 
-def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
-    """Microseconds of each call, in turn."""
+def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Microseconds of each call, block by block, in turn."""
     counts, times = {}, {name: [] for name in calls}
     for name, call in calls.items():
         call()
         start = time.perf_counter()
         call()
-        counts[name] = max(3, int(BLOCK_SECONDS / (time.perf_counter() - start)))
-    for _ in range(BLOCKS):
+        counts[name] = max(1, int(BLOCK_SECONDS / (time.perf_counter() - start)))
+    end = time.perf_counter() + SECONDS
+    for block in range(BLOCKS.stop):
+        if block >= BLOCKS.start and time.perf_counter() > end:
+            break
         for name, call in calls.items():
             call()
             start = time.perf_counter()
             for _ in range(counts[name]):
                 call()
             times[name].append((time.perf_counter() - start) / counts[name] * 1e6)
+    return times
+
+
+def spread(values: list[float]) -> dict[str, Any]:
     return {
-        name: {
-            "median": statistics.median(values),
-            "quartiles": statistics.quantiles(values, n=4)[::2],
-        }
-        for name, values in times.items()
+        "median": statistics.median(values),
+        "quartiles": statistics.quantiles(values, n=4)[::2],
     }
+
+
+def over_dense(times: dict[str, list[float]]) -> dict[str, Any]:
+    dense = min((times[kind] for kind in _DENSE), key=statistics.median)
+    return spread([a / b for a, b in zip(times[_RUNTIME], dense, strict=True)])
 
 
 def batch_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +135,8 @@ def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any
         "compacted": snip_tf.compact(pruned),
         "structured": snip_tf.compact(structured),
     }
-    result: dict[str, Any] = {"bytes": {}, "microseconds": {}}
+    names = ("bytes", "microseconds", "over_dense", "chosen")
+    result: dict[str, Any] = {name: {} for name in names}
     for kind, each in made.items():
         path = folder / f"{kind}.keras"
         snip_tf.export(each, path, print_fn=lambda line: None)
@@ -139,20 +155,23 @@ def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any
             calls[kind] = functools.partial(plain, batch)
             calls[f"{kind}, XLA"] = functools.partial(xla, batch)
         run = snip_tf.sparse_runtime(pruned)
-        calls["sparse runtime"] = functools.partial(run, batch)
+        calls[_RUNTIME] = functools.partial(run, batch)
         # LiteRT runs recurrent layers on one example at a time.
         for kind in files if batch_size == 1 or model.name != "gru_s" else ():
             path = folder / f"{kind}.tflite"
             calls[kind] = litert(path, batch, kind.endswith("int8"))
-        result["microseconds"][batch_size] = measured(calls)
-        result.setdefault("chosen", {})[batch_size] = run.chosen[batch_size]
+        times = measured(calls)
+        result["microseconds"][batch_size] = {k: spread(v) for k, v in times.items()}
+        result["over_dense"][batch_size] = over_dense(times)
+        result["chosen"][batch_size] = run.chosen[batch_size]
         print(model.name, batch_size, json.dumps(result["microseconds"][batch_size]))
+        print(_OVER_DENSE, result["over_dense"][batch_size], run.chosen[batch_size])
     return result
 
 
-def cell(times: dict[str, Any]) -> str:
-    low, high = times["quartiles"]
-    return f"{times['median']:,.0f} ({low:,.0f}-{high:,.0f})"
+def cell(of: dict[str, Any], digits: int = 0) -> str:
+    low, high = of["quartiles"]
+    return f"{of['median']:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
 
 _EFFECT = """\
@@ -178,6 +197,8 @@ def table(results: dict[str, Any]) -> str:
             for by_kind in result["microseconds"].values():
                 cells.append(cell(by_kind[kind]) if kind in by_kind else "")
             lines += [f"| {kind} | {' | '.join(cells)} |"]
+        cells = [cell(each, 2) for each in result["over_dense"].values()]
+        lines += [f"| {_OVER_DENSE} | | {' | '.join(cells)} |"]
     return "\n".join(lines).lstrip() + "\n"
 
 

@@ -39,7 +39,8 @@ def sparse_runtime(model: keras.Model) -> SparseRuntime:
     sparsity and the batch size; and all of it is compared with the `snip_tf.compact`
     model compiled by TensorFlow, with XLA and without, which is run where it is the
     faster, or the model as it is, should that be faster still. What is fastest is
-    measured once for each batch size, at the first call, which takes some seconds.
+    measured once for each batch size, at the first call, which takes some seconds, and
+    half a minute for large batches through many convolutions.
 
     A processor multiplies dense matrices many times as fast as sparse ones of as many
     numbers, so that it takes 90 % of zeros or more, and mostly small batches.
@@ -90,10 +91,11 @@ class SparseRuntime:
         self._graph = trace(model)
         self._shapes = [tuple(t.shape) for t in tensors(self._graph.inputs)]
         smaller = Plan(self._graph, tolerance=0.0).carry_out(Copies().of)
-        self._compiled = dict(zip(_COMPILED, compiled_calls(smaller), strict=True))
-        self._whole = {}
+        whole = dict(zip(_COMPILED, compiled_calls(model), strict=True))
+        self._compiled, self._whole = whole, {}
         if smaller.count_params() < model.count_params():
-            self._whole = dict(zip(_COMPILED, compiled_calls(model), strict=True))
+            self._compiled = dict(zip(_COMPILED, compiled_calls(smaller), strict=True))
+            self._whole = whole
         self._ways = [ways_of(node) for node in self._graph.nodes]
         self._runs: dict[int, Callable[[Any], Any]] = {}
         self.chosen: dict[int, str | dict[str, str]] = {}
@@ -225,6 +227,7 @@ def _seconds(calls: dict[str, Callable], *arguments: Any) -> dict[str, float]:
             best = min(statistics.median(seconds[name]) for name in left)
             left = {n: c for n, c in left.items() if min(seconds[n]) < _FAR * best}
         for name, call in left.items():
+            call(*arguments)  # threads of the call before may still be in the way
             start = time.perf_counter()
             call(*arguments)
             seconds[name].append(time.perf_counter() - start)
