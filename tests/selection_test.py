@@ -94,7 +94,7 @@ def place(request, monkeypatch):
     """Both ways of finding the threshold; the second runs on any device."""
     if request.param == "on an accelerator":
         monkeypatch.setattr(Product, "on_accelerator", property(lambda self: True))
-        monkeypatch.setattr(snip_tf.scores, "_CHUNK_ON_ACCELERATOR", 1000)
+        monkeypatch.setattr(snip_tf.scores, "_CHUNK_ON_ACCELERATOR", 20_000)
 
 
 @pytest.mark.parametrize("kind", ["different", "tied"])

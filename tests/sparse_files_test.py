@@ -130,10 +130,10 @@ def test_other_models_come_back(kind, tmp_path):
 
 
 def test_refuses_layers_that_keep_more_than_weights(tmp_path):
-    lookup = layers.StringLookup(vocabulary=["a", "b"])
+    lookup = layers.StringLookup(vocabulary=["a", "b"], name="lookup")
     inputs = keras.Input((), dtype="string")
     model = keras.Model(inputs, layers.Embedding(3, 2)(lookup(inputs)))
-    with pytest.raises(ValueError, match="'string_lookup' of class StringLookup"):
+    with pytest.raises(ValueError, match="'lookup' of class StringLookup"):
         snip_tf.export(model, tmp_path / "m", "sparse", print_fn=lambda line: None)
     assert not list(tmp_path.iterdir())
 

@@ -63,7 +63,8 @@ def test_criteria_and_controls(tmp_path):
 
 
 def test_what_is_there_is_not_run_again(tmp_path):
-    arguments = ("--criteria=random,random", "--sparsities=0.9", "--jobs=1")
+    own = "--flag=weight_decay=5e-4"
+    arguments = ("--criteria=random,random", "--sparsities=0.9", "--jobs=1", own)
     path = tmp_path / "results/sweep/runs/lenet300-digits/random-90-seed0.json"
     path.parent.mkdir(parents=True)
     # What a sweep that was killed while it wrote has left behind.
@@ -85,6 +86,8 @@ def test_what_is_there_is_not_run_again(tmp_path):
     assert "| random | 12.25 |" in again
     refused = run(tmp_path, *arguments, "--flag=min_kept=3", code=1)
     assert "--min_kept=None, now --min_kept=3" in refused
+    refused = run(tmp_path, *arguments[:-1], code=1)
+    assert "--weight_decay=5e-4, now --weight_decay=None" in refused
 
 
 def test_a_run_that_diverges_is_a_result(tmp_path):
@@ -112,14 +115,6 @@ def test_an_interrupted_sweep_starts_nothing_more(tmp_path):
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait() == 1
     assert len(list(tmp_path.glob("logs/sweep/*/*"))) == 1
-
-
-def test_its_own_flags_count_for_what_is_there(tmp_path):
-    arguments = ("--criteria=random", "--sparsities=0.9", "--flag=weight_decay=5e-4")
-    assert "random-90-seed0: error" in run(tmp_path, *arguments)
-    assert "seed0: error" not in run(tmp_path, *arguments)
-    refused = run(tmp_path, *arguments[:2], code=1)
-    assert "--weight_decay=5e-4, now --weight_decay=None" in refused
 
 
 @pytest.mark.parametrize(
