@@ -237,6 +237,7 @@ def main(argv: list[str]) -> None:
             found = rows(model, pruned, Path(folder))
         keep(name, {"sparsity": sparsity, **found})
     for logdir in map(Path, FLAGS.trained):
+        keras.utils.set_random_seed(0)
         run = json.loads((logdir / "flags.json").read_text())
         model = keras.models.load_model(logdir / "model.keras")
         found = {"sparsity": run["target_sparsity"], "effect": effect(model, run)}
