@@ -12,7 +12,7 @@ from snip_tf.selection import select_masks
 from snip_tf.sparse_files import load_sparse
 from snip_tf.summarizing import sparsity, summary
 from snip_tf.weights import prunable_weights
-from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
+from snip_tf.wrapping import apply_masks, get_masks, set_masks, strip_pruning
 
 __all__ = [
     "MaskedLayer",
@@ -30,6 +30,7 @@ __all__ = [
     "report",
     "save_masks",
     "select_masks",
+    "set_masks",
     "sparse_runtime",
     "sparsity",
     "strip_pruning",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -112,53 +114,78 @@ def inlined(layer: keras.Layer) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _without_functions(layer: keras.Layer) -> Iterator[None]:
+def _without_functions(layer: keras.Layer) -> contextlib.AbstractContextManager:
     # Where there are none, nothing is changed, since Keras has some inside operations,
     # for grouped convolutions, that should stay compiled.
     if not any(_has_functions(part) for part in layer_tree(layer)):
-        yield
-        return
+        return contextlib.nullcontext()
     import tensorflow as tf
 
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
+    return _held("functions", tf.config.functions_run_eagerly, _run_eagerly, True)
+
+
+def _run_eagerly(eagerly: bool) -> None:
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(eagerly)
 
 
 @contextlib.contextmanager
 def _without_rematerialization(layer: keras.Layer) -> Iterator[None]:
-    # Keras has no public name for the mode that a layer took from its scope.
-    modes = {
-        part: part._remat_mode
-        for part in layer_tree(layer)
-        if part._remat_mode is not None
-    }
-    for part in modes:
-        part._remat_mode = None
+    # Keras has no public name for the mode that a layer took from its scope, and before
+    # version 3.9 no modes.
+    with contextlib.ExitStack() as stack:
+        for part in layer_tree(layer):
+            if ("mode", id(part)) in _overrides or getattr(part, "_remat_mode", None):
+                get = functools.partial(getattr, part, "_remat_mode")
+                put = functools.partial(setattr, part, "_remat_mode")
+                stack.enter_context(_held(("mode", id(part)), get, put, None))
+        yield
+
+
+# What several threads hold at another value: how many of them, and the value before.
+_overrides: dict[Any, tuple[int, Any]] = {}
+_overriding = threading.Lock()
+
+
+@contextlib.contextmanager
+def _held(
+    key: Any, get: Callable[[], Any], put: Callable[[Any], None], value: Any
+) -> Iterator[None]:
+    """Has something at a value until the last thread that asked for it has ended.
+
+    No thread waits for another, as replicas would for ever.
+    """
+    with _overriding:
+        count, before = _overrides.get(key, (0, None))
+        if not count:
+            before = get()
+            put(value)
+        _overrides[key] = count + 1, before
     try:
         yield
     finally:
-        for part, mode in modes.items():
-            part._remat_mode = mode
+        with _overriding:
+            count, before = _overrides.pop(key)
+            if count > 1:
+                _overrides[key] = count - 1, before
+            else:
+                put(before)
 
 
 def _has_functions(layer: keras.Layer) -> bool:
     if keras.backend.backend() != "tensorflow":
         return False
-    return _class_has_functions(type(layer)) or any(
-        map(_is_function, vars(layer).values())
-    )
+    cls = type(layer)
+    if cls not in _with_functions:
+        _with_functions[cls] = any(
+            _is_function(value) for base in cls.__mro__ for value in vars(base).values()
+        )
+    return _with_functions[cls] or any(map(_is_function, vars(layer).copy().values()))
 
 
-@functools.cache
-def _class_has_functions(cls: type) -> bool:
-    return any(
-        _is_function(value) for base in cls.__mro__ for value in vars(base).values()
-    )
+# Whether classes have functions; weakly, since classes of the user's come and go.
+_with_functions: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
 def _is_function(value: Any) -> bool:

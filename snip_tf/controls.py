@@ -27,7 +27,7 @@ import numpy as np
 
 from snip_tf import criteria
 from snip_tf.compiling import compile_like, strategy_scope
-from snip_tf.masked_layer import all_masks
+from snip_tf.masked_weights import all_masks
 from snip_tf.masks import check_masks
 from snip_tf.scores import as_floats
 from snip_tf.weights import check_built, weights_by_path

@@ -20,9 +20,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from snip_tf.compiling import compile_like, strategy_scope
-from snip_tf.masked_layer import KeepZeros, functional_class, unmasked
+from snip_tf.masked_layer import functional_class, plain_class
+from snip_tf.masked_weights import KeepZeros
 
 # What Keras gives every layer and changes afterwards; the private ones are what it
 # needs to call and to save the layer. All else that the constructor of the base class
@@ -66,6 +68,9 @@ _STATE = (
     keras.Optimizer,
     keras.Variable,
     keras.random.SeedGenerator,
+    # As code written for TensorFlow has them beside Keras' own.
+    tf.Variable,
+    tf.random.Generator,
 )
 # What of it Keras may have been told not to track.
 _HIDDEN = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
@@ -97,8 +102,7 @@ def copy_unmasked(model: keras.Model) -> keras.Model:
     """
     copies = Copies()
     with strategy_scope(model):
-        with unmasked(model):
-            copied_model = copies.of(model)
+        copied_model = copies.of(model)
         for old, new in copies.models():
             compile_like(new, old)
     return copied_model
@@ -145,6 +149,10 @@ class Copies:
             return new
         if isinstance(value, keras.Optimizer):
             return _new_optimizer(value)
+        if isinstance(value, tf.Variable):
+            return _tensorflow_variable(value)
+        if isinstance(value, tf.random.Generator):
+            return tf.random.Generator.from_state(value.state, value.algorithm)
         if isinstance(value, keras.Operation):
             # Of a Functional graph (`keras.ops`); it has no state.
             return type(value).from_config(value.get_config())
@@ -191,7 +199,7 @@ class Copies:
 
     def _layer(self, layer: keras.Layer) -> keras.Layer:
         # Past a `__new__` and an `__init__` of the class, which may want arguments.
-        new = keras.Layer.__new__(type(layer))
+        new = keras.Layer.__new__(plain_class(layer))
         # Known at once, for what refers back to it.
         self._known[id(layer)] = layer, new
         if isinstance(layer, keras.Sequential):
@@ -243,7 +251,6 @@ class Copies:
         was made listed apart from the rest once it is frozen.
         """
         tracked: set[int] = set()
-        masks = {id(mask) for mask in getattr(layer, "_snip_masks", {}).values()}
         for store, (_, values) in layer._tracker.config.items():
             tracked.update(map(id, values))
             if store == "metrics" and isinstance(layer, keras.Model):
@@ -252,9 +259,8 @@ class Copies:
                 layer, (keras.Sequential, functional_class())
             ):
                 continue  # the new model has them by its graph
-            for value in values:
-                if id(value) not in masks:
-                    new._tracker.add_to_store(store, self.of(value))
+            for value in list(values):
+                new._tracker.add_to_store(store, self.of(value))
         return tracked
 
     def _variable(self, variable: keras.Variable) -> keras.Variable:
@@ -268,9 +274,12 @@ class Copies:
                 dtype=variable.dtype,
                 trainable=variable.trainable,
                 autocast=variable._autocast,
-                aggregation=variable.aggregation,
-                synchronization=variable.synchronization,
                 name=variable.name,
+                **{
+                    setting: getattr(variable, setting)
+                    for setting in ("aggregation", "synchronization")
+                    if hasattr(variable, setting)  # not before Keras 3.10
+                },
             )
         new.regularizer = variable.regularizer
         new.constraint = constraint
@@ -339,8 +348,9 @@ def _own_attributes(value: Any) -> dict[str, Any]:
     )
     return {
         name: item
-        for name, item in vars(value).items()
-        if name not in left_out and not name.startswith("_snip_mask")
+        # At once, as another thread may add to them.
+        for name, item in dict(vars(value)).items()
+        if name not in left_out and not name.startswith("_snip_")
     }
 
 
@@ -375,6 +385,19 @@ def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool
     return any(_reach(item, seen, state) for item in held)
 
 
+def _tensorflow_variable(variable: tf.Variable) -> tf.Variable:
+    return tf.Variable(
+        tf.convert_to_tensor(variable),
+        trainable=variable.trainable,
+        name=variable.name.partition(":")[0],
+        dtype=variable.dtype,
+        constraint=variable.constraint,
+        synchronization=variable.synchronization,
+        aggregation=variable.aggregation,
+        shape=variable.shape,
+    )
+
+
 def _new_optimizer(optimizer: keras.Optimizer) -> keras.Optimizer | None:
     try:
         return type(optimizer).from_config(optimizer.get_config())
@@ -390,8 +413,9 @@ def _new_optimizer(optimizer: keras.Optimizer) -> keras.Optimizer | None:
 
 @functools.cache
 def _made_for_functional() -> frozenset[str]:
-    x = keras.Input(())
-    return frozenset(vars(keras.Model(x, x)))
+    x = keras.Input((), name="x")
+    y = keras.layers.Identity(name="y")(x)
+    return frozenset(vars(keras.Model(x, y, name="of_layers")))
 
 
 def _is_symbolic(value: Any) -> bool:

@@ -15,7 +15,7 @@ import keras
 from snip_tf.copying import copy_unmasked
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.litert import convert
-from snip_tf.masked_layer import all_masks
+from snip_tf.masked_weights import all_masks
 from snip_tf.sparse_files import save_sparse
 from snip_tf.weights import check_built
 from snip_tf.wrapping import strip_pruning

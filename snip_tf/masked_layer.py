@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
+import contextvars
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,18 +14,38 @@ import keras
 import numpy as np
 
 from snip_tf.compiling import inlined
-from snip_tf.masks import PackedMask, check_masks, decode_mask, encode_mask
-from snip_tf.weights import check_paths, held_layers, layer_tree, weights_by_path
+from snip_tf.masked_weights import (
+    all_masks,
+    check_not_low_rank,
+    is_packed_mask,
+    keep_with_owners,
+    mask_of,
+    mask_variable,
+    put_mask,
+)
+from snip_tf.masks import (
+    PackedMask,
+    check_fits,
+    check_masks,
+    decode_mask,
+    encode_mask,
+)
+from snip_tf.weights import check_paths, layer_tree, weights_by_path
+
+# Whether layers give their configuration as if they had no masks: within that of a
+# layer around them, which has all the masks.
+_plainly = contextvars.ContextVar("plainly", default=False)
 
 
 @keras.saving.register_keras_serializable(package="snip_tf")
 class MaskedLayer(keras.layers.Layer):
-    """A layer of any kind that runs with `w * mask` in the place of its weights.
+    """A layer of any kind that runs with `w * mask` instead of its weights.
 
     `MaskedLayer(layer, masks)` wraps `layer` in place: the very object becomes an
     instance of a subclass of both `MaskedLayer` and its own class, as PyTorch's
     parametrizations do. So whatever refers to the layer (a model, another layer, a
-    training step) now has the masked one, and its attributes are what they were.
+    training step) now has the masked one, and its attributes are what they were; those
+    that are added have names that begin with `_snip_`.
 
     Its `call` runs inside a `keras.StatelessScope` in which each masked weight has its
     masked value, so that no layer type needs to be known: whatever reads the weight
@@ -30,16 +53,23 @@ class MaskedLayer(keras.layers.Layer):
     and a constraint on the variable holds them at exactly zero, whatever the optimizer
     does. (Only what is assigned by hand can make a removed weight infinite or NaN,
     which no product undoes.) What the layer changes in a call (BatchNorm statistics,
-    seed and recurrent states) is assigned back, and its losses are handed on.
+    seed and recurrent states, its own kernel) is assigned at once, and its losses are
+    handed on.
 
     The masks are state, not weights: they are saved with the layer, but `weights` and
-    `get_weights` are those of the layer alone.
+    `get_weights` are those of the layer alone. `snip_tf.get_masks` reads them,
+    `snip_tf.set_masks` changes them.
 
     Args:
         layer: `keras.Layer`, built or not. Of a `keras.Model`, each layer that has a
             masked weight is wrapped.
         masks: `{weight path below the layer: boolean array}` of the weight's shape,
             True is kept.
+
+    Raises:
+        TypeError: if `layer` is not a layer, or a mask is not boolean.
+        ValueError: if `layer` has masks already, or a mask has an unknown path, or
+            another shape than its weight: of a layer that is not built, once it is.
 
     Input shape, output shape: those of the layer.
 
@@ -53,203 +83,60 @@ class MaskedLayer(keras.layers.Layer):
     array([[2., 1.]], dtype=float32)
     """
 
-    _snip_masks: Mapping[str, keras.Variable] = {}
-    _snip_mask_names: Sequence[str] = ()
+    # Masks of weights that are not made yet, and the names of the layers inside.
+    _snip_pending: Mapping[str, keras.Variable] = {}
+    _snip_names: Sequence[str] = ()
 
-    def __new__(cls, layer: keras.Layer, masks: Mapping[str, np.ndarray]):  # noqa: D102
-        if not isinstance(layer, keras.Layer):
-            raise TypeError(
-                f"Expected `layer` to be a `keras.Layer`. Received: {layer!r} of type "
-                f"{type(layer).__name__}"
-            )
-        if isinstance(layer, MaskedLayer):
-            raise ValueError(
-                f"Expected a layer without masks. Received: layer={layer.name!r}, "
-                f"which is a MaskedLayer already. Change its masks with `set_masks`."
-            )
-        if isinstance(layer, keras.Model):
-            masks = _mask_layers_of(layer, masks)
-        _set_class(layer, _masked_class(type(layer)))
-        if masks:
-            layer._add_masks(masks)
-        return layer
+    def __new__(cls, *args, **kwargs):  # noqa: D102
+        if cls is MaskedLayer:
+            return _masked(*args, **kwargs)
+        # A layer's own code makes another of its class.
+        return cls._snip_plain_class(*args, **kwargs)
 
     def __init__(self, layer: keras.Layer, masks: Mapping[str, np.ndarray]):
-        """All is done, in the place of what was made before; see `__new__`."""
+        """All is done, on what was made before; see `__new__`."""
 
-    def _add_masks(self, masks: Mapping[str, np.ndarray]) -> None:
-        variables = {path: _mask_variable(path, mask) for path, mask in masks.items()}
-        # Keras locks a layer when it is built, and has no public way to add state to it
-        # after that; its own `enable_lora` does the same.
-        locked = self._tracker.locked
-        self._tracker.unlock()
-        self._snip_masks = variables
-        for index, mask in enumerate(variables.values()):
-            # TensorFlow's checkpoints see attributes, but not what is in Keras' dicts.
-            setattr(self, f"_snip_mask{index}", mask)
-        if locked:
-            self._tracker.lock()
-        if self.built:
-            self._remove()
+    def __init_subclass__(cls, **kwargs):
+        """Keeps the masked class from the code that a class has for its subclasses."""
 
     @property
-    def masks(self) -> dict[str, keras.Variable]:
-        """`{weight path below the layer: bool variable}`, True is kept."""
-        return dict(self._snip_masks)
+    def variables(self) -> list[keras.Variable]:
+        """The variables of the layer, then its masks."""
+        variables = super().variables
+        known = set(map(id, variables))
+        masks = [mask_of(weight) for weight in self.weights]
+        masks = [mask for mask in masks if mask is not None and id(mask) not in known]
+        return variables + masks
 
     @property
-    def weights(self) -> list[keras.Variable]:
-        """The weights of the layer, without the masks."""
-        masks = {id(mask) for mask in self._snip_masks.values()}
-        return [weight for weight in super().weights if id(weight) not in masks]
-
-    def set_masks(self, masks: Mapping[str, np.ndarray]) -> None:
-        """Assigns masks, and zeros to the weights that they remove.
-
-        Args:
-            masks: `{weight path below the layer: bool array}` for any of the masks.
-
-        Raises:
-            TypeError: if a mask is not boolean.
-            ValueError: if a path is not known, or a shape does not fit.
-        """
-        known = self.masks
-        check_masks(masks, known)
-        for path, mask in masks.items():
-            known[path].assign(mask)
-        if self.built:
-            self._remove()
-
-    def masked_weights(self) -> list[tuple[keras.Variable, keras.Variable]]:
-        """Each masked weight that there is yet, with its mask.
-
-        Of a model, only its own weights: those of its layers are masked there.
-        """
-        weights = weights_by_path(self) if self._snip_masks else {}
-        return [
-            (weights[path], mask)
-            for path, mask in self._snip_masks.items()
-            if path in weights
-        ]
-
-    def _remove(self) -> None:
-        """Zeros the removed weights, and has every optimizer's step end in zeros."""
-        for weight, mask in self.masked_weights():
-            weight.assign(masked_value(weight, mask))
-            if not isinstance(weight.constraint, KeepZeros):
-                weight.constraint = KeepZeros(weight.constraint, mask)
+    def quantize(self) -> Callable[..., None]:
+        """As the layer's own; a property, since Keras makes that an attribute."""
+        return functools.partial(_quantize, self)
 
     def _post_build(self) -> None:
         # Keras calls this after every way in which a layer gets its weights, and has no
         # public hook for it: `build` is bound to the layer before it is masked.
         super()._post_build()
-        self._rename()
-        self._remove()
-
-    def _rename(self) -> None:
-        """Gives the layers inside, once all are made, the names they were saved with.
-
-        Keras numbers those without a name of their own anew when they are made from a
-        configuration, but the paths of the masks must stay.
-        """
-        parts = list(layer_tree(self))[1:]
-        if len(parts) == len(self._snip_mask_names):
-            for part, name in zip(parts, self._snip_mask_names, strict=True):
-                part.name = name
-
-    def _call_masked(self, call: Callable, args: tuple, kwargs: dict) -> Any:
-        """`call`, the layer's own, on masked weights."""
-        masked = self.masked_weights()
-        if len(masked) < len(self._snip_masks):
-            # Layers below make their weights in this call, the first.
-            call(self, *args, **kwargs)
-            self._rename()
-            self._remove()
-            masked = self.masked_weights()
-            known = weights_by_path(self)
-            check_paths(self._snip_masks, known, f"The masks of layer {self.name!r}")
-        if not masked:
-            return call(self, *args, **kwargs)
-        # A product, which takes half the time of `where` (`benchmarks/step_time.py`).
-        # (In a scope a weight may have a value of another type.)
-        values = [
-            (
-                weight,
-                keras.ops.multiply(weight, keras.ops.cast(mask, weight.value.dtype)),
-            )
-            for weight, mask in masked
-        ]
-        with inlined(self), _Scope(values) as scope:
-            outputs = call(self, *args, **kwargs)
-        for variable in scope.updated.values():
-            variable.assign(scope.get_current_value(variable))
-        for loss in scope.losses:
-            # A new tensor: Keras knows losses by their id, and a layer inside has
-            # already claimed this one.
-            self.add_loss(keras.ops.add(loss, 0))
-        return outputs
-
-    @contextlib.contextmanager
-    def _masks_apart(self) -> Iterator[None]:
-        """Takes the masks out of what the layer knows as its own variables."""
-        for mask in self._snip_masks.values():
-            self._untrack_variable(mask)
-        locked = self._tracker.locked
-        self._tracker.unlock()
-        try:
-            yield
-        finally:
-            for mask in self._snip_masks.values():
-                self._track_variable(mask)
-            if locked:
-                self._tracker.lock()
-
-    def save_own_variables(self, store: Any) -> None:  # noqa: D102
-        with self._masks_apart():
-            super().save_own_variables(store)
-        for key, mask in self._stored_masks().items():
-            store[key] = np.packbits(keras.ops.convert_to_numpy(mask))
+        _put_pending(self)
 
     def load_own_variables(self, store: Any) -> None:  # noqa: D102
-        keys, masks = set(store.keys()), self._stored_masks()
-        with self._masks_apart():
-            super().load_own_variables({key: store[key] for key in keys - set(masks)})
-        for key, mask in masks.items():
-            if key in keys:  # else these are the weights of a model that is not pruned
-                mask.assign(PackedMask(np.asarray(store[key]), mask.shape).unpack())
-        self._remove()
+        # Files of earlier versions have masks here, by their number in the layer.
+        old = {key: store[key] for key in store.keys() if key.startswith("mask_bits")}  # noqa: SIM118
+        if not old:
+            super().load_own_variables(store)
+            return
+        _load_old_masks(self, old)
+        rest = {key: store[key] for key in store.keys() - old.keys()}
+        super().load_own_variables(rest)
 
-    def _stored_masks(self) -> dict[str, keras.Variable]:
-        masks = self._snip_masks.values()
-        return {f"mask_bits{index}": mask for index, mask in enumerate(masks)}
+    @property
+    def get_config(self) -> Callable[[], dict[str, Any]]:
+        """The layer as it was before it was masked, and all the masks in it.
 
-    def get_config(self) -> dict[str, Any]:
-        """The layer as it was before it was masked, and all the masks in it."""
-        masks = {
-            path: encode_mask(keras.ops.convert_to_numpy(mask))
-            for path, mask in all_masks(self).items()
-        }
-        with unmasked(self):
-            try:
-                layer = keras.saving.serialize_keras_object(self)
-            except NotImplementedError as error:
-                raise NotImplementedError(
-                    f"Keras makes a configuration of {self.name!r}, to save or clone "
-                    f"it, by the `get_config` of {type(self).__name__}, which does not "
-                    f"give one: implement it. Or keep `save_weights(...)` and "
-                    f"`snip_tf.save_masks(path, snip_tf.get_masks(model))`, and then "
-                    f"build the model anew, its layers named as now, call "
-                    f"`snip_tf.apply_masks(model, snip_tf.load_masks(path))`, and "
-                    f"`load_weights(...)` on that."
-                ) from error
-        layer.pop("compile_config", None)
-        if not isinstance(self, keras.Model):
-            layer.pop("build_config", None)
-        return {
-            "layer": layer,
-            "sublayer_names": [part.name for part in layer_tree(self)][1:],
-            "masks": masks,
-        }
+        A property, since Keras asks whether a layer's `get_config` is its class' own.
+        """
+        plain = super().get_config
+        return plain if _plainly.get() else functools.partial(_get_config, self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.Layer:  # noqa: D102
@@ -258,9 +145,11 @@ class MaskedLayer(keras.layers.Layer):
         for part, name in zip(list(layer_tree(layer))[1:], names, strict=False):
             part.name = name
         masks = {path: decode_mask(mask) for path, mask in config["masks"].items()}
-        masked = MaskedLayer(layer, masks)
-        # Past the layer's own `__setattr__`, which is for state.
-        object.__setattr__(masked, "_snip_mask_names", tuple(names))
+        masked = MaskedLayer(layer, {})
+        _set_attribute(masked, "_snip_names", tuple(names))
+        _set_pending(masked, masks)
+        if masked.built:
+            _put_pending(masked)
         return masked
 
     def __reduce__(self) -> tuple:
@@ -269,93 +158,148 @@ class MaskedLayer(keras.layers.Layer):
         return keras.Layer._unpickle_model, arguments
 
 
-class _Scope(keras.StatelessScope):
-    """Gives some variables other values, and lets the rest be as it is outside."""
+def _masked(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> keras.Layer:
+    if not isinstance(layer, keras.Layer):
+        raise TypeError(
+            f"Expected `layer` to be a `keras.Layer`. Received: {layer!r} of type "
+            f"{type(layer).__name__}"
+        )
+    if isinstance(layer, MaskedLayer):
+        raise ValueError(
+            f"Expected a layer without masks. Received: layer={layer.name!r}, "
+            f"which is a MaskedLayer already. Change its masks with "
+            f"`snip_tf.set_masks`."
+        )
+    if masks:
+        check_masks(masks, weights_by_path(layer) if layer.built else None)
+    check_not_low_rank(masks)
+    _set_class(layer, _masked_class(type(layer)))
+    _set_pending(layer, masks)
+    if layer.built:
+        _put_pending(layer)
+    return layer
 
-    def __init__(self, values: list[tuple[keras.Variable, Any]]):
-        super().__init__(values, collect_losses=True)
-        self._given = {id(variable) for variable, _ in values}
-        self.updated: dict[int, keras.Variable] = {}
+
+def _set_pending(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> None:
+    # As variables at once: in the first call, Keras may not let any be made.
+    pending = {path: mask_variable(path, mask) for path, mask in masks.items()}
+    _set_attribute(layer, "_snip_pending", pending)
+
+
+def _put_pending(layer: keras.Layer) -> None:
+    """Puts the masks on weights that have been made since."""
+    _rename(layer)
+    weights, pending = weights_by_path(layer), layer._snip_pending
+    made = {path: mask for path, mask in pending.items() if path in weights}
+    if not made:
+        return
+    for path, mask in made.items():
+        check_fits(path, mask, weights[path])
+        put_mask(weights[path], mask)
+    left = {path: mask for path, mask in pending.items() if path not in made}
+    _set_attribute(layer, "_snip_pending", left)
+    if isinstance(layer, keras.Model):
+        _wrap_layers_of(layer)
+    keep_with_owners(layer)
+
+
+def _rename(layer: keras.Layer) -> None:
+    """Gives the layers inside, once all are made, the names they were saved with.
+
+    Keras numbers those without a name of their own anew when they are made from a
+    configuration, but the paths of the masks must stay.
+    """
+    parts = list(layer_tree(layer))[1:]
+    if len(parts) == len(layer._snip_names):
+        for part, name in zip(parts, layer._snip_names, strict=True):
+            part.name = name
+
+
+def _call_masked(layer: keras.Layer, call: Callable, args: tuple, kwargs: dict) -> Any:
+    """`call`, the layer's own, on masked weights."""
+    if getattr(layer, "_snip_pending", None):
+        # Layers below make their weights in this call, the first.
+        call(layer, *args, **kwargs)
+        _put_pending(layer)
+        known = weights_by_path(layer)
+        check_paths(layer._snip_pending, known, f"The masks of layer {layer.name!r}")
+    masked = _read_by_call(layer)
+    if not masked:
+        return call(layer, *args, **kwargs)
+    with inlined(layer), _Scope(masked) as scope:
+        outputs = call(layer, *args, **kwargs)
+    for loss in scope.losses:
+        # A new tensor: Keras knows losses by their id, and a layer inside has
+        # already claimed this one.
+        layer.add_loss(keras.ops.add(loss, 0))
+    return outputs
+
+
+def _read_by_call(layer: keras.Layer) -> list[keras.Variable]:
+    """The masked weights that the call of a layer reads.
+
+    Of a model, only its own: those of its layers are masked there.
+    """
+    masked = [weight for weight in layer.weights if mask_of(weight) is not None]
+    if masked and isinstance(layer, keras.Model):
+        below = {id(weight) for part in layer.layers for weight in part.weights}
+        masked = [weight for weight in masked if id(weight) not in below]
+    return masked
+
+
+class _Scope(keras.StatelessScope):
+    """Gives weights their masked values, and lets the rest be as it is outside."""
+
+    def __init__(self, weights: list[keras.Variable]):
+        super().__init__(collect_losses=True)
+        self._masked = {id(weight): _product(weight) for weight in weights}
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
         variable, value = update
-        if id(variable) in self._given:
-            super().add_update(update)
-            self.updated[id(variable)] = variable
-            return
+        given = id(variable) in self._masked
         # At once, since a value from inside a loop or a branch is unknown after it.
+        with self._outside():
+            variable.assign(masked_like(variable, value) if given else value)
+        if given:
+            # From here on it is read anew, as outside of a scope, where what was
+            # assigned is a new beginning for gradients.
+            self._masked[id(variable)] = None
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        if id(variable) in self._masked:
+            value = self._masked[id(variable)]
+            if value is None:
+                with self._outside():
+                    value = _product(variable)
+            return value
+        if self.original_scope is not None:
+            # Keras does not look through to the scope around this one.
+            return self.original_scope.get_current_value(variable)
+        return None
+
+    @contextlib.contextmanager
+    def _outside(self) -> Iterator[None]:
         self.__exit__()
         try:
-            variable.assign(value)
+            yield
         finally:
             self.__enter__()
 
-    def get_current_value(self, variable: keras.Variable) -> Any:
-        value = super().get_current_value(variable)
-        if value is None and self.original_scope is not None:
-            # Keras does not look through to the scope around this one.
-            value = self.original_scope.get_current_value(variable)
-        return value
+
+def _product(weight: keras.Variable) -> Any:
+    # A product, which takes half the time of `where` (`benchmarks/step_time.py`).
+    # (In a scope a weight may have a value of another type.)
+    mask = keras.ops.cast(mask_of(weight), weight.value.dtype)
+    return keras.ops.multiply(weight, mask)
 
 
-class KeepZeros(keras.constraints.Constraint):
-    """A weight's own constraint, then its mask.
-
-    Masked gradients already keep zeros under optimizers that treat each weight by
-    itself. Others mix them (Muon orthogonalizes whole matrices); and a hand-written
-    training step may do anything.
-    """
-
-    def __init__(self, constraint: keras.constraints.Constraint | None, mask):
-        self.constraint = constraint
-        self.mask = mask
-
-    def __call__(self, w):  # noqa: D102
-        if self.constraint is not None:
-            w = self.constraint(w)
-        return masked_value(w, self.mask)
+def masked_like(weight: keras.Variable, value: Any) -> Any:
+    """A value for a weight, with zeros where its mask removes."""
+    return keras.ops.where(mask_of(weight), value, 0)
 
 
-def _mask_variable(path: str, mask: np.ndarray | keras.Variable) -> keras.Variable:
-    if isinstance(mask, keras.Variable):
-        return mask
-    # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
-    # training step over the dense model's took 1.10 (LeNet-300-100), 1.08 (LeNet-5)
-    # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
-    # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
-    # float32 takes four times the memory, as much as the weight itself.
-    name = path.replace("/", "_") + "_mask"
-    return keras.Variable(mask, dtype="bool", trainable=False, name=name)
-
-
-def masked_value(weight: Any, mask: Any) -> Any:
-    """`weight * mask`, as a tensor: a removed weight is zero whatever it was."""
-    # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0. The number
-    # takes the type of the weight.
-    return keras.ops.where(mask, weight, 0)
-
-
-def all_masks(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """The masks of a layer and of all below it, by weight path; empty without any."""
-    by_weight = {
-        id(weight): mask
-        for part in layer_tree(layer)
-        if isinstance(part, MaskedLayer)
-        for weight, mask in part.masked_weights()
-    }
-    if not by_weight:
-        return {}
-    return {
-        path: by_weight[id(weight)]
-        for path, weight in weights_by_path(layer).items()
-        if id(weight) in by_weight
-    }
-
-
-def mask_model(
-    model: keras.Model, masks: Iterable[tuple[str, np.ndarray | keras.Variable]]
-) -> None:
-    """Wraps the layers of a model that have a masked weight, in place.
+def mask_model(model: keras.Model, masks: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Puts masks on the weights of a model, and wraps the layers that have them.
 
     The masks, by weight path, may be made one by one, so that none is held twice, as an
     array and as a variable.
@@ -364,11 +308,28 @@ def mask_model(
     masked ones included. Any other model makes its layers itself, so it is wrapped too,
     and has their masks in its configuration.
     """
-    variables = {path: _mask_variable(path, mask) for path, mask in masks}
-    if is_made_of_layers(model):
-        _mask_layers_of(model, variables)
-    else:
-        MaskedLayer(model, variables)
+    weights = weights_by_path(model)
+    for path, mask in masks:
+        put_mask(weights[path], mask_variable(path, mask))
+    _wrap_model(model)
+    keep_with_owners(model)
+
+
+def _wrap_model(model: keras.Model) -> None:
+    _wrap_layers_of(model)
+    if not is_made_of_layers(model) and not isinstance(model, MaskedLayer):
+        _set_class(model, _masked_class(type(model)))
+
+
+def _wrap_layers_of(model: keras.Model) -> None:
+    """Wraps the layers of a model that have masked weights."""
+    for layer in model.layers:
+        if not any(mask_of(weight) is not None for weight in layer.weights):
+            continue
+        if isinstance(layer, keras.Model):
+            _wrap_model(layer)
+        elif not isinstance(layer, MaskedLayer):
+            _set_class(layer, _masked_class(type(layer)))
 
 
 def is_made_of_layers(layer: keras.Layer) -> bool:
@@ -379,65 +340,97 @@ def is_made_of_layers(layer: keras.Layer) -> bool:
 @functools.cache
 def functional_class() -> type:
     """The class of Functional models, for which Keras has no public name."""
-    x = keras.Input(())
-    return type(keras.Model(x, x))
+    # Named, so that the next layers of the user are numbered as they would be; and not
+    # an input that is its own output, which Keras takes from 3.14 on.
+    x = keras.Input((), name="x")
+    return type(keras.Model(x, keras.layers.Identity(name="y")(x), name="of_layers"))
 
 
-def _mask_layers_of(
-    model: keras.Model, masks: Mapping[str, np.ndarray | keras.Variable]
-) -> dict[str, keras.Variable]:
-    """Wraps the layers of a model; returns the masks of weights that are its own.
+def plain_class(layer: keras.Layer) -> type[keras.Layer]:
+    """The class that a layer has, or had before it was masked."""
+    return getattr(type(layer), "_snip_plain_class", type(layer))
 
-    A weight that several layers use has one mask, which is a variable of each.
-    """
-    weights = weights_by_path(model)
-    by_weight = {
-        id(weights[path]): _mask_variable(path, mask) for path, mask in masks.items()
+
+def _get_config(layer: MaskedLayer) -> dict[str, Any]:
+    """The layer as it was before it was masked, and all the masks in it."""
+    masks = {
+        path: keras.ops.convert_to_numpy(mask)
+        for path, mask in {**all_masks(layer), **layer._snip_pending}.items()
     }
-    in_layers: set[int] = set()
-    for layer in held_layers(model):
-        inside = {
-            path: by_weight[id(weight)]
-            for path, weight in weights_by_path(layer).items()
-            if id(weight) in by_weight
-        }
-        in_layers.update(map(id, inside.values()))
-        if not inside or isinstance(layer, MaskedLayer):
-            continue  # nothing to do, or shared with a model that came before
-        if isinstance(layer, keras.Model):
-            mask_model(layer, inside.items())
-        else:
-            MaskedLayer(layer, inside)
-    own = {path: by_weight[id(weights[path])] for path in masks}
-    return {path: mask for path, mask in own.items() if id(mask) not in in_layers}
-
-
-@contextlib.contextmanager
-def unmasked(layer: keras.Layer) -> Iterator[None]:
-    """Gives the layers of a tree their own classes for a while, to be serialized."""
-    parts = [part for part in layer_tree(layer) if isinstance(part, MaskedLayer)]
-    classes = [type(part) for part in parts]
-    for part, masked_class in zip(parts, classes, strict=True):
-        _set_class(part, masked_class.unmasked_class)
+    token = _plainly.set(True)
     try:
-        yield
+        config = keras.saving.serialize_keras_object(layer)
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"Keras makes a configuration of {layer.name!r}, to save or clone it, by "
+            f"the `get_config` of {plain_class(layer).__name__}, which does not give "
+            f"one: implement it. Or keep `save_weights(...)` and "
+            f"`snip_tf.save_masks(path, snip_tf.get_masks(model))`, and then build the "
+            f"model anew, its layers named as now, call "
+            f"`snip_tf.apply_masks(model, snip_tf.load_masks(path))`, and "
+            f"`load_weights(...)` on that."
+        ) from error
     finally:
-        for part, masked_class in zip(parts, classes, strict=True):
-            _set_class(part, masked_class)
+        _plainly.reset(token)
+    config.pop("compile_config", None)
+    if not isinstance(layer, keras.Model):
+        config.pop("build_config", None)
+    return {
+        "layer": config,
+        "sublayer_names": [part.name for part in layer_tree(layer)][1:],
+        "masks": {path: encode_mask(mask) for path, mask in masks.items()},
+    }
 
 
-@functools.cache
+def _load_old_masks(layer: keras.Layer, found: Mapping[str, np.ndarray]) -> None:
+    """Assigns masks from a file in which they are numbered, if they fit."""
+    masks = list(all_masks(layer).values())
+    bits = [found.get(f"mask_bits{index}") for index in range(len(masks))]
+    fits = len(found) == len(masks) and all(
+        packed is not None and is_packed_mask(packed, int(np.prod(mask.shape)))
+        for packed, mask in zip(bits, masks, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"Expected a file with a mask for each of the {len(masks)} pruned weights "
+            f"of layer {layer.name!r}, a bit for each connection. Received: "
+            f"{len(found)} masks, of other sizes or types. The file is damaged, or is "
+            f"of another network."
+        )
+    for packed, mask in zip(bits, masks, strict=True):
+        mask.assign(PackedMask(packed, tuple(mask.shape)).unpack())
+
+
+# The masked class of each class, as long as somebody has a layer of it.
+_classes: weakref.WeakKeyDictionary[type, weakref.ref[type]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
     """The subclass of `MaskedLayer` and `cls`."""
+    known = _classes.get(cls, lambda: None)()
+    if known is not None:
+        return known
 
     # `wraps`, since Keras reads in the signature of `call` which arguments it takes.
     @functools.wraps(cls.call)
     def call(self, *args, **kwargs):
-        return self._call_masked(cls.call, args, kwargs)
+        return _call_masked(self, cls.call, args, kwargs)
+
+    # Called by Python after `MaskedLayer(layer, masks)`. Keras reads its signature when
+    # it makes a configuration.
+    @functools.wraps(cls.__init__)
+    def init(self, *args, **kwargs):
+        """All is done, on what was made before."""
 
     attributes = {
+        "__init__": init,
+        # What Keras reads of a layer that it serializes.
+        "__class__": property(lambda self: cls if _plainly.get() else type(self)),
         "call": call,
-        "unmasked_class": cls,
+        "_snip_plain_class": cls,
+        "__module__": cls.__module__,
         "__qualname__": f"Masked{cls.__qualname__}",
         "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
     }
@@ -445,13 +438,45 @@ def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
         attributes["enable_lora"] = _refuse_lora
     # By the name of the class Keras finds weights in a file, those of the layer
     # unmasked too.
-    masked = type(cls.__name__, (MaskedLayer, cls), attributes)
+    masked = _new_class(cls.__name__, (MaskedLayer, cls), attributes)
     # All share one name in files; `from_config` makes whichever it is.
-    return keras.saving.register_keras_serializable("snip_tf", "MaskedLayer")(masked)
+    keras.saving.register_keras_serializable("snip_tf", "MaskedLayer")(
+        _WeakClass(masked)
+    )
+    keras.saving.register_keras_serializable("snip_tf", "MaskedLayer")(MaskedLayer)
+    _classes[cls] = weakref.ref(masked)
+    return masked
+
+
+def _new_class(name: str, bases: tuple[type, ...], attributes: dict) -> type:
+    """A class, made past what a metaclass of the user's does with its classes."""
+    meta = type(bases[-1])
+    make = abc.ABCMeta if issubclass(meta, abc.ABCMeta) else type
+    return make.__new__(meta, name, bases, attributes)
+
+
+class _WeakClass:
+    """Equal to a class, by which Keras finds the registered name, but not keeping it.
+
+    Keras keeps what is registered for ever, and a class what its methods close over.
+    """
+
+    # For the moment in which Keras has this registered instead of `MaskedLayer`.
+    from_config = MaskedLayer.from_config
+
+    def __init__(self, cls: type):
+        self._class = weakref.ref(cls)
+        self._hash = hash(cls)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self._class() is other
 
 
 def _refuse_lora(layer: MaskedLayer, *args: Any, **kwargs: Any) -> None:
-    """In the place of `enable_lora`.
+    """Instead of `enable_lora`.
 
     Keras saves the sum of a kernel and its update, which is dense; loaded under the
     masks, it would compute something else.
@@ -464,6 +489,38 @@ def _refuse_lora(layer: MaskedLayer, *args: Any, **kwargs: Any) -> None:
     )
 
 
+_QUANTIZED = ("int8", "int4", "float8")
+
+
+def _quantize(layer: MaskedLayer, mode: Any = None, **options: Any) -> None:
+    """Keras' `quantize` of the plain layer; zeros are zeros in eight bits, too.
+
+    What is not a float any more is not trained, and so needs no mask; what stays one
+    keeps its own.
+    """
+    config = options.get("config")
+    wanted = mode or getattr(config, "mode", None)
+    if wanted not in _QUANTIZED:
+        raise ValueError(
+            f"Expected one of {', '.join(map(repr, _QUANTIZED))} as the mode to "
+            f"quantize a pruned model in. Received: {wanted!r} for layer "
+            f"{layer.name!r}. Call `quantize` on the model that "
+            f"`snip_tf.strip_pruning` gives."
+        )
+    masked, layers_own = type(layer), vars(layer)["quantize"]
+    _set_class(layer, plain_class(layer))
+    try:
+        layers_own(mode, **options)
+    finally:
+        if any(mask_of(weight) is not None for weight in layer.weights):
+            _set_class(layer, masked)
+
+
 def _set_class(layer: keras.Layer, cls: type[keras.Layer]) -> None:
+    # Past the layer's own `__setattr__`, which is for state, and past the property.
+    object.__dict__["__class__"].__set__(layer, cls)
+
+
+def _set_attribute(layer: keras.Layer, name: str, value: Any) -> None:
     # Past the layer's own `__setattr__`, which is for state.
-    object.__setattr__(layer, "__class__", cls)
+    object.__setattr__(layer, name, value)

@@ -57,12 +57,17 @@ def check_masks(
     if weights is not None:
         check_paths(masks, weights, "The paths of `masks`")
         for path, mask in masks.items():
-            if mask.shape != tuple(weights[path].shape):
-                raise ValueError(
-                    f"Expected each mask to have the shape of its weight. Received: "
-                    f"masks[{path!r}] of shape {mask.shape}, for a weight of shape "
-                    f"{tuple(weights[path].shape)}"
-                )
+            check_fits(path, mask, weights[path])
+
+
+def check_fits(path: str, mask: Any, weight: keras.Variable) -> None:
+    """Raises unless a mask has the shape of its weight."""
+    if tuple(mask.shape) != tuple(weight.shape):
+        raise ValueError(
+            f"Expected each mask to have the shape of its weight. Received: "
+            f"masks[{path!r}] of shape {tuple(mask.shape)}, for a weight of shape "
+            f"{tuple(weight.shape)}"
+        )
 
 
 def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None:

@@ -13,7 +13,8 @@ from snip_tf.compaction.graph import Node, tensors, trace
 from snip_tf.compaction.kinds.kind import Kind
 from snip_tf.compaction.plan import Plan
 from snip_tf.copying import Copies, copy_unmasked
-from snip_tf.masked_layer import all_masks, is_made_of_layers
+from snip_tf.masked_layer import is_made_of_layers
+from snip_tf.masked_weights import all_masks
 from snip_tf.weights import layer_tree, weights_by_path
 from snip_tf.wrapping import get_masks, strip_pruning
 

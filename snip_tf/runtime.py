@@ -14,7 +14,7 @@ from snip_tf.compaction.graph import Graph, is_tensor, tensors, trace
 from snip_tf.compaction.plan import Plan
 from snip_tf.compiling import compiled_calls
 from snip_tf.copying import Copies, copy_unmasked
-from snip_tf.masked_layer import all_masks
+from snip_tf.masked_weights import all_masks
 from snip_tf.sparse_steps import Step, ways_of
 from snip_tf.weights import check_built, layer_tree
 from snip_tf.wrapping import strip_pruning

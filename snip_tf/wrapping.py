@@ -9,8 +9,16 @@ import numpy as np
 
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
-from snip_tf.masked_layer import all_masks, mask_model, masked_value
+from snip_tf.masked_layer import MaskedLayer, mask_model
+from snip_tf.masked_weights import (
+    all_masks,
+    check_not_low_rank,
+    mask_of,
+    masked_below,
+    masked_value,
+)
 from snip_tf.masks import check_masks
+from snip_tf.optimizing import reset_slots
 from snip_tf.weights import check_built, check_model, weights_by_path
 
 
@@ -43,6 +51,7 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     """
     check_built(model)
     check_masks(masks, weights_by_path(model))
+    check_not_low_rank(masks)
     earlier = current_masks(model)
     combined = {**earlier, **masks}
     for path in earlier.keys() & masks.keys():
@@ -83,9 +92,10 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
     >>> type(snip_tf.strip_pruning(pruned).get_layer("out")).__name__
     'Dense'
     """
+    masks = get_masks(pruned)
     stripped = copy_unmasked(pruned)
     weights = weights_by_path(stripped)
-    for path, mask in get_masks(pruned).items():
+    for path, mask in masks.items():
         weights[path].assign(masked_value(weights[path], mask))
     return stripped
 
@@ -95,7 +105,7 @@ def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
-            a file.
+            a file; or a single `MaskedLayer`.
 
     Returns:
         `{weight path: bool array of the weight's shape}`; True is kept.
@@ -112,7 +122,8 @@ def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
     >>> snip_tf.get_masks(pruned)["out/kernel"].tolist()
     [[True, False], [False, True]]
     """
-    check_model(pruned)
+    if not isinstance(pruned, MaskedLayer):
+        check_model(pruned)
     masks = current_masks(pruned)
     if not masks:
         raise ValueError(
@@ -121,6 +132,56 @@ def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
             f"guessed from zeros: a stripped model has none.)"
         )
     return masks
+
+
+def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
+    """Gives a pruned model other masks, in place.
+
+    What they remove becomes zero, in the weights and in what the optimizer keeps for
+    them. What they bring back starts at zero, as new connections do, with nothing in
+    the optimizer; to bring weights back with values, apply masks to the original model.
+    All replicas have the new masks, and so do functions that are traced already.
+
+    Args:
+        pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
+            a file; or a single `MaskedLayer`. If it is compiled, its optimizer is the
+            one whose state is reset.
+        masks: `{weight path: bool array of the weight's shape}`, True is kept, for any
+            of the weights that have masks. The others keep theirs.
+
+    Raises:
+        TypeError: if `pruned` is not a Keras model, or a mask is not boolean.
+        ValueError: if `pruned` is not pruned, or a mask has an unknown path, is of a
+            weight without a mask, or has another shape than its weight. Then nothing
+            is changed.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
+    >>> pruned = snip_tf.apply_masks(model, {"out/kernel": np.eye(2, dtype=bool)})
+    >>> snip_tf.set_masks(pruned, {"out/kernel": np.array([[True, False]] * 2)})
+    >>> snip_tf.get_masks(pruned)["out/kernel"].tolist()
+    [[True, False], [True, False]]
+    """
+    get_masks(pruned)  # raises unless it has some
+    weights, masked = weights_by_path(pruned), masked_below(pruned)
+    check_masks(masks, weights)
+    bare = [path for path in masks if path not in masked]
+    if bare:
+        raise ValueError(
+            f"Expected masks of weights that have one. Received: masks of "
+            f"{', '.join(bare)}, which {'are' if len(bare) > 1 else 'is'} not pruned. "
+            f"The pruned weights are: {', '.join(masked)}. `snip_tf.apply_masks` gives "
+            f"masks to weights without one, in a copy of the model."
+        )
+    for path, mask in masks.items():
+        weight = masked[path]
+        kept = mask & keras.ops.convert_to_numpy(mask_of(weight))
+        # First without what returns, lest another thread sees weights of before.
+        weight.assign(masked_value(weight, kept))
+        mask_of(weight).assign(mask)
+        reset_slots(getattr(pruned, "optimizer", None), weight, kept)
 
 
 def current_masks(model: keras.Model) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from snip_tf.compaction.graph import trace
 from snip_tf.compaction.plan import Plan
 from snip_tf.compiling import compile_like, strategy_scope
 from snip_tf.copying import Copies, copy_unmasked
-from snip_tf.masked_layer import all_masks
+from snip_tf.masked_weights import all_masks
 from snip_tf.weights import check_built
 from snip_tf.wrapping import strip_pruning
 

@@ -1,0 +1,226 @@
+"""Masks on weights: how removed connections stay at zero, and how masks are saved.
+
+A mask is a boolean variable that belongs to a weight, True where it is kept. The weight
+refers to it, so that whoever has the weight has its mask, and it goes when the weight
+does.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+# Keras saves and loads what is one of these, and has no public name for it that is not
+# a layer, a loss or the like.
+from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.utils import tracking
+
+from snip_tf.masks import PackedMask
+from snip_tf.optimizing import adapt_optimizers
+from snip_tf.weights import held_layers, layer_tree, weights_by_path
+
+
+class KeepZeros(keras.constraints.Constraint):
+    """A weight's own constraint, then its mask.
+
+    Masked gradients already keep zeros under optimizers that treat each weight by
+    itself. Others mix them (Muon orthogonalizes whole matrices); and a hand-written
+    training step may do anything.
+    """
+
+    def __init__(self, constraint: keras.constraints.Constraint | None, mask):
+        self.constraint = constraint
+        self.mask = mask
+
+    def __call__(self, w):  # noqa: D102
+        if self.constraint is not None:
+            w = self.constraint(w)
+        return masked_value(w, self.mask)
+
+
+def masked_value(weight: Any, mask: Any) -> Any:
+    """`weight * mask`, as a tensor: a removed weight is zero whatever it was."""
+    # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0. The number
+    # takes the type of the weight.
+    return keras.ops.where(mask, weight, 0)
+
+
+def check_not_low_rank(paths: Iterable[str]) -> None:
+    """Raises if one is of a factor of LoRA, which Keras adds to the kernel in files."""
+    factors = [path for path in paths if path.rpartition("/")[2].startswith("lora_")]
+    if factors:
+        raise ValueError(
+            f"Expected masks of weights that Keras saves as they are. Received: masks "
+            f"of {', '.join(factors)}, factors of a low-rank update (LoRA), which "
+            f"Keras adds to the kernel when it saves: the masks would be lost. Mask "
+            f"the kernel of a model without LoRA."
+        )
+
+
+def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:
+    """A mask for the weight of a path."""
+    # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
+    # training step over the dense model's took 1.10 (LeNet-300-100), 1.08 (LeNet-5)
+    # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
+    # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
+    # float32 takes four times the memory, as much as the weight itself.
+    name = path.rpartition("/")[2] + "_mask"
+    return keras.Variable(mask, dtype="bool", trainable=False, name=name)
+
+
+def put_mask(weight: keras.Variable, mask: keras.Variable) -> None:
+    """Gives a weight a mask, unless it has one, and zeros what is removed."""
+    adapt_optimizers()
+    if mask_of(weight) is None:
+        weight._snip_mask = mask
+        weight.constraint = KeepZeros(weight.constraint, mask)
+    remove(weight)
+
+
+def remove(weight: keras.Variable) -> None:
+    """Zeros what a weight's mask removes."""
+    weight.assign(masked_value(weight, mask_of(weight)))
+
+
+def mask_of(weight: keras.Variable) -> keras.Variable | None:
+    """The mask of a weight, if it has one."""
+    return getattr(weight, "_snip_mask", None)
+
+
+def masked_below(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """The weights of a layer, and of all below it, that have a mask, by weight path."""
+    if not any(mask_of(weight) is not None for weight in layer.weights):
+        return {}
+    weights = weights_by_path(layer)
+    return {path: w for path, w in weights.items() if mask_of(w) is not None}
+
+
+def all_masks(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """The masks of a layer and of all below it, by weight path; empty without any."""
+    return {path: mask_of(weight) for path, weight in masked_below(layer).items()}
+
+
+def keep_with_owners(layer: keras.Layer) -> None:
+    """Has the layers that own masked weights, at any depth, keep the masks with them.
+
+    TensorFlow's checkpoints and Keras' files then have them.
+    """
+    for part in layer_tree(layer):
+        own = own_masked(part)
+        for name, weight in own.items():
+            _show_to_tensorflow(part, f"_snip_mask_of_{name}", mask_of(weight))
+        if own and "_snip_masks" not in vars(part):
+            # Past Keras, to which only what a layer has when it is built is state.
+            object.__setattr__(part, "_snip_masks", StoredMasks(part))
+
+
+def own_masked(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """The masked weights that a layer owns itself, by name."""
+    below = {id(weight) for part in held_layers(layer) for weight in part.weights}
+    own = [
+        weight
+        for weight in layer.weights
+        if id(weight) not in below and mask_of(weight) is not None
+    ]
+    if not own:
+        return {}
+    names = {id(weight): path for path, weight in weights_by_path(layer).items()}
+    return {names[id(weight)]: weight for weight in own}
+
+
+def _show_to_tensorflow(layer: keras.Layer, name: str, mask: keras.Variable) -> None:
+    """Has TensorFlow's checkpoints save a mask with a layer."""
+    if hasattr(layer, "_track_trackable"):
+        # Keras sees what TensorFlow tracks, and takes it for a weight, unless told not
+        # to; it has no public name for that.
+        with tracking.DotNotTrackScope():
+            layer._track_trackable(mask, name, overwrite=True)
+
+
+class StoredMasks(KerasSaveable):
+    """Saves and loads the masks of the weights that a layer owns itself.
+
+    Keras saves what is an attribute of a layer in a group of its own, and loads it
+    after the variables of the layer. So the layer's variables are where a plain layer
+    has them, and each reads the files of the other.
+
+    Args:
+        layer: `keras.Layer`, the owner.
+    """
+
+    def __init__(self, layer: keras.Layer):
+        self._layer = weakref.ref(layer)
+
+    def __repr__(self) -> str:
+        return f"<masks of layer {self._layer().name!r}>"
+
+    def _obj_type(self) -> str:
+        return "Operation"  # by which Keras skips the attributes that those have
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes each mask under the name of its weight, as bits."""
+        for name, weight in own_masked(self._layer()).items():
+            store[name] = np.packbits(keras.ops.convert_to_numpy(mask_of(weight)))
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads the masks, if the file is of a pruned model, then zeros the weights.
+
+        Raises:
+            ValueError: if the masks are of other weights, or do not fit.
+        """
+        own = own_masked(self._layer())
+        try:
+            found = {name: store[name] for name in store.keys()}  # noqa: SIM118
+            if found or _has_masks(store):
+                self._check(found, own)
+            for name, bits in found.items():
+                shape = tuple(own[name].shape)
+                mask_of(own[name]).assign(PackedMask(bits, shape).unpack())
+        finally:
+            for weight in own.values():
+                remove(weight)
+
+    def _check(self, found: dict[str, Any], own: dict[str, keras.Variable]) -> None:
+        name_of_layer = self._layer().name
+        if found.keys() != own.keys():
+            raise ValueError(
+                f"Expected a file with masks of the weights of layer "
+                f"{name_of_layer!r} that are pruned: {', '.join(own)}. Received: a "
+                f"file of a pruned model with masks of {', '.join(found) or 'none'} "
+                f"there. Load it into a model that is pruned alike, or into the plain "
+                f"one, and apply its masks (`snip_tf.apply_masks`)."
+            )
+        for name, bits in found.items():
+            size = int(np.prod(own[name].shape))
+            if not is_packed_mask(bits, size):
+                raise ValueError(
+                    f"Expected the mask of {name!r} of layer {name_of_layer!r} as "
+                    f"{-(-size // 8)} bytes, a bit for each of the {size} connections. "
+                    f"Received: an array of shape {bits.shape} and type {bits.dtype}. "
+                    f"The file is damaged, or is of another network."
+                )
+
+
+def is_packed_mask(bits: np.ndarray, size: int) -> bool:
+    """Whether an array is a mask of so many connections, as bits."""
+    if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
+        return False
+    return not np.unpackbits(bits[-1:])[size % 8 or 8 :].any()
+
+
+def _has_masks(store: Any) -> bool:
+    """Whether the file that a store reads has a mask of any weight.
+
+    Keras shows a layer only what is its own; so this asks the HDF5 file that the store
+    holds, by a name that is not public. Other kinds of files say no.
+    """
+    file = getattr(store, "h5_file", None)
+
+    def is_of_masks(name: str) -> bool | None:
+        return True if name.endswith("/_snip_masks/vars") else None
+
+    return bool(file and file.visit(is_of_masks))

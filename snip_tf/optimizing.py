@@ -1,0 +1,119 @@
+"""What optimizers keep for each weight, and where they have to know of masks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+# What Adafactor adds to squared gradients of a pruned weight, at least.
+_LEAST_SQUARE = 1e-15
+
+
+def reset_slots(
+    optimizer: keras.Optimizer | None, weight: keras.Variable, kept: Any
+) -> None:
+    """Sets what an optimizer keeps for connections back to how it began.
+
+    Args:
+        optimizer: of the model; None does nothing.
+        weight: the weight.
+        kept: bool array of its shape; where it is True, the slots stay.
+    """
+    for slot, start in _slots(optimizer, weight):
+        if tuple(slot.shape) == tuple(weight.shape):
+            slot.assign(keras.ops.where(kept, slot, start))
+
+
+def _slots(
+    optimizer: Any, weight: keras.Variable
+) -> Iterator[tuple[keras.Variable, float]]:
+    """What an optimizer keeps for a weight, each with the number that it begins with.
+
+    Keras keeps momenta, averages and accumulated gradients in lists in the order of the
+    weights, and tells neither in public.
+    """
+    attributes = dict(vars(optimizer)) if optimizer is not None else {}
+    weights = attributes.get("_trainable_variables", [])
+    position = next((i for i, w in enumerate(weights) if w is weight), None)
+    for name, value in attributes.items():
+        if isinstance(value, keras.Optimizer):  # inside one that scales the loss
+            yield from _slots(value, weight)
+        elif not isinstance(value, (list, tuple)) or name == "_trainable_variables":
+            continue
+        elif all(isinstance(part, keras.Optimizer) for part in value):
+            for part in value:
+                yield from _slots(part, weight)
+        elif position is not None and len(value) == len(weights):
+            slot = value[position]
+            start = 0.0
+            if name == "_accumulators":
+                start = attributes.get("initial_accumulator_value", 0.0)
+            if isinstance(slot, keras.Variable):
+                yield slot, start
+
+
+@functools.cache
+def adapt_optimizers() -> None:
+    """Has Keras' optimizers respect masks where a constraint comes too late.
+
+    A constraint is applied at the end of a step, and Keras has no other hook. These
+    methods do for weights without a mask, and with one that keeps everything, exactly
+    what they did.
+    """
+    keras.Optimizer.apply = _with_zeros_in_averages(keras.Optimizer.apply)
+    adafactor = keras.optimizers.Adafactor
+    adafactor.update_step = _without_zero_by_zero(adafactor.update_step)
+
+
+def _with_zeros_in_averages(apply: Callable) -> Callable:
+    """`Optimizer.apply`; then averages are zero where weights are removed.
+
+    They are taken before the constraint makes zeros of what an optimizer that mixes
+    connections, as Muon does, has made of removed ones.
+    """
+
+    @functools.wraps(apply)
+    def apply_with_zeros(self, grads, trainable_variables=None):
+        updated = apply(self, grads, trainable_variables)
+        averages = getattr(self, "_model_variables_moving_average", None)
+        if getattr(self, "use_ema", False) and averages:
+            for weight, average in zip(
+                self._trainable_variables, averages, strict=True
+            ):
+                mask = getattr(weight, "_snip_mask", None)
+                if mask is not None and average is not None:
+                    average.assign(keras.ops.where(mask, average, 0))
+        return updated
+
+    return apply_with_zeros
+
+
+def _without_zero_by_zero(update_step: Callable) -> Callable:
+    """Adafactor's `update_step`, finite where a row and a column are removed whole.
+
+    It divides a gradient by the root of a product of a mean over its row and one over
+    its column, each 1e-30 (`epsilon_1`) where all gradients are zero: 0 / 0 in float32,
+    and that spreads over the whole weight. So where any connection is removed,
+    `epsilon_1` is more.
+    """
+
+    @functools.wraps(update_step)
+    def finite_update_step(self, gradient, variable, learning_rate):
+        # (TensorFlow's own variable is given, that of Keras has the mask.)
+        weight = self._trainable_variables[self._get_variable_index(variable)]
+        mask = getattr(weight, "_snip_mask", None)
+        if mask is None:
+            return update_step(self, gradient, variable, learning_rate)
+        own = self.epsilon_1
+        more = keras.ops.cast(max(own, _LEAST_SQUARE), variable.dtype)
+        own_or_more = keras.ops.where(keras.ops.all(mask), own, more)
+        self.epsilon_1 = keras.ops.cast(own_or_more, variable.dtype)
+        try:
+            return update_step(self, gradient, variable, learning_rate)
+        finally:
+            self.epsilon_1 = own
+
+    return finite_update_step
