@@ -302,7 +302,8 @@ class Copies:
             for name, value in _own_attributes(model).items()
             if name not in _made_for_functional() and _is_symbolic(value)
         }
-        graph = keras.Model(model.input, [model.output, tensors])
+        # Named, lest Keras counts it among the user's.
+        graph = keras.Model(model.input, [model.output, tensors], name=model.name)
         clone = keras.models.clone_model(
             graph,
             clone_function=self.of,
