@@ -155,7 +155,7 @@ def test_any_change_is_told(path):
 def test_weights_of_another_model_are_refused(path, monkeypatch):
     other = keras.Sequential([keras.Input((2,)), layers.Dense(2, name="other")])
     monkeypatch.setattr(keras.saving, "deserialize_keras_object", lambda _: other)
-    with pytest.raises(ValueError, match="whose weights are not those"):
+    with pytest.raises(ValueError, match="its weights are not those"):
         snip_tf.load_sparse(path)
 
 
