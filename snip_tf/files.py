@@ -292,8 +292,9 @@ def read_json(path: str | os.PathLike) -> object:
         ValueError: if it is damaged, is not JSON, or has more than 64 MiB.
     """
     with named_damage(path, "a JSON file"), open(path, "rb") as file:
-        content = file.read(_MOST_JSON + 1)
-        if len(content) > _MOST_JSON:
+        is_long = os.fstat(file.fileno()).st_size > _MOST_JSON
+        content = b"" if is_long else file.read(_MOST_JSON + 1)
+        if is_long or len(content) > _MOST_JSON:  # a device does not tell its size
             raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
         return json.loads(content.decode())
 

@@ -11,7 +11,6 @@ import reprlib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -133,14 +132,13 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Example: see `save_masks`.
     """
-    path = Path(path)
     expected = f"a file that `snip_tf.save_masks` wrote ({_FORMAT!r})"
-    with (
-        named_damage(path, expected),
-        open(path, "rb") as file,
-        zipfile.ZipFile(file) as archive,
-    ):
-        return _read_masks(archive, path.stat().st_size)
+    with named_damage(path, expected), open(os.fspath(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise ValueError("it is empty")  # or a device, without an end
+        with zipfile.ZipFile(file) as archive:
+            return _read_masks(archive, size)
 
 
 def _read_masks(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
@@ -166,11 +164,12 @@ def _read_shapes(archive: zipfile.ZipFile) -> dict[str, list[int]]:
     if kind == b"|u1":
         raise ValueError("its header is not text")
     header = json.loads(text.decode("utf-32-le" if kind[:1] == b"<" else "utf-32-be"))
-    if header["format"] != _FORMAT:
-        raise ValueError(f"its format is {header['format']!r}")
-    if not header["shapes"]:
-        raise ValueError("it has no masks")
-    return dict(header["shapes"])
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise ValueError(f"its header is {reprlib.repr(header)}")
+    shapes = header.get("shapes")
+    if not isinstance(shapes, dict) or not shapes:
+        raise ValueError(f"its shapes are {reprlib.repr(shapes)}")
+    return shapes
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, most: int) -> tuple[bytes, bytes]:
