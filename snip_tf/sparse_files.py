@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from snip_tf.files import inflate, named_damage, whole_file
-from snip_tf.weights import layer_tree, weights_by_path
+from snip_tf.weights import check_built, layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
 _HASH = 32  # bytes
@@ -82,6 +82,7 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
         model = keras.saving.deserialize_keras_object(header["model"])
         if not isinstance(model, keras.Model):
             raise ValueError(f"it is of a {type(model).__name__}, not of a model")
+        check_built(model)
         _assign(model, header["weights"], data)
     for layer in layer_tree(model):
         if isinstance(layer, keras.layers.Normalization):
