@@ -330,8 +330,9 @@ def _history(logdir: Path, rows: Any) -> list[Check]:
         history = [Check(**row) for row in rows]
         iteration = steps = 0
         for check in history:
-            numbers = [n for n in dataclasses.astuple(check) if n is not None]
-            if not {*map(type, numbers)} <= {int, float}:
+            kinds = {*map(type, dataclasses.astuple(check))} - {type(None)}
+            counts = {type(check.iteration), type(check.steps)}
+            if not kinds <= {int, float} or counts != {int}:
                 raise ValueError(f"{check} has values that are not numbers")
             if not iteration < check.iteration >= check.steps >= steps:
                 raise ValueError(f"{check} comes after iteration {iteration}")
