@@ -28,9 +28,18 @@ _SECONDS_UNTIL_STALE = 24 * 60 * 60
 _MOST_JSON = 1 << 26
 # What libraries raise on files that are damaged, or made to harm.
 DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError),
-    *(RuntimeError, TypeError, ValueError, struct.error, zlib.error),
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,  # also RecursionError, NotImplementedError
+    TypeError,
+    ValueError,
+    struct.error,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 

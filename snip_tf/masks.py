@@ -87,7 +87,8 @@ def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None
     """Writes masks to a file: one bit for each connection, then compressed.
 
     The file is an npz archive without pickled objects. It is written beside its place
-    and renamed, so that no half-written file is ever found under `path`.
+    and renamed, so that no half-written file is ever found under `path`, also where
+    several write it. Links are followed, and a file that is replaced keeps its mode.
 
     Args:
         path: where to write, such as `masks.npz`. No ending is added.
@@ -155,7 +156,7 @@ def _read_masks(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
         kind, bits = _read_array(archive, f"bits{index}.npy", length)
         if kind != b"|u1":
             raise ValueError(f"the mask of {name!r} is of type {kind.decode()}")
-        masks[name] = _packed(bits, shape).unpack()
+        masks[name] = packed_mask(bits, shape).unpack()
     return masks
 
 
@@ -213,7 +214,7 @@ def decode_mask(config: Mapping[str, Any]) -> np.ndarray:
         length = _packed_length(shape)
         if length > _DEFLATE * len(compressed):
             raise ValueError("there are fewer bits than the shape has connections")
-        return _packed(inflate(compressed, length), shape).unpack()
+        return packed_mask(inflate(compressed, length), shape).unpack()
     except DAMAGE as error:
         raise ValueError(
             f"Expected a mask in a configuration to be as snip_tf wrote it. Received: "
@@ -230,8 +231,8 @@ def _packed_length(shape: Sequence[int]) -> int:
     return -(-math.prod(sizes) // 8)
 
 
-def _packed(content: bytes, shape: Sequence[int]) -> PackedMask:
-    """Raises a ValueError unless these are the bits of a mask of this shape."""
+def packed_mask(content: bytes, shape: Sequence[int]) -> PackedMask:
+    """The mask of these bits; a ValueError unless they fit its shape."""
     if len(content) != _packed_length(shape):
         raise ValueError(f"{len(content)} bytes do not fit a mask of shape {shape}")
     beyond = -math.prod(shape) % 8

@@ -302,15 +302,22 @@ def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     with named_damage(path, kind):
         model = keras.models.load_model(path)
         steps = _steps(model)
-    if not seal:  # of an earlier version
-        history = [check for check in history if check.steps <= steps]
-        leaves_out = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-        if not leaves_out and any(c.iteration != c.steps for c in history):
-            raise _other_history(logdir, "more iterations than steps")
-    reached = history[-1].steps if history else 0
-    if not history or reached != steps:
-        raise _other_history(logdir, f"{reached} steps of the model's {steps}")
+    if not seal:
+        history = _history_without_seal(logdir, history, model)
+    if not history or history[-1].steps != steps:
+        raise _other_history(logdir, f"no check after the model's {steps} steps")
     return model, history
+
+
+def _history_without_seal(
+    logdir: Path, history: list[Check], model: keras.Model
+) -> list[Check]:
+    """The checks up to a checkpoint of an earlier version."""
+    history = [check for check in history if check.steps <= _steps(model)]
+    leaves_out_steps = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    if not leaves_out_steps and any(c.iteration != c.steps for c in history):
+        raise _other_history(logdir, "more iterations than steps")
+    return history
 
 
 def _rows(logdir: Path) -> list[Any]:
