@@ -1,75 +1,346 @@
-"""Files that are never found half-written, folders that one process has at a time."""
+"""Files that are never found half-written, or believed when they are damaged."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import functools
+import hashlib
 import json
 import os
+import re
 import shutil
+import stat
+import struct
+import tempfile
+import time
+import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-PARTIAL = ".partial-"  # how no file of a user's begins
+PARTIAL = ".partial-"  # how the names of the folders begin that are written to first
+_OURS = re.compile(re.escape(PARTIAL) + "(?P<boot>[0-9a-f]{8})-[a-z0-9_]{8}")
+_NEW, _REPLACED = "new", "replaced"  # inside such a folder, if a folder is written
+_SECONDS_UNTIL_STALE = 24 * 60 * 60
+_MOST_JSON = 1 << 26
+# What libraries raise on files that are damaged, or made to harm.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,  # also RecursionError, NotImplementedError
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it once the body has ended.
+    """Gives a path to write to, and moves that file to `path` once the body has ended.
 
-    If the body fails, for example on a full disk, what it wrote is removed, and what
-    was at `path` stays.
+    At any time, also after a kill, `path` holds the old file or the new one. If the
+    body fails, for example on a full disk, what it wrote is removed, and what was at
+    `path` stays. Several may write at a time: the last one's file remains.
+
+    Links are followed, as `open` does; the owner and the mode of a file that is
+    replaced are kept. (Hard links to it keep the old content.)
 
     Raises:
-        FileNotFoundError: if the folder of `path` is not there.
+        FileNotFoundError: if the folder of `path` does not exist.
+        OSError: if `path` is a folder, a loop of links, or may not be written.
     """
     path = Path(path)
-    partial = _partial(path)
-    try:
+    if _is_device(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+            with open(Path(folder) / path.name, "rb") as file, open(path, "wb") as pipe:
+                shutil.copyfileobj(file, pipe)
+        return
+    target = _target(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _folder_beside(target) as folder:
+        partial = folder / target.name
         yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        _flush(partial)
+        _take_after(target, partial)
+        os.replace(partial, target)
+        _flush_folder(target.parent)
 
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """The same for a folder, which replaces the whole one at `path`."""
-    path = Path(path)
-    partial = _partial(path)
-    old = partial.with_name(f"{partial.name}-old")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    """The same for a folder, which replaces the whole one at `path`.
+
+    Where the system cannot exchange two folders in one step, a kill in the middle may
+    leave none at `path`; whoever next writes a file or folder beside it with these
+    functions puts the old one back first.
+    """
+    target = _target(Path(path))
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    with _folder_beside(target) as folder:
+        partial = folder / _NEW / target.name
+        partial.parent.mkdir()
         yield partial
-        # A folder cannot be renamed onto another, and to remove one takes time, in
-        # which it is neither there nor gone.
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(partial, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for part in partial.rglob("*"):
+            if part.is_file():
+                _flush(part)
+        _take_after(target, partial)
+        _move_folder(partial, target)
+        _flush_folder(target.parent)
 
 
 def check_folder(path: Path) -> None:
-    """Raises a FileNotFoundError unless the folder of `path` is there."""
+    """Raises a FileNotFoundError unless the folder of `path` exists."""
     if not path.parent.is_dir():
         raise FileNotFoundError(
             errno.ENOENT, "Expected a folder that is there. Received", str(path.parent)
         )
 
 
-def _partial(path: Path) -> Path:
-    """Where to write first: always the same place, lest a killed program's pile up."""
-    check_folder(path)
-    return path.with_name(f"{PARTIAL}{path.name}")
+def _is_device(path: Path) -> bool:
+    """Whether this is a pipe or the like, such as /dev/stdout."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _target(path: Path) -> Path:
+    """Where `path` leads through links; raises if nothing can be written there."""
+    target = Path(os.path.realpath(path))
+    check_folder(target)
+    try:
+        target.stat()
+    except FileNotFoundError:
+        return target
+    as_effective = os.access in os.supports_effective_ids
+    if not os.access(target, os.W_OK, effective_ids=as_effective):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return target
+
+
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """Makes a folder, which only this user can enter, and removes it in the end.
+
+    It is on the same disk as `target`, so that what is in it can be renamed to that.
+    """
+    _remove_stale(target.parent)
+    with contextlib.ExitStack() as stack:
+        while True:
+            folder = _make_folder(target)
+            try:
+                stack.enter_context(locked(folder))
+            except (BlockingIOError, FileNotFoundError):
+                continue  # another writer has just taken it for a stale one
+            except (OSError, ImportError):
+                pass  # nothing can be locked here: `_remove_stale` goes by the time
+            if folder.exists():
+                break
+        stack.callback(_remove, folder)  # before it is unlocked
+        yield folder
+
+
+def _make_folder(target: Path) -> Path:
+    try:
+        name = tempfile.mkdtemp(prefix=f"{PARTIAL}{_boot()}-", dir=target.parent)
+    except OSError as error:
+        # Of the user's path, not of one that nobody knows.
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    return Path(name)
+
+
+@functools.cache
+def _boot() -> str:
+    """Names the running system, which alone knows whether its writers are alive.
+
+    Another machine may share the disk, and locks need not reach that far.
+    """
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:  # not Linux
+        name = str(uuid.getnode())
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _remove_stale(parent: Path) -> None:
+    """Removes what writers that were killed have left in a folder."""
+    with contextlib.suppress(OSError):  # a folder may be writable and not readable
+        for name in os.listdir(parent):
+            found = _OURS.fullmatch(name)
+            if found:
+                with contextlib.suppress(OSError):
+                    _remove_if_stale(parent / name, found["boot"] == _boot())
+
+
+def _remove_if_stale(folder: Path, is_of_this_boot: bool) -> None:
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        return  # not ours
+    changed = max(part.lstat().st_mtime for part in (folder, *folder.rglob("*")))
+    is_stale = time.time() - changed > _SECONDS_UNTIL_STALE
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+            is_stale = is_stale or is_of_this_boot
+        except BlockingIOError:
+            return  # its writer is alive
+        except (OSError, ImportError):
+            pass  # nothing can be locked here
+        _put_back(folder)
+        if is_stale:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    _put_back(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Undoes the first of two renames if the second did not follow."""
+    for replaced in (folder / _REPLACED).glob("*"):
+        if not os.path.lexists(folder.parent / replaced.name):
+            os.replace(replaced, folder.parent / replaced.name)
+
+
+def _move_folder(new: Path, target: Path) -> None:
+    """Puts a folder where another may be, which then is beside the new one's path."""
+    while True:
+        try:
+            if target.is_dir():
+                _exchange(new, target)
+            else:
+                os.replace(new, target)
+            return
+        except OSError as error:
+            # Another writer's came, or went, between the two lines.
+            came_or_went = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+            if error.errno not in came_or_went or not new.exists():
+                raise
+
+
+def _exchange(new: Path, target: Path) -> None:
+    """Exchanges two folders, with no moment between if the system can."""
+    try:
+        _rename_exchange(new, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM):
+            raise
+        replaced = new.parents[1] / _REPLACED / target.name
+        shutil.rmtree(replaced, ignore_errors=True)
+        replaced.parent.mkdir(exist_ok=True)
+        os.replace(target, replaced)
+        os.replace(new, target)
+
+
+def _rename_exchange(one: Path, other: Path) -> None:
+    """Linux' renameat2 with RENAME_EXCHANGE, which Python does not offer."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError) as error:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from error
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+def _take_after(old: Path, new: Path) -> None:
+    """Gives what is new the owner and mode of what it replaces, if anything."""
+    if not old.exists():
+        return
+    owner = old.stat()
+    for ids in ((-1, owner.st_gid), (owner.st_uid, -1)):
+        with contextlib.suppress(PermissionError, AttributeError):  # not on Windows
+            os.chown(new, *ids)
+    shutil.copystat(old, new)
+    os.utime(new)
+
+
+def _flush(path: Path) -> None:
+    """Waits until the disk has a file, lest a power cut leave an empty one."""
+    if os.name == "nt":
+        return  # where only what is open for writing can be flushed
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(path: Path) -> None:
+    """The same for the names in a folder, where the file system has that."""
+    with contextlib.suppress(OSError):
+        _flush(path)
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes a JSON file."""
+    text = json.dumps(value, indent=1) + "\n"
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=1) + "\n")
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> object:
+    """Reads a JSON file.
+
+    Raises:
+        OSError: if it cannot be read, as FileNotFoundError.
+        ValueError: if it is damaged, is not JSON, or has more than 64 MiB.
+    """
+    with named_damage(path, "a JSON file"), open(path, "rb") as file:
+        is_long = os.fstat(file.fileno()).st_size > _MOST_JSON
+        content = b"" if is_long else file.read(_MOST_JSON + 1)
+        if is_long or len(content) > _MOST_JSON:  # a device does not tell its size
+            raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
+        return json.loads(content.decode())
+
+
+@contextlib.contextmanager
+def named_damage(path: str | os.PathLike, expected: str) -> Iterator[None]:
+    """Turns what libraries raise on a damaged file into a ValueError that names it.
+
+    Errors of the operating system, such as FileNotFoundError, stay as they are.
+
+    Args:
+        path: the file.
+        expected: what kind of file it should be.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        # EINVAL is of a place outside the file, to which something in it points.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise ValueError(
+            f"Expected {expected}. Received: {os.fspath(path)!r}, which is damaged or "
+            f"of another kind: {str(error) or type(error).__name__}"
+        ) from error
+
+
+def inflate(data: bytes, most: int) -> bytes:
+    """Decompresses what `zlib.compress` made of at most `most` bytes.
+
+    Raises:
+        ValueError: if there are more; they are not decompressed.
+    """
+    decompressor = zlib.decompressobj()
+    content = decompressor.decompress(data, most + 1)
+    if len(content) > most or not decompressor.eof or decompressor.unused_data:
+        raise ValueError(f"what is compressed is cut short or has over {most:,} bytes")
+    return content
 
 
 @contextlib.contextmanager
@@ -81,7 +352,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     Raises:
         BlockingIOError: if another process has it.
     """
-    import fcntl  # which Windows has not
+    import fcntl  # not available on Windows
 
     descriptor = os.open(folder, os.O_RDONLY)
     try:

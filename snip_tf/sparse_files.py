@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from pathlib import Path
@@ -23,10 +24,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.files import whole_file
-from snip_tf.weights import layer_tree, weights_by_path
+from snip_tf.files import inflate, named_damage, whole_file
+from snip_tf.weights import check_built, layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
+_HASH = 32  # bytes
+_MOST_HEADER = 1 << 26  # bytes, once it is decompressed
 
 
 def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
@@ -39,6 +42,12 @@ def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
         data += parts
     config = keras.saving.serialize_keras_object(model)
     header = json.dumps({"model": config, "weights": entries}).encode()
+    if len(header) > _MOST_HEADER:
+        raise ValueError(
+            f"Expected the configuration of a model to have at most {_MOST_HEADER:,} "
+            f"bytes with format='sparse'. Received: {len(header):,}. Write it with "
+            f"format='keras'."
+        )
     header = zlib.compress(header, level=9)
     content = b"".join([_MAGIC, len(header).to_bytes(8, "little"), header, *data])
     with whole_file(path) as partial:
@@ -67,36 +76,55 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
     >>> snip_tf.load_sparse(path).layers[0].name
     'out'
     """
-    content = Path(path).read_bytes()
-    expected = (
-        f"Expected a file that `snip_tf.export` wrote with format='sparse'. "
-        f"Received: {os.fspath(path)!r}, "
-    )
-    if not content.startswith(_MAGIC):
-        raise ValueError(f"{expected}which is of another kind")
-    content, digest = content[:-32], content[-32:]
-    if hashlib.sha256(content).digest() != digest:
-        raise ValueError(f"{expected}which is cut short or was changed since")
-    start = len(_MAGIC) + 8
-    end = start + int.from_bytes(content[len(_MAGIC) : start], "little")
-    header = json.loads(zlib.decompress(content[start:end]))
-    model = keras.saving.deserialize_keras_object(header["model"])
-    weights = weights_by_path(model)
-    # By their order: a layer that makes others names them anew in each process.
-    found = [(entry["shape"], entry["dtype"]) for entry in header["weights"]]
-    if found != [(list(w.shape), w.dtype) for w in weights.values()]:
-        raise ValueError(
-            f"{expected}whose weights are not those of the model that its "
-            f"configuration makes: {', '.join(weights)}"
-        )
-    for entry, weight in zip(header["weights"], weights.values(), strict=True):
-        size = sum(entry["bytes"])
-        weight.assign(_decoded(entry, content[end : end + size]))
-        end += size
+    expected = "a file that `snip_tf.export` wrote with format='sparse'"
+    with named_damage(path, expected):
+        header, data = _read(Path(path))
+        model = keras.saving.deserialize_keras_object(header["model"])
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"it is of a {type(model).__name__}, not of a model")
+        check_built(model)
+        _assign(model, header["weights"], data)
     for layer in layer_tree(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # what it computes with is made of its weights
     return model
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The header and the data of the weights, which are what was written."""
+    with open(path, "rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError("it does not begin like one")
+        content = file.read()
+    digest = hashlib.sha256(_MAGIC + content[:-_HASH]).digest()
+    if content[-_HASH:] != digest:
+        raise ValueError("it is cut short or was changed since")
+    content = content[:-_HASH]
+    end = 8 + int.from_bytes(content[:8], "little")
+    if end > len(content):
+        raise ValueError("its header is longer than the file")
+    return json.loads(inflate(content[8:end], _MOST_HEADER)), content[end:]
+
+
+def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> None:
+    weights = weights_by_path(model)
+    # By their order: a layer that makes others names them anew in each process.
+    found = [(entry["shape"], entry["dtype"]) for entry in entries]
+    if found != [(list(w.shape), w.dtype) for w in weights.values()]:
+        raise ValueError(
+            f"its weights are not those of the model that its configuration makes: "
+            f"{', '.join(weights)}"
+        )
+    sizes = [size for entry in entries for size in entry["bytes"]]
+    if any(type(size) is not int or size < 0 for size in sizes):
+        raise ValueError("its weights have sizes that are not numbers of bytes")
+    if sum(sizes) != len(data):
+        raise ValueError(f"its weights have {sum(sizes)} bytes of {len(data)}")
+    start = 0
+    for entry, weight in zip(entries, weights.values(), strict=True):
+        end = start + sum(entry["bytes"])
+        weight.assign(_decoded(entry, data[start:end]))
+        start = end
 
 
 def _check_has_no_assets(model: keras.Model) -> None:
@@ -133,13 +161,18 @@ def _decoded(entry: dict[str, Any], data: bytes) -> np.ndarray:
     if entry["coding"] == "all":
         return np.frombuffer(data, dtype).reshape(entry["shape"])
     length = entry["bytes"][0]
-    places = np.frombuffer(zlib.decompress(data[:length]), np.uint8)
-    array = np.zeros(int(np.prod(entry["shape"])), dtype)
+    values = np.frombuffer(data[length:], dtype)
+    array = np.zeros(math.prod(entry["shape"]), dtype)
     if entry["coding"] == "bits":
-        positions = np.flatnonzero(np.unpackbits(places, count=array.size))
+        bits = inflate(data[:length], -(-array.size // 8))
+        there = np.unpackbits(np.frombuffer(bits, np.uint8))
+        positions = np.flatnonzero(there)
     else:
-        positions = _positions(places)
-    array[positions] = np.frombuffer(data[length:], dtype)
+        gaps = inflate(data[:length], len(values) + array.size // 255)
+        positions = _positions(np.frombuffer(gaps, np.uint8))
+    if len(positions) != len(values):
+        raise ValueError(f"it has {len(values)} numbers for {len(positions)} places")
+    array[positions] = values
     return array.reshape(entry["shape"])
 
 

@@ -1,4 +1,7 @@
 import hashlib
+import json
+import tracemalloc
+import zlib
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -155,7 +158,7 @@ def test_any_change_is_told(path):
 def test_weights_of_another_model_are_refused(path, monkeypatch):
     other = keras.Sequential([keras.Input((2,)), layers.Dense(2, name="other")])
     monkeypatch.setattr(keras.saving, "deserialize_keras_object", lambda _: other)
-    with pytest.raises(ValueError, match="whose weights are not those"):
+    with pytest.raises(ValueError, match="its weights are not those"):
         snip_tf.load_sparse(path)
 
 
@@ -167,3 +170,105 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_the_hash_is_of_all_before_it(path):
     content = path.read_bytes()
     assert hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
+MAGIC = b"snip_tf sparse model 1\n"
+
+
+def parts(path):
+    """The header of a file, and its data."""
+    content = path.read_bytes()[len(MAGIC) : -32]
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(zlib.decompress(content[8:end])), content[end:]
+
+
+def write(path, header, data=b"", length=None):
+    """A file whose hash is right."""
+    if not isinstance(header, bytes):
+        header = zlib.compress(json.dumps(header).encode())
+    length = len(header) if length is None else length
+    content = MAGIC + length.to_bytes(8, "little") + header + data
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
+BOMB = zlib.compress(b" " * (1 << 28))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"junk",
+        BOMB,
+        zlib.compress(b"[" * 100_000),
+        [],
+        {},
+        {"model": None, "weights": []},
+        {"model": "Dense", "weights": []},
+        {"model": {"class_name": "Nothing", "config": {}}, "weights": []},
+        *(
+            {"model": keras.saving.serialize_keras_object(other), "weights": []}
+            for other in (layers.Dense(3), keras.optimizers.SGD(), keras.Sequential())
+        ),
+    ],
+)
+def test_refuses_a_header_of_another_kind(tmp_path, header):
+    write(tmp_path / "m", header)
+    with pytest.raises(ValueError, match=rf"'{tmp_path / 'm'}', which is damaged"):
+        snip_tf.load_sparse(tmp_path / "m")
+
+
+@pytest.mark.parametrize("length", [0, 10**6, 2**64 - 1])
+def test_refuses_a_header_of_another_length(path, length):
+    header, data = parts(path)
+    write(path, header, data, length)
+    with pytest.raises(ValueError, match="damaged"):
+        snip_tf.load_sparse(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"shape": shape} for shape in ([10**11], [-1], [72.0], None)),
+        *({"dtype": dtype} for dtype in ("object", "float64", "nothing", None)),
+        *({"bytes": sizes} for sizes in ([], [10**11], [-1, 1], [True], "12", None)),
+        {"coding": "all"},
+    ],
+)
+def test_refuses_a_weight_that_does_not_fit(path, changes):
+    header, data = parts(path)
+    assert header["weights"][0]["coding"] != "all"
+    header["weights"][0].update(changes)
+    write(path, header, data)
+    with pytest.raises(ValueError, match=f"'{path}', which is damaged"):
+        snip_tf.load_sparse(path)
+
+
+@pytest.mark.parametrize("coding", ["bits", "gaps"])
+@pytest.mark.parametrize(
+    "places",
+    [
+        BOMB,
+        zlib.compress(b"\xff" * 18),  # as bits too many, as gaps none
+        zlib.compress(b"\xfe"),  # beyond the end
+        zlib.compress(b"\x00\x00"),  # more, or fewer, than there are numbers
+        b"junk",
+    ],
+)
+def test_refuses_positions_that_do_not_fit(path, coding, places):
+    header, data = parts(path)
+    entry = header["weights"][0]
+    rest = data[sum(entry["bytes"]) :]
+    entry.update(coding=coding, bytes=[len(places), 2])
+    write(path, header, places + b"\x00\x40" + rest)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"'{path}', which is damaged"):
+        snip_tf.load_sparse(path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_refuses_to_write_what_it_would_not_read(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sparse_files, "_MOST_HEADER", 1000)
+    with pytest.raises(ValueError, match=r"at most 1,000 .*format='keras'"):
+        snip_tf.export(model, tmp_path / "m", "sparse", print_fn=lambda line: None)
+    assert not list(tmp_path.iterdir())

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from snip_tf.datasets import Dataset, Examples
-from snip_tf.files import whole_file, write_json
+from snip_tf.files import named_damage, read_json, whole_file, write_json
+from snip_tf.training import seals
 from snip_tf.training.input_pipeline import training_batches
 
 _EVALUATION_BATCH = 1000
@@ -262,6 +265,7 @@ def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> N
     write_json(logdir / _HISTORY, rows)
     with whole_file(logdir / _CHECKPOINT) as partial:
         model.save(partial)
+        seals.seal(partial, {"rows": len(rows), "history": _digest(rows)})
 
 
 def has_checkpoint(logdir: Path) -> bool:
@@ -271,16 +275,80 @@ def has_checkpoint(logdir: Path) -> bool:
 
 def saved_iteration(logdir: Path) -> int:
     """The last iteration in the history that is kept in `logdir`; 0 without one."""
-    path = logdir / _HISTORY
-    return json.loads(path.read_text())[-1]["iteration"] if path.exists() else 0
+    try:
+        return iterations_done(_history(logdir, _rows(logdir)))
+    except (FileNotFoundError, ValueError):
+        return 0  # of a damaged one `load_checkpoint` tells
 
 
 def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
-    """The model and the history that `save_checkpoint` wrote; None if there is none."""
+    """The model and the history that `save_checkpoint` wrote; None if there is none.
+
+    Raises:
+        FileNotFoundError: if there is no history.
+        ValueError: if a file is damaged, or the history is not that of the model.
+    """
     if not has_checkpoint(logdir):
         return None
-    model = keras.models.load_model(logdir / _CHECKPOINT)
-    rows = json.loads((logdir / _HISTORY).read_text())
-    history = [Check(**row) for row in rows]
-    # A run that was killed while it saved has checks that the model was not saved at.
-    return model, [check for check in history if check.steps <= _steps(model)]
+    path, kind = logdir / _CHECKPOINT, "a checkpoint as the training loop wrote it"
+    seal = seals.check_seal(path, kind)
+    rows = _rows(logdir)
+    if seal:
+        # A run that was killed while it saved has checks after the checkpoint.
+        rows = rows[: seal["rows"]]
+        if _digest(rows) != seal["history"]:
+            raise _other_history(logdir, "other checks")
+    history = _history(logdir, rows)
+    with named_damage(path, kind):
+        model = keras.models.load_model(path)
+        steps = _steps(model)
+    if not seal:
+        history = _history_without_seal(logdir, history, model)
+    if not history or history[-1].steps != steps:
+        raise _other_history(logdir, f"no check after the model's {steps} steps")
+    return model, history
+
+
+def _history_without_seal(
+    logdir: Path, history: list[Check], model: keras.Model
+) -> list[Check]:
+    """The checks up to a checkpoint of an earlier version."""
+    history = [check for check in history if check.steps <= _steps(model)]
+    leaves_out_steps = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    if not leaves_out_steps and any(c.iteration != c.steps for c in history):
+        raise _other_history(logdir, "more iterations than steps")
+    return history
+
+
+def _rows(logdir: Path) -> list[Any]:
+    rows = read_json(logdir / _HISTORY)
+    if not isinstance(rows, list):
+        raise _other_history(logdir, "no list of checks")
+    return rows
+
+
+def _digest(rows: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _history(logdir: Path, rows: Any) -> list[Check]:
+    """The checks; a ValueError if they are not those of a run."""
+    with named_damage(logdir / _HISTORY, "the history of a run"):
+        history = [Check(**row) for row in rows]
+        iteration = steps = 0
+        for check in history:
+            kinds = {*map(type, dataclasses.astuple(check))} - {type(None)}
+            counts = {type(check.iteration), type(check.steps)}
+            if not kinds <= {int, float} or counts != {int}:
+                raise ValueError(f"{check} has values that are not numbers")
+            if not iteration < check.iteration >= check.steps >= steps:
+                raise ValueError(f"{check} comes after iteration {iteration}")
+            iteration, steps = check.iteration, check.steps
+    return history
+
+
+def _other_history(logdir: Path, found: str) -> ValueError:
+    return ValueError(
+        f"Expected the history up to {_CHECKPOINT}. Received: "
+        f"{str(logdir / _HISTORY)!r}, which has {found}"
+    )

@@ -6,15 +6,16 @@ Messages call it --logdir, and say what a user of `scripts/train.py` can do.
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 import snip_tf
-from snip_tf.files import locked, write_json
+from snip_tf.files import DAMAGE, locked, read_json, write_json
 from snip_tf.training import loop
 from snip_tf.weights import weights_by_path
 from snip_tf.wrapping import current_masks
@@ -61,7 +62,10 @@ def keep_pruning_seconds(folder: Path, seconds: float) -> None:
 def pruning_seconds(logdir: Path) -> float:
     """How long pruning took."""
     with _whole(logdir):
-        return float(json.loads((logdir / _PRUNING).read_text())["seconds"])
+        seconds = read_json(logdir / _PRUNING)["seconds"]
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"{_PRUNING} tells of {seconds!r} seconds")
+        return seconds
 
 
 def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
@@ -69,7 +73,7 @@ def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
     if not loop.has_checkpoint(logdir):
         return
     with _whole(logdir):
-        earlier = dict(json.loads((logdir / _FLAGS).read_text()))
+        earlier = dict(read_json(logdir / _FLAGS))
     different = [
         f"--{name} was {earlier.get(name)!r} there and is {flags.get(name)!r} now"
         for name in sorted(earlier.keys() | flags.keys())
@@ -125,7 +129,12 @@ def _whole(logdir: Path) -> Iterator[None]:
     """Says of what goes wrong that the files of an earlier run cannot be read."""
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (
+        *DAMAGE,
+        # Not all of TensorFlow's: of a lost worker `cluster` knows more.
+        tf.errors.InvalidArgumentError,
+        tf.errors.ResourceExhaustedError,
+    ) as error:
         raise ValueError(
             f"Expected --logdir to hold the files of a run as it left them. Received: "
             f"{logdir}, which lacks one or has a damaged one: {error}. Name another "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snip_tf.files import locked
+from snip_tf.files import locked, read_json
 
 
 def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any] | str:
@@ -42,14 +41,16 @@ def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any]
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
         }
         done = subprocess.run(command, stdout=output, stderr=output, env=environment)
-    if done.returncode and diverged.exists():
-        return json.loads(diverged.read_text())
-    if done.returncode:
-        last = log.read_text().strip().rpartition("\n")[2]
+    if done.returncode and not diverged.exists():
+        last = log.read_text(errors="replace").strip().rpartition("\n")[2]
         return f"failed with status {done.returncode}: {last} (all it said is in {log})"
-    result = json.loads((logdir / "result.json").read_text())
-    result["history"] = json.loads((logdir / "history.json").read_text())
-    return result
+    try:
+        if done.returncode:
+            return dict(read_json(diverged))
+        history = read_json(logdir / "history.json")
+        return {**dict(read_json(logdir / "result.json")), "history": history}
+    except (OSError, TypeError, ValueError) as error:
+        return f"left no whole result in {logdir}: {error}"
 
 
 def _await_free(logdir: Path) -> None:

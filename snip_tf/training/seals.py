@@ -1,0 +1,77 @@
+"""A seal on a zip archive: a hash of every byte, and what to know of the archive.
+
+It is the archive's comment, at its end, so that both are one file: neither can be of
+another time than the other. Zip archives have checksums of their own, but Keras does
+not look at that of the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from snip_tf.files import named_damage
+
+_HASH = hashlib.sha256().digest_size
+_CHUNK = 1 << 20
+
+
+def seal(path: Path, about: dict[str, Any]) -> None:
+    """Seals an archive.
+
+    Args:
+        path: where it is.
+        about: to be kept in the seal; a short one, which JSON can hold.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = json.dumps(about).encode() + bytes(_HASH)
+    with open(path, "r+b") as file:
+        digest = _digest(path)
+        file.seek(-_HASH, os.SEEK_END)
+        file.write(digest)
+
+
+def check_seal(path: Path, kind: str) -> dict[str, Any] | None:
+    """What the seal of an archive tells; None if it was never sealed.
+
+    Args:
+        path: where it is.
+        kind: what it should be, for the message.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is damaged, or would grow when it is read.
+    """
+    with named_damage(path, kind), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("Keras does not compress what it writes")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its parts are larger than the file")
+        if not archive.comment:
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is not that of its bytes")
+            return None
+        if _stored_digest(path) != _digest(path):
+            raise ValueError("it is cut short or was changed since")
+        return json.loads(archive.comment[:-_HASH])
+
+
+def _stored_digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-_HASH, os.SEEK_END)
+        return file.read()
+
+
+def _digest(path: Path) -> bytes:
+    """The hash of all that comes before it."""
+    digest, left = hashlib.sha256(), path.stat().st_size - _HASH
+    with open(path, "rb") as file:
+        while chunk := file.read(min(_CHUNK, left)):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.digest()
