@@ -1,11 +1,15 @@
 """Pictures of pruned networks, with matplotlib; each function returns a figure.
 
-figure = snip_tf.plots.layer_sparsity({"my model": pruned})
+figure = snip_tf.plots.layer_sparsity(pruned)
 figure.savefig("layers.png")
+
+A notebook shows a figure that is the last line of a cell. Without matplotlib, all that
+draw raise an ImportError.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,13 +17,22 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from snip_tf.rows import LayerRow, weight_rows
+from snip_tf.rows import LayerRow, layer_rows, weight_rows
+from snip_tf.text import visible
+from snip_tf.weights import check_built
+from snip_tf.wrapping import get_masks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Report = Any  # of snip_tf.reporting, which imports this module
+
 # Weights of a network whose paths there is room for below a panel.
 _NAMED = 10
+# Letters of a layer's name that there is room for beside a panel.
+_LETTERS = 40
+# Bars of more layers are thinner.
+_CLOSER = 30
 
 
 def error_against_sparsity(
@@ -80,9 +93,10 @@ def error_by_criterion(
     >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     ['90', '99']
     """
+    figure, axes = _axes("sparsity, %", "test error, %")
+    # After what says in plain words that there is no matplotlib.
     from matplotlib.ticker import LogLocator
 
-    figure, axes = _axes("sparsity, %", "test error, %")
     sparsities = sorted({s for points in _not_empty(curves).values() for s in points})
     axes.set_xticks(range(len(sparsities)), [f"{100 * s:g}" for s in sparsities])
     if dense:
@@ -118,38 +132,46 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def layer_sparsity(
-    networks: Mapping[str, keras.Model | Mapping[str, float]],
+    networks: keras.Model
+    | Report
+    | Mapping[str, float]
+    | Mapping[str, keras.Model | Report | Mapping[str, float]],
 ) -> Figure:
     """What is kept of each weight tensor: a panel for each network, on a log scale.
 
     Args:
-        networks: `{label: network}`; a network is a pruned `keras.Model`, or
-            `{weight path: kept fraction}`.
+        networks: a network, or several as `{label: network}`. A network is a pruned
+            `keras.Model`, a `snip_tf.report` of one, or `{weight path: kept fraction}`,
+            in which a mask may stand for its fraction.
 
     Raises:
         TypeError, ValueError: if a model is not a Keras model, or not pruned.
-    """
-    from matplotlib.figure import Figure
 
-    count = len(_not_empty(networks))
+    Example:
+
+    >>> import keras, snip_tf, snip_tf.plots
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    >>> pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random", seed=0)
+    >>> figure = snip_tf.plots.layer_sparsity(pruned)
+    >>> figure.axes[0].get_ylabel()
+    'kept, %'
+    """
+    panels_of = {label: _kept(network) for label, network in _labeled(networks).items()}
+    count = len(panels_of)
     columns = min(count, 4)
     rows = math.ceil(count / columns)
-    size = (3.2 * columns, 3 * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _figure(figsize=(3.2 * columns, 3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes in panels[count:]:
         axes.remove()
     least = 1.0
-    for axes, (label, network) in zip(panels, networks.items(), strict=False):
-        kept = network
-        if not isinstance(network, Mapping):
-            kept = {row.path: row.kept / row.total for row in weight_rows(network)}
+    for axes, (label, kept) in zip(panels, panels_of.items(), strict=False):
         axes.bar(range(len(kept)), [100 * part for part in kept.values()], log=True)
         axes.set_title(label, fontsize="medium")
         least = min([least, *filter(None, kept.values())])
         axes.yaxis.set_major_formatter("{x:g}")
         if len(kept) <= _NAMED:
-            names = [path.replace("/", "\n") for path in kept]
+            names = [_name(path).replace("/", "\n") for path in kept]
             axes.set_xticks(range(len(kept)), names, rotation=90, size="small")
         else:
             axes.set_xticks([])
@@ -157,6 +179,40 @@ def layer_sparsity(
     panels[0].set_ylim(50 * least, 100)
     panels[0].set_ylabel("kept, %")
     return figure
+
+
+def _labeled(networks: Any) -> Mapping[str, Any]:
+    """Several networks by their labels, or one by its name."""
+    if isinstance(networks, keras.Model):
+        return {_name(networks.name): networks}
+    if _is_report(networks):
+        return {_name(networks.model): networks}
+    if not isinstance(networks, Mapping):
+        raise TypeError(
+            f"Expected a pruned keras.Model, a snip_tf.report of one, "
+            f"{{weight path: kept fraction}}, or several of these by label. "
+            f"Received: networks={networks!r} of type {type(networks).__name__}"
+        )
+    if all(isinstance(part, (int, float, np.ndarray)) for part in networks.values()):
+        return {"": _not_empty(networks)}
+    return networks
+
+
+def _is_report(thing: Any) -> bool:
+    return hasattr(thing, "totals")
+
+
+def _kept(network: Any) -> dict[str, float]:
+    """The kept fraction of each weight."""
+    if isinstance(network, Mapping):
+        return {path: float(np.mean(part)) for path, part in network.items()}
+    rows = network.weights if _is_report(network) else weight_rows(network)
+    if not rows:
+        raise ValueError(
+            f"Expected the report of a pruned model. Received: the report of "
+            f"{network.model!r}, which has no masks"
+        )
+    return {row.path: row.kept / row.total for row in rows}
 
 
 def loss_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
@@ -175,13 +231,16 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> 
     return figure
 
 
-def retained_image(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
+def retained_image(
+    mask: np.ndarray | keras.Model, image_shape: Sequence[int]
+) -> np.ndarray:
     """How much of what reads each pixel is kept, as a picture.
 
     Args:
         mask: bool array, the mask of the kernel of a network's first layer: of a dense
             layer behind a flattened image, (pixels, units), or of a convolution,
-            (height, width, channels, filters).
+            (height, width, channels, filters). Or a pruned model, whose first mask is
+            taken.
         image_shape: of one example: (height, width) or (height, width, channels).
 
     Returns:
@@ -189,7 +248,8 @@ def retained_image(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
         height and width for a dense layer, of the filter's for a convolution.
 
     Raises:
-        ValueError: if the mask is of no layer that sees such images.
+        ValueError: if the mask is of no layer that sees such images, or the model is
+            not pruned.
 
     Example:
 
@@ -199,6 +259,8 @@ def retained_image(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
     array([[1. , 0.5],
            [0. , 1. ]], dtype=float32)
     """
+    if isinstance(mask, keras.Model):
+        mask = next(iter(get_masks(mask).values()))
     mask = np.asarray(mask)
     height, width, *channels = image_shape
     if mask.ndim == 4 and [mask.shape[2]] == (channels or [1]):
@@ -214,17 +276,21 @@ def retained_image(mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
 
 
 def retained_connections(
-    masks: Mapping[str, Mapping[str, np.ndarray]], image_shape: Sequence[int]
+    masks: keras.Model | Mapping[str, Mapping[str, np.ndarray | keras.Model]],
+    image_shape: Sequence[int],
 ) -> Figure:
     """A grid of pictures of the first layer's kept connections; bright is kept.
 
     Args:
         masks: `{row label: {column label: mask}}`, as for instance `{"digit 3":
-            {"90 %": mask}}`; each mask as in `retained_image`.
+            {"90 %": mask}}`; each mask as in `retained_image`, that is also a pruned
+            model. Or one pruned model.
         image_shape: of one example.
 
     Source: figure 2 of https://arxiv.org/abs/1810.02340.
     """
+    if isinstance(masks, keras.Model):
+        masks = {"": {_name(masks.name): masks}}
     pictures = {
         row: {
             column: retained_image(mask, image_shape) for column, mask in line.items()
@@ -254,11 +320,9 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         pictures: `{row label: {column label: array}}`; an array is (height, width) or
             (height, width, channels).
     """
-    from matplotlib.figure import Figure
-
     rows = len(_not_empty(pictures))
     columns = max(len(_not_empty(line)) for line in pictures.values())
-    figure = Figure(figsize=(0.9 * columns + 0.6, 0.9 * rows + 0.3))
+    figure = _figure(figsize=(0.9 * columns + 0.6, 0.9 * rows + 0.3))
     figure.set_layout_engine("constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, (row, found) in enumerate(pictures.items()):
@@ -273,7 +337,7 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     return figure
 
 
-def _not_empty(things: Mapping) -> Mapping:
+def _not_empty(things: Any) -> Any:
     if not things:
         raise ValueError(f"Expected something to draw. Received: {things!r}")
     return things
@@ -287,54 +351,106 @@ def _scaled(picture: np.ndarray) -> np.ndarray:
     return (picture - low) / (high - low) if high > low else np.zeros_like(picture)
 
 
-def layer_costs(rows: Sequence[LayerRow]) -> Figure:
+def layer_costs(layers: keras.Model | Report | Sequence[LayerRow]) -> Figure:
     """Parameters and multiply-adds of each layer: all, not zero, and compacted.
 
+    Of the layers that multiply. Of a model that runs its layers in code of its own,
+    whose multiply-adds are not known, the parameters of all.
+
     Args:
-        rows: the `layers` of a `snip_tf.report`.
+        layers: a built `keras.Model`, a `snip_tf.report`, or the `layers` of one.
+
+    Raises:
+        TypeError, ValueError: if they are none of these, or there are no layers.
 
     Example:
 
     >>> import keras, snip_tf, snip_tf.plots
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
-    >>> figure = snip_tf.plots.layer_costs(snip_tf.report(model).layers)
+    >>> figure = snip_tf.plots.layer_costs(model)
     >>> [axes.get_title() for axes in figure.axes]
     ['parameters', 'multiply-adds']
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
-    figure = Figure(figsize=(11, 1.2 + 0.35 * len(rows)), layout="constrained")
-    panels = {
-        "parameters": ("parameters", "non_zero", "compacted_parameters"),
-        "multiply-adds": ("multiply_adds", "effective", "compacted_multiply_adds"),
-    }
-    labels = ("all", "not zero", "compacted")
-    places = np.arange(len(rows))
-    for axes, (title, names) in zip(
-        figure.subplots(1, 2, sharey=True), panels.items(), strict=True
-    ):
-        for shift, (name, label) in enumerate(zip(names, labels, strict=True)):
-            lengths = [getattr(row, name) or 0 for row in rows]
-            axes.barh(places + 0.27 * (shift - 1), lengths, height=0.25, label=label)
+    rows = _layers(layers)
+    panels = dict(_COSTS)
+    drawn = [row for row in rows if row.multiply_adds]
+    if not drawn:
+        drawn = [row for row in rows if row.parameters]
+        del panels["multiply-adds"]
+    _not_empty(drawn)
+    pitch = 0.3 if len(drawn) <= _CLOSER else 0.2
+    figure = _figure(figsize=(11, 1.2 + pitch * len(drawn)), layout="constrained")
+    sides = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, names) in zip(sides, panels.items(), strict=True):
+        _bars(axes, drawn, names)
         axes.set_title(title)
-        # A dollar would begin a formula.
-        axes.set_yticks(places, [row.layer.replace("$", r"\$") for row in rows])
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(axis="x", alpha=0.3)
-    figure.axes[0].invert_yaxis()
-    handles = figure.axes[1].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper right", ncols=len(labels))
+    sides[0].set_yticks(range(len(drawn)), [_name(row.layer) for row in drawn])
+    sides[0].set_ylim(len(drawn) - 0.5, -0.5)  # from the top, without margins
+    handles = sides[-1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=len(_LENGTHS))
     return figure
 
 
-def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
-    # Not through pyplot, which would keep every figure until it is closed.
-    from matplotlib.figure import Figure
+_COSTS = {
+    "parameters": ("parameters", "non_zero", "compacted_parameters"),
+    "multiply-adds": ("multiply_adds", "effective", "compacted_multiply_adds"),
+}
+_LENGTHS = ("all", "not zero", "compacted")
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
+
+def _layers(layers: Any) -> Sequence[LayerRow]:
+    if isinstance(layers, keras.Model):
+        check_built(layers)
+        return layer_rows(layers)
+    rows = layers.layers if _is_report(layers) else layers
+    if isinstance(rows, Sequence) and all(isinstance(row, LayerRow) for row in rows):
+        return rows
+    raise TypeError(
+        f"Expected a keras.Model, a snip_tf.report or its `layers`. "
+        f"Received: layers={layers!r} of type {type(layers).__name__}"
+    )
+
+
+def _bars(axes: Any, rows: Sequence[LayerRow], names: Sequence[str]) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    for shift, (name, label) in enumerate(zip(names, _LENGTHS, strict=True)):
+        lengths = [getattr(row, name) for row in rows]
+        if None in lengths:
+            continue  # of a model that cannot be compacted
+        places = np.arange(len(rows)) + 0.27 * (shift - 1)
+        axes.barh(places, lengths, height=0.25, label=label)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _name(name: str) -> str:
+    """A layer's name as matplotlib shows it, without its middle if it is long."""
+    name = visible(name)
+    if len(name) > _LETTERS:
+        name = f"{name[: _LETTERS // 2]}\N{HORIZONTAL ELLIPSIS}{name[-_LETTERS // 2 :]}"
+    return name.replace("$", r"\$")  # which would begin a formula
+
+
+def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
+    figure = _figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _figure(**settings: Any) -> Figure:
+    try:
+        # Each by itself, as `figures` may have been imported when they were there.
+        importlib.import_module("matplotlib")
+        importlib.import_module("matplotlib.figure")
+        from snip_tf.figures import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Expected matplotlib, to draw with. Received: no such package. "
+            "`pip install matplotlib` brings it."
+        ) from error
+    return Figure(**settings)

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import dataclasses
-import html
 import io
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import rich.box
 import rich.console
-import rich.markup
-import rich.table
+import rich.text
 
 from snip_tf import plots
 from snip_tf.files import whole_file
+from snip_tf.grouping import MOST_ROWS, group, grouped
+from snip_tf.pages import PAGE, html_fragment, html_list, html_picture, html_table
 from snip_tf.rows import (
+    DeadUnits,
     LayerRow,
     WeightRow,
+    added_up,
+    analysed,
+    dead_lines,
     dead_units,
-    layer_rows,
     weight_rows,
     weight_size,
 )
+from snip_tf.terminal import layer_table
+from snip_tf.text import (
+    csv_cell,
+    html_text,
+    list_of,
+    markdown_cell,
+    percent,
+    visible,
+)
 from snip_tf.weights import check_built, weights_by_path
 from snip_tf.wrapping import current_masks
+
+# So many lines are printed of dead units.
+_MOST_DEAD = 8
 
 
 def report(model: keras.Model) -> Report:
@@ -38,8 +52,9 @@ def report(model: keras.Model) -> Report:
             It is left as it is.
 
     Returns:
-        A `Report`. Its `print()` shows it, `to_dict()`, `to_csv()` and `to_markdown()`
-        give it to others, `write_html(path)` writes a page with pictures.
+        A `Report`. Its `print()` shows it, as a notebook does by itself; `to_dict()`,
+        `to_csv()` and `to_markdown()` give it to others, `write_html(path)` writes a
+        page with pictures.
 
     Raises:
         TypeError: if `model` is not a Keras model.
@@ -55,12 +70,15 @@ def report(model: keras.Model) -> Report:
     (4, 2)
     """
     check_built(model)
-    weights = weight_rows(model) if current_masks(model) else []
+    masks = current_masks(model)
+    weights = weight_rows(model, masks) if masks else []
+    layers, constant = analysed(model)
     in_memory = sum(map(_bytes, weights_by_path(model).values()))
-    return Report(model.name, weights, layer_rows(model), in_memory)
+    dead = dead_units(weights, masks, constant)
+    return Report(model.name, weights, layers, in_memory, dead)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Report:
     """See `snip_tf.report`.
 
@@ -69,22 +87,24 @@ class Report:
         weights: a row for each pruned weight; none of a stripped model.
         layers: a row for each layer with weights.
         bytes: of all weights in memory, zeros included, without masks.
+        dead: what is idle in each pruned weight in which something is.
     """
 
     model: str
     weights: list[WeightRow]
     layers: list[LayerRow]
     bytes: int
+    dead: list[DeadUnits]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report of {self.model!r}: {len(self.layers):,} layers, "
+            f"{self.totals()['parameters']:,} parameters; print() shows it>"
+        )
 
     def totals(self) -> dict[str, int | None]:
         """The sums over the layers; None for what is not known of one of them."""
-        names = ("parameters", "non_zero", "multiply_adds", "effective")
-        names += ("compacted_parameters", "compacted_multiply_adds")
-        totals: dict[str, int | None] = {}
-        for name in names:
-            values = [getattr(row, name) for row in self.layers]
-            totals[name] = None if None in values else sum(values)
-        return totals
+        return added_up(self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
@@ -100,60 +120,78 @@ class Report:
         }
 
     def to_csv(self) -> str:
-        """A line for each layer, below one of names."""
+        """A line for each layer, below one of names.
+
+        Names that a spreadsheet would take for formulas have an apostrophe in front.
+        """
         text = io.StringIO()
         names = [field.name for field in dataclasses.fields(LayerRow)]
-        table = csv.DictWriter(text, names, lineterminator="\n")
-        table.writeheader()
-        table.writerows(dataclasses.asdict(row) for row in self.layers)
+        # Text in quotes, as Python before 3.13 writes a carriage return without them.
+        table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        table.writerow(names)
+        for row in self.layers:
+            table.writerow(map(csv_cell, dataclasses.astuple(row)))
         return text.getvalue()
 
     def to_markdown(self) -> str:
         """A table of the layers and their sums, then a list of the rest."""
-        names, rows = self._table()
-        lines = [names, ["---", "---", *["---:"] * (len(names) - 3), "---"], *rows]
-        lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        names, rows = _table([*self.layers, self._total()])
+        lines = [names, ["---", "---", *["---:"] * (len(names) - 3), "---"]]
+        lines += [[markdown_cell(cell) for cell in row] for row in rows]
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        return table + "\n" + "".join(f"- {line}\n" for line in self._rest())
+        rest = "".join(f"- {markdown_cell(line)}\n" for line in self._rest())
+        return f"{table}\n{rest}"
 
-    def print(self, console: rich.console.Console | None = None) -> None:
-        """Shows it in the terminal, or on another `rich` console."""
-        title = f'What pruning leaves of "{self.model}"'
-        table = rich.table.Table(
-            title=rich.markup.escape(title),
-            box=rich.box.SIMPLE,
-            header_style="bold",
-            show_edge=False,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        table.add_column("Layer", overflow="fold", min_width=6)
-        for name in ("Units", "Parameters", "not 0", "compact"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for name in ("Multiply-\nadds", "not 0", "compact"):
-            table.add_column(name, justify="right", no_wrap=True)
-        rows = [*self.layers, self._total()]
-        for row in rows:
-            changed = row.units != row.compacted_units
-            units = "" if row.units is None else f"{row.units:,}"
-            table.add_row(
-                rich.markup.escape(row.layer),
-                f"{units} > {row.compacted_units:,}" if units and changed else units,
-                f"{row.parameters:,}",
-                _percent(row.non_zero, row.parameters),
-                _percent(row.compacted_parameters, row.parameters),
-                "" if row.multiply_adds is None else f"{row.multiply_adds:,}",
-                _percent(row.effective, row.multiply_adds),
-                _percent(row.compacted_multiply_adds, row.multiply_adds),
-            )
+    def print(
+        self, console: rich.console.Console | None = None, *, all_layers: bool = False
+    ) -> None:
+        """Shows it in the terminal, or on another `rich` console.
+
+        The layers of a model of more than 40 are added up, by the blocks that their
+        names begin with, or else some at a time.
+
+        Args:
+            console: where to; default, the terminal, or the cell of a notebook.
+            all_layers: whether each layer has a row, however many there are.
+        """
         console = console or rich.console.Console(highlight=False)
-        console.print(table)
-        for line in self._rest():
-            console.print(f" {line}", markup=False, soft_wrap=True)
-        for row in rows:
+        rule = "-" if console.options.ascii_only else "─"
+        rows, told = self._rows(all_layers)
+        lines = [
+            f'What pruning leaves of "{visible(self.model)}"',
+            "",
+            *layer_table(rows, console.width, rule),
+            *(f" {visible(line)}" for line in [*told, *self._rest(_MOST_DEAD)]),
+            *(f" {visible(line)}" for line in self._notes()),
+        ]
+        # As one text, of which a notebook makes one block; and nothing is cut off.
+        console.print(rich.text.Text("\n".join(lines)), soft_wrap=True)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what `print` does, as a table."""
+        rows, told = self._rows()
+        lines = [*told, *self._rest(_MOST_DEAD), *self._notes()]
+        title = f'What pruning leaves of "{self.model}"'
+        return html_fragment(title, html_table(*_table(rows)), html_list(lines))
+
+    def _rows(self, all_layers: bool = False) -> tuple[list[LayerRow], list[str]]:
+        """The layers, or groups of them, and their total; and a line on groups."""
+        if all_layers or len(self.layers) <= MOST_ROWS:
+            return [*self.layers, self._total()], []
+        rows = grouped(self.layers)
+        told = (
+            f"{len(self.layers):,} layers in {len(rows):,} rows: "
+            f"`print(all_layers=True)` shows each"
+        )
+        return [*rows, group("Total", self.layers)], [told]
+
+    def _notes(self) -> list[str]:
+        """A line for each kind of note, with the layers that it is of."""
+        by_note: dict[str, list[str]] = {}
+        for row in self.layers:
             if row.note:
-                line = f" {row.layer} ({row.kind}): {row.note}"
-                console.print(line, markup=False, soft_wrap=True)
+                by_note.setdefault(row.note, []).append(f"{row.layer} ({row.kind})")
+        return [f"{list_of(names)}: {note}" for note, names in by_note.items()]
 
     def write_html(self, path: str | os.PathLike) -> None:
         """Writes a page that needs no other file, with the table and pictures of it.
@@ -164,86 +202,50 @@ class Report:
         Raises:
             ImportError: if matplotlib is not installed.
         """
-        names, rows = self._table()
-        cells = [
-            "".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows
-        ]
-        page = _PAGE.format(
-            title=html.escape(f"Pruning of {self.model}"),
-            picture=base64.b64encode(self._picture()).decode(),
-            header="".join(f"<th>{html.escape(name)}</th>" for name in names),
-            rows="\n".join(f"<tr>{row}</tr>" for row in cells),
-            rest="\n".join(f"<li>{html.escape(line)}</li>" for line in self._rest()),
+        page = PAGE.format(
+            title=html_text(f"Pruning of {self.model}"),
+            picture=self._picture(),
+            table=html_table(*_table([*self.layers, self._total()])),
+            rest=html_list(self._rest()),
         )
         with whole_file(path) as partial:
             partial.write_text(page, encoding="utf-8")
 
-    def _rest(self) -> list[str]:
+    def _rest(self, most: int | None = None) -> list[str]:
         """What is not in the table: the bytes, and what is dead."""
         size = f"Weights in memory: {self.bytes:,} bytes, zeros included"
-        return [size, *(dead_units(self.weights) if self.weights else [])]
+        return [size, *(dead_lines(self.dead, most) if self.weights else [])]
 
     def _total(self) -> LayerRow:
         return LayerRow("Total", "", **self.totals())
 
-    def _table(self) -> tuple[list[str], list[list[str]]]:
-        names = ["Layer", "Kind", "Units", "compacted", "Parameters", "not zero"]
-        names += ["compacted", "Multiply-adds", "of non-zeros", "compacted", "Note"]
-        rows = []
-        for row in (*self.layers, self._total()):
-            numbers = (
-                *(row.units, row.compacted_units, row.parameters, row.non_zero),
-                *(row.compacted_parameters, row.multiply_adds, row.effective),
-                row.compacted_multiply_adds,
-            )
-            cells = ["" if n is None else f"{n:,}" for n in numbers]
-            rows.append([row.layer, row.kind, *cells, row.note])
-        return names, rows
-
-    def _picture(self) -> bytes:
-        try:
-            figure = plots.layer_costs(self.layers)
-        except ImportError as error:
-            raise ImportError(
-                "Expected matplotlib, for the pictures of the page: "
-                "`pip install matplotlib`."
-            ) from error
+    def _picture(self) -> str:
+        if not any(row.parameters for row in self.layers):
+            return ""
         picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110)
-        return picture.getvalue()
+        plots.layer_costs(self).savefig(picture, format="png", dpi=110)
+        return html_picture("Parameters and multiply-adds by layer", picture.getvalue())
 
 
-def _percent(part: int | None, whole: int | None) -> str:
-    return f"{100 * part / whole:.3g}%" if whole and part is not None else ""
+def _table(rows: Sequence[LayerRow]) -> tuple[list[str], list[list[str]]]:
+    names = ["Layer", "Kind", "Units", "compacted", "Parameters", "not zero", "%"]
+    names += ["compacted", "Multiply-adds", "of non-zeros", "%", "compacted", "Note"]
+    cells = []
+    for row in rows:
+        units = map(_number, (row.units, row.compacted_units))
+        parameters = map(_number, (row.parameters, row.non_zero))
+        products = map(_number, (row.multiply_adds, row.effective))
+        line = [row.layer, row.kind, *units]
+        line += [*parameters, percent(row.non_zero, row.parameters)]
+        line += [_number(row.compacted_parameters)]
+        line += [*products, percent(row.effective, row.multiply_adds)]
+        cells.append([*line, _number(row.compacted_multiply_adds), row.note])
+    return names, cells
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
 def _bytes(weight: keras.Variable) -> int:
     return weight_size(weight) * keras.ops.convert_to_numpy(weight).itemsize
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.4 sans-serif; margin: 2em; }}
-table {{ border-collapse: collapse; }}
-th, td {{ border: 1px solid #bbb; padding: .2em .6em; text-align: right; }}
-th:first-child, th:nth-child(2), th:last-child {{ text-align: left; }}
-td:first-child, td:nth-child(2), td:last-child {{ text-align: left; }}
-tr:last-child {{ font-weight: bold; }}
-img {{ max-width: 100%; }}
-</style>
-<h1>{title}</h1>
-<p>Multiply-adds are of the kernels, for one example. "Compacted" is what
-<code>snip_tf.compact</code> leaves, with the same outputs.</p>
-<img alt="Parameters and multiply-adds by layer" src="data:image/png;base64,{picture}">
-<table>
-<tr>{header}</tr>
-{rows}
-</table>
-<ul>
-{rest}
-</ul>
-</html>
-"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -56,8 +57,16 @@ _UNITS_LAST = (
 )
 
 
-def weight_rows(pruned: keras.Model) -> list[WeightRow]:
-    """A row for each pruned weight, in the model's order."""
+def weight_rows(
+    pruned: keras.Model, masks: dict[str, np.ndarray] | None = None
+) -> list[WeightRow]:
+    """A row for each pruned weight, in the model's order.
+
+    Args:
+        pruned: a pruned model.
+        masks: its masks, where they are known already.
+    """
+    masks = masks or get_masks(pruned)
     units_last = {
         id(weight)
         for layer in layer_tree(pruned)
@@ -67,7 +76,7 @@ def weight_rows(pruned: keras.Model) -> list[WeightRow]:
     weights = weights_by_path(pruned)
     return [
         _weight_row(path, mask, id(weights[path]) in units_last)
-        for path, mask in get_masks(pruned).items()
+        for path, mask in masks.items()
     ]
 
 
@@ -85,17 +94,78 @@ def _weight_row(path: str, mask: np.ndarray, units_last: bool) -> WeightRow:
     return WeightRow(path, mask.shape, int(mask.sum()), mask.size, **idle)
 
 
-def dead_units(rows: list[WeightRow]) -> list[str]:
-    """What is idle, in a line for each weight."""
-    lines = []
+@dataclasses.dataclass(frozen=True)
+class DeadUnits:
+    """What is idle in one weight, without what is said of the weight before it.
+
+    Attributes:
+        path: of the weight.
+        inputs: how many it has.
+        unread: those that no kept connection reads, but for the units that no kept
+            connection enters: these are counted where they are units.
+        units: how many it has.
+        idle: those that no kept connection enters.
+    """
+
+    path: str
+    inputs: int
+    unread: int
+    units: int
+    idle: int
+
+    def __str__(self) -> str:
+        inputs = f"{self.unread:,} of {self.inputs:,} inputs that nothing reads"
+        units = f"{self.idle:,} of {self.units:,} units that nothing enters"
+        some = [text for text, n in ((inputs, self.unread), (units, self.idle)) if n]
+        return f"Dead in {self.path}: {', '.join(some)}"
+
+
+def dead_units(
+    rows: list[WeightRow],
+    masks: dict[str, np.ndarray],
+    constant: dict[str, np.ndarray],
+) -> list[DeadUnits]:
+    """What is idle in each weight in which something is.
+
+    Args:
+        rows: of the weights.
+        masks: of the same.
+        constant: of some weights, which of their inputs are constant: those from units
+            that nothing enters.
+    """
+    dead = []
     for row in rows:
-        if row.idle_inputs or row.idle_units:
-            lines.append(
-                f"Dead in {row.path}: {row.idle_inputs:,} of {row.inputs:,} inputs "
-                f"that nothing reads, {row.idle_units:,} of {row.units:,} units that "
-                f"nothing enters"
-            )
-    return lines or ["Dead units: none"]
+        unread = row.idle_inputs
+        if unread and len(constant.get(row.path, ())) == row.inputs:
+            mask = masks[row.path]
+            read = mask.any(axis=(*range(mask.ndim - 2), mask.ndim - 1))
+            unread = int((~read & ~constant[row.path]).sum())
+        if unread or row.idle_units:
+            found = DeadUnits(row.path, row.inputs, unread, row.units, row.idle_units)
+            dead.append(found)
+    return dead
+
+
+def dead_lines(dead: list[DeadUnits], most: int | None = None) -> list[str]:
+    """A line for each, or for the largest, and one for all the others.
+
+    Args:
+        dead: what is idle.
+        most: so many lines at most; default, all.
+    """
+    named = dead
+    if most is not None and len(dead) > most:
+        largest = sorted(dead, key=lambda each: each.unread + each.idle, reverse=True)
+        named = [each for each in dead if each in largest[: most - 1]]
+    lines = [str(each) for each in named] or ["Dead units: none"]
+    rest = [each for each in dead if each not in named]
+    if rest:
+        unread, idle = sum(r.unread for r in rest), sum(r.idle for r in rest)
+        lines.append(
+            f"Dead in {len(rest):,} more weights: {unread:,} inputs that nothing "
+            f"reads, {idle:,} units that nothing enters"
+        )
+    return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,19 +209,31 @@ def layer_rows(model: keras.Model, compacted: bool = True) -> list[LayerRow]:
     Without `compacted`, what compaction would leave is not worked out: that takes
     seconds for a large model.
     """
+    rows, _ = analysed(model, compacted)
+    return rows
+
+
+def analysed(
+    model: keras.Model, compacted: bool = True
+) -> tuple[list[LayerRow], dict[str, np.ndarray]]:
+    """`layer_rows`, and of kernels by path which of their inputs are constant."""
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     if not is_made_of_layers(plain):
-        return [
-            dataclasses.replace(
-                _of_weights(layer, layer.name),
-                note="called by code of the model's own, which cannot be analysed",
-            )
-            for layer in plain.layers
-            if layer.weights
-        ]
+        return [_not_analysed(layer) for layer in plain.layers if layer.weights], {}
     plan = Plan(trace(plain), tolerance=0.0)
     if compacted:
         plan.carry_out(Copies().of)
+    return _rows_of(plan), _constant_inputs(plan, weights_by_path(plain))
+
+
+def _not_analysed(layer: keras.Layer) -> LayerRow:
+    return dataclasses.replace(
+        _of_weights(layer, layer.name),
+        note="called by code of the model's own, which cannot be analysed",
+    )
+
+
+def _rows_of(plan: Plan) -> list[LayerRow]:
     rows: dict[int, LayerRow] = {}
     blockers = plan.blockers()
     for kind, made in itertools.zip_longest(plan.kinds, plan.made):
@@ -168,10 +250,34 @@ def layer_rows(model: keras.Model, compacted: bool = True) -> list[LayerRow]:
     return list(rows.values())
 
 
+def _constant_inputs(
+    plan: Plan, weights: dict[str, keras.Variable]
+) -> dict[str, np.ndarray]:
+    known: dict[int, np.ndarray] = {}
+    for kind in plan.kinds:
+        constants = plan.constants(kind)
+        for use in kind.uses():
+            side, features = use.axes.get(use.read, ("", None))
+            if side == "input":
+                constant = ~np.isnan(constants[0][features])
+                # Of a layer that is called again, in each call.
+                known[id(use.weight)] = constant & known.get(id(use.weight), True)
+    return {path: known[id(w)] for path, w in weights.items() if id(w) in known}
+
+
 _COUNTS = (
     *("parameters", "non_zero", "multiply_adds", "effective"),
     *("compacted_parameters", "compacted_multiply_adds"),
 )
+
+
+def added_up(rows: Sequence[LayerRow]) -> dict[str, int | None]:
+    """The sums over layers; None for what is not known of one of them."""
+    sums: dict[str, int | None] = {}
+    for name in _COUNTS:
+        values = [getattr(row, name) for row in rows]
+        sums[name] = None if None in values else sum(values)
+    return sums
 
 
 def _added(row: LayerRow, again: LayerRow) -> LayerRow:

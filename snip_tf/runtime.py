@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -51,7 +51,8 @@ def sparse_runtime(model: keras.Model) -> SparseRuntime:
 
     Returns:
         A callable of what the model is called on, NumPy arrays or tensors, that returns
-        NumPy arrays. Its `chosen` tells for each batch size what is run.
+        NumPy arrays. Its `predict` takes any number of examples, as `keras.Model`'s
+        does. Its `chosen`, and how it prints, tell for each batch size what is run.
 
     Raises:
         TypeError: if `model` is not a Keras model.
@@ -65,6 +66,8 @@ def sparse_runtime(model: keras.Model) -> SparseRuntime:
     >>> run = snip_tf.sparse_runtime(model)
     >>> run(np.ones((2, 8), np.float32)).shape
     (2, 4)
+    >>> run.predict(np.ones((5, 8), np.float32), batch_size=2).shape
+    (5, 4)
     """
     check_built(model)
     stateful = [x.name for x in layer_tree(model) if getattr(x, "stateful", False)]
@@ -88,6 +91,7 @@ class SparseRuntime:
     """
 
     def __init__(self, model: keras.Model):
+        self._name = model.name
         self._graph = trace(model)
         self._shapes = [tuple(t.shape) for t in tensors(self._graph.inputs)]
         smaller = Plan(self._graph, tolerance=0.0).carry_out(Copies().of)
@@ -100,16 +104,96 @@ class SparseRuntime:
         self._runs: dict[int, Callable[[Any], Any]] = {}
         self.chosen: dict[int, str | dict[str, str]] = {}
 
+    def __repr__(self) -> str:
+        known = [f"batches of {n}: {_in_words(c)}" for n, c in self.chosen.items()]
+        text = "; ".join(known) or "measures what is fastest at its first call"
+        return f"<SparseRuntime of {self._name!r}: {text}>"
+
     def __call__(self, x: Any) -> Any:
-        """The outputs of the model, as NumPy arrays."""
+        """The outputs of the model for one batch, as NumPy arrays."""
+        return self._run(self._as_given(x))
+
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: str | int = "auto"
+    ) -> Any:
+        """The outputs for any number of examples, computed batch by batch.
+
+        All batches are of one size, for which it is measured once what is fastest: the
+        last one is filled up, with its last example, and what that gives is left out.
+
+        Args:
+            x: one or more examples, as the model takes them: NumPy arrays or tensors,
+                or a nest of these; or a `tf.data.Dataset` or `keras.utils.PyDataset`
+                of batches, which may have labels beside them.
+            batch_size: int, of arrays; default 32, or all examples if they are fewer. A
+                dataset has its own.
+            verbose: for the sake of code that gives it to `keras.Model.predict`:
+                nothing is printed.
+
+        Returns:
+            NumPy arrays, one row for each example, in the nest that the model returns.
+
+        Raises:
+            TypeError: if `batch_size` is not an int.
+            ValueError: if it is below 1, or given for a dataset; or if `x` does not fit
+                the model or has no examples.
+
+        Example:
+
+        >>> import keras, numpy as np, snip_tf
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> run = snip_tf.sparse_runtime(model)
+        >>> run.predict(np.ones((70, 8), np.float32)).shape
+        (70, 4)
+        """
+        del verbose
+        if _is_dataset(x):
+            batches = self._of_dataset(x, batch_size)
+        else:
+            batches = self._pieces(self._as_given(x), _checked(batch_size))
+        parts: list[Any] = []
+        size = None
+        for batch in batches:
+            count = self._batch_size(batch)
+            size = max(count, size or 0)
+            outputs = self._run(_filled(batch, size - count))
+            parts.append(
+                keras.tree.map_structure(lambda y, n=count: np.asarray(y)[:n], outputs)
+            )
+        if not parts:
+            raise ValueError("Expected one or more batches. Received: an empty dataset")
+        return keras.tree.map_structure(lambda *ys: np.concatenate(ys), *parts)
+
+    def _of_dataset(self, x: Any, batch_size: int | None) -> Iterator[Any]:
+        if batch_size is not None:
+            raise ValueError(
+                f"Expected no `batch_size` for a dataset, which yields batches. "
+                f"Received: batch_size={batch_size!r}"
+            )
+        batches = map(x.__getitem__, range(len(x))) if _is_sequence(x) else iter(x)
+        for batch in batches:
+            inputs, *_ = keras.utils.unpack_x_y_sample_weight(batch)
+            yield self._as_given(inputs)
+
+    def _pieces(self, x: Any, batch_size: int) -> Iterator[Any]:
+        x = keras.tree.map_structure(np.asarray, x)
+        for start in range(0, self._batch_size(x), batch_size):
+            part = slice(start, start + batch_size)
+            yield keras.tree.map_structure(lambda array, part=part: array[part], x)
+
+    def _as_given(self, x: Any) -> Any:
+        """Inputs in the nest that the graph has, by name where they are a dict."""
         own = self._graph.inputs
         if is_tensor(own):
             [x] = x.values() if isinstance(x, dict) and len(x) == 1 else [x]
-            x = np.asarray(x)
-        elif isinstance(x, dict) and not isinstance(own, dict):
+            return np.asarray(x)
+        if isinstance(x, dict) and not isinstance(own, dict):
             # By name, in the order of the inputs.
             by_name = [x[tensor.name] for tensor in keras.tree.flatten(own)]
-            x = keras.tree.pack_sequence_as(own, by_name)
+            return keras.tree.pack_sequence_as(own, by_name)
+        return x
+
+    def _run(self, x: Any) -> Any:
         batch_size = self._batch_size(x)
         run = self._runs.get(batch_size)
         if run is None:
@@ -120,7 +204,12 @@ class SparseRuntime:
         """How many examples these are; raises unless the model takes them."""
         given = [np.shape(x)] if is_tensor(self._graph.inputs) else _shapes(x)
         if len(given) == len(self._shapes) and all(map(_fits, given, self._shapes)):
-            return given[0][0]
+            if len({shape[0] for shape in given}) == 1:
+                return given[0][0]
+            raise ValueError(
+                f"Expected the same number of examples of each input. Received: "
+                f"inputs of shape {given}"
+            )
         raise ValueError(
             f"Expected one or more examples of shape {self._shapes}. Received: inputs "
             f"of shape {given}"
@@ -161,6 +250,45 @@ class SparseRuntime:
             made = [made] if len(outputs) == 1 else keras.tree.flatten(made)
             values.update(zip(map(id, outputs), made, strict=True))
         return steps, names
+
+
+def _in_words(chosen: str | dict[str, str]) -> str:
+    """What is run, in a few words, however many layers there are."""
+    if isinstance(chosen, str):
+        return chosen
+    sparse = sum(way == "sparse" for way in chosen.values())
+    return f"layer by layer, {sparse} of {len(chosen)} sparse"
+
+
+def _checked(batch_size: int | None) -> int:
+    if batch_size is None:
+        return 32
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        raise TypeError(
+            f"Expected an int. Received: batch_size={batch_size!r} of type "
+            f"{type(batch_size).__name__}"
+        )
+    if batch_size < 1:
+        raise ValueError(f"Expected 1 or more. Received: batch_size={batch_size!r}")
+    return int(batch_size)
+
+
+def _is_dataset(x: Any) -> bool:
+    return _is_sequence(x) or hasattr(x, "element_spec")
+
+
+def _is_sequence(x: Any) -> bool:
+    return isinstance(x, keras.utils.PyDataset)
+
+
+def _filled(batch: Any, missing: int) -> Any:
+    """A batch with its last example so many times more."""
+    if not missing:
+        return batch
+    return keras.tree.map_structure(
+        lambda array: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]),
+        keras.tree.map_structure(np.asarray, batch),
+    )
 
 
 def _shapes(nest: Any) -> list[tuple[int, ...]]:

@@ -8,20 +8,35 @@ from collections.abc import Callable
 import keras
 import rich.box
 import rich.console
-import rich.markup
 import rich.table
+import rich.text
+from rich.cells import cell_len
 
-from snip_tf.rows import WeightRow, dead_units, layer_rows, weight_rows, weight_size
+from snip_tf.rows import (
+    LayerRow,
+    WeightRow,
+    analysed,
+    dead_lines,
+    dead_units,
+    weight_rows,
+    weight_size,
+)
+from snip_tf.terminal import table_lines
+from snip_tf.text import list_of, sparsity_percent, visible
 from snip_tf.weights import (
     check_model,
     prunable_weights,
     weights_by_path,
     why_not_prunable,
 )
-from snip_tf.wrapping import current_masks
+from snip_tf.wrapping import current_masks, get_masks
 
-# How many weights are named for each reason not to prune them.
-_LISTED = 4
+# So many lines are printed of dead units.
+_MOST_DEAD = 8
+# So many weights of which nothing is kept are named.
+_MOST_CUT = 8
+# Names of layers get at least this much of a line, or the table has no frame.
+_NAME = 12
 
 
 def sparsity(model: keras.Model) -> float:
@@ -64,7 +79,7 @@ def summary(
     A table of the pruned weights (layer, weight, shape, kept / total, sparsity), then
     the totals over the prunable and over all parameters and the multiply-adds, then
     what was not pruned and why, then dead units. A warning names any weight of which
-    nothing is kept.
+    nothing is kept. In a narrow terminal the table has fewer columns.
 
     Args:
         pruned: a pruned `keras.Model`.
@@ -86,51 +101,80 @@ def summary(
     >>> print(lines[4])
     │ out   │ kernel │ (2, 2) │        3 / 4 │   25.00% │
     """
-    rows = weight_rows(pruned)
     if print_fn is None:
-        _print(rows, pruned, rich.console.Console(width=line_length, highlight=False))
+        _print(pruned, rich.console.Console(width=line_length, highlight=False))
         return
     text = io.StringIO()
-    _print(
-        rows,
-        pruned,
-        rich.console.Console(file=text, width=line_length, highlight=False),
-    )
+    _print(pruned, rich.console.Console(file=text, width=line_length, highlight=False))
     for line in text.getvalue().splitlines():
         print_fn(line)
 
 
-def _print(
-    rows: list[WeightRow], pruned: keras.Model, console: rich.console.Console
-) -> None:
-    console.print(f'[bold]Pruned model: "{rich.markup.escape(pruned.name)}"[/bold]')
-    console.print(_table(rows))
-    for line in [*_totals(pruned, rows), *_not_pruned(pruned, rows), *dead_units(rows)]:
-        console.print(" " + line, markup=False, soft_wrap=True)
-    for row in rows:
-        if row.kept == 0:
-            warning = (
-                f" Warning: nothing is kept of {row.path}; nothing passes through it."
-            )
-            console.print(warning, style="bold red", markup=False, soft_wrap=True)
+def _print(pruned: keras.Model, console: rich.console.Console) -> None:
+    masks = get_masks(pruned)
+    rows = weight_rows(pruned, masks)
+    layers, constant = analysed(pruned, compacted=False)
+    dead = dead_units([row for row in rows if row.kept], masks, constant)
+    cut = [row.path for row in rows if not row.kept]
+    table = _table(rows, console)
+    console.print(_text(f'Pruned model: "{pruned.name}"', "bold"), soft_wrap=True)
+    console.print(table, soft_wrap=isinstance(table, rich.text.Text))
+    lines = [*_totals(pruned, rows), *_multiply_adds(layers)]
+    lines += _not_pruned(pruned, rows)
+    if dead or not cut:
+        lines += dead_lines(dead, _MOST_DEAD)
+    for line in lines:
+        console.print(_text(f" {line}"), soft_wrap=True)
+    if cut:
+        warning = (
+            f" Warning: nothing is kept of {list_of(cut, _MOST_CUT)}; nothing passes "
+            f"through {'it' if len(cut) == 1 else 'them'}."
+        )
+        console.print(_text(warning, "bold red"), soft_wrap=True)
 
 
-def _table(rows: list[WeightRow]) -> rich.table.Table:
-    table = rich.table.Table(box=rich.box.SQUARE, header_style="bold")
-    for column in ("Layer", "Weight", "Shape"):
-        table.add_column(column, overflow="fold")
-    for column in ("Kept / total", "Sparsity"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _text(line: str, style: str = "") -> rich.text.Text:
+    """A line as it is: no markup, no emoji, no escape sequences."""
+    return rich.text.Text(visible(line), style)
+
+
+def _table(
+    rows: list[WeightRow], console: rich.console.Console
+) -> rich.table.Table | rich.text.Text:
+    names = ("Layer", "Weight", "Shape", "Kept / total", "Sparsity")
+    cells = []
     for row in rows:
         layer, _, weight = row.path.rpartition("/")
-        table.add_row(
-            rich.markup.escape(layer),
-            rich.markup.escape(weight),
-            str(row.shape),
-            f"{row.kept:,} / {row.total:,}",
-            f"{row.sparsity:.2%}",
-        )
+        shape, kept = str(row.shape), f"{row.kept:,} / {row.total:,}"
+        sparsity = sparsity_percent(row.kept, row.total)
+        cells.append((visible(layer), visible(weight), shape, kept, sparsity))
+    layer, *others = (max(map(cell_len, c)) for c in zip(names, *cells, strict=True))
+    frame = 3 * len(names) + 1
+    if frame + min(layer, _NAME) + sum(others) > console.width:
+        rule = "-" if console.options.ascii_only else "─"
+        return _narrow(rows, console.width, rule)
+    table = rich.table.Table(box=rich.box.SQUARE, header_style="bold")
+    for name in names[:1]:
+        table.add_column(name, overflow="fold")
+    for name in names[1:3]:
+        table.add_column(name, no_wrap=True)
+    for name in names[3:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in cells:
+        table.add_row(*map(rich.text.Text, line))
     return table
+
+
+def _narrow(rows: list[WeightRow], width: int, rule: str) -> rich.text.Text:
+    """The same in few columns, for names and numbers of any length."""
+    kept, total = sum(row.kept for row in rows), sum(row.total for row in rows)
+    counts = [(row.path, row.kept, row.total) for row in rows]
+    lines = [
+        (visible(path), [f"{kept:,} / {total:,}", sparsity_percent(kept, total)])
+        for path, kept, total in (*counts, ("Total", kept, total))
+    ]
+    header = ["Weight", "Kept / total", "Sparsity"]
+    return rich.text.Text("\n".join(table_lines(header, lines, width, rule)))
 
 
 def _totals(pruned: keras.Model, rows: list[WeightRow]) -> list[str]:
@@ -139,15 +183,13 @@ def _totals(pruned: keras.Model, rows: list[WeightRow]) -> list[str]:
     left = everything - prunable + kept
     return [
         f"Prunable parameters: {kept:,} of {prunable:,} kept "
-        f"(sparsity {1 - kept / prunable:.2%})",
+        f"(sparsity {sparsity_percent(kept, prunable)})",
         f"All parameters:      {left:,} of {everything:,} kept "
-        f"(sparsity {1 - left / everything:.2%})",
-        *_multiply_adds(pruned),
+        f"(sparsity {sparsity_percent(left, everything)})",
     ]
 
 
-def _multiply_adds(pruned: keras.Model) -> list[str]:
-    layers = layer_rows(pruned, compacted=False)
+def _multiply_adds(layers: list[LayerRow]) -> list[str]:
     if not layers or any(row.multiply_adds is None for row in layers):
         return []  # of a model whose layers its own code calls
     total = sum(row.multiply_adds for row in layers)
@@ -168,8 +210,7 @@ def _not_pruned(pruned: keras.Model, rows: list[WeightRow]) -> list[str]:
             by_reason.setdefault(reason, []).append((path, weight_size(weight)))
     lines = []
     for reason, weights in by_reason.items():
-        paths = ", ".join(path for path, _ in weights[:_LISTED])
-        more = f" and {len(weights) - _LISTED} more" if len(weights) > _LISTED else ""
+        paths = list_of([path for path, _ in weights])
         size = sum(size for _, size in weights)
-        lines.append(f"Not pruned, {reason}: {size:,} parameters ({paths}{more})")
+        lines.append(f"Not pruned, {reason}: {size:,} parameters ({paths})")
     return lines

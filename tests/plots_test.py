@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import snip_tf
 
 pytest.importorskip("matplotlib")
 from snip_tf import plots
+from snip_tf.rows import LayerRow
+from tests.random_networks import OwnModel
 
 IMAGES = np.random.default_rng(0).random((6, 5, 4, 3)).astype(np.float32)
 
@@ -59,6 +62,98 @@ def test_layer_sparsity_takes_models_and_numbers():
 def test_layer_sparsity_has_a_panel_for_each_of_many():
     networks = {f"{number}": {"a": 0.1, "b": 1.0} for number in range(6)}
     assert len(drawn(plots.layer_sparsity(networks)).axes) == 6
+
+
+def test_layer_sparsity_of_one_network():
+    pruned, masks = pruned_model()
+    expected = [100 * mask.mean() for mask in masks.values()]
+    kept = {path: mask.mean() for path, mask in masks.items()}
+    for network in (pruned, snip_tf.report(pruned), masks, kept):
+        [axes] = drawn(plots.layer_sparsity(network)).axes
+        np.testing.assert_allclose([b.get_height() for b in axes.patches], expected)
+    networks = {"model": pruned, "report": snip_tf.report(pruned), "masks": masks}
+    assert len(plots.layer_sparsity(networks).axes) == 3
+
+
+@pytest.mark.parametrize(
+    ("draw", "thing", "error", "words"),
+    [
+        (plots.layer_sparsity, 5, TypeError, "Received: networks=5 of type int"),
+        (plots.layer_sparsity, {"a": "b"}, TypeError, "Keras 3 model"),
+        (plots.layer_costs, "model", TypeError, "Received: layers='model'"),
+        (plots.layer_costs, [5], TypeError, "of type list"),
+        (plots.layer_costs, [], ValueError, "something to draw"),
+    ],
+)
+def test_what_is_no_network(draw, thing, error, words):
+    with pytest.raises(error, match=words):
+        draw(thing)
+
+
+def test_layer_sparsity_of_what_has_no_masks():
+    dense = snip_tf.strip_pruning(pruned_model()[0])
+    for network in (dense, snip_tf.report(dense), {"dense": dense}):
+        with pytest.raises(ValueError, match="which has no masks"):
+            plots.layer_sparsity(network)
+
+
+def normalized():
+    """Layers with and without multiply-adds."""
+    stack = [keras.layers.Dense(4, name="in"), keras.layers.BatchNormalization()]
+    return keras.Sequential([keras.Input((3,)), *stack, keras.layers.Dense(2)])
+
+
+def test_layer_costs_draws_what_multiplies():
+    model = normalized()
+    report = snip_tf.report(model)
+    for given in (model, report, report.layers):
+        figure = drawn(plots.layer_costs(given))
+        for axes, counts in zip(figure.axes, ([16, 10], [12, 8]), strict=True):
+            bars = axes.containers[0].patches
+            assert [bar.get_width() for bar in bars] == counts
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["in", report.layers[-1].layer]
+
+
+@pytest.mark.parametrize("count", [2, 100])
+def test_layer_costs_has_its_axes_on_top_and_no_blank_bands(count):
+    [row, *_] = snip_tf.report(normalized()).layers
+    figure = drawn(plots.layer_costs([row] * count))
+    for axes in figure.axes:
+        assert axes.xaxis.get_ticks_position() == "top"
+        bottom, top = axes.get_ylim()
+        assert (bottom, top) == (count - 0.5, -0.5)  # the first layer is the highest
+    assert figure.get_figheight() < 1.3 + 0.31 * count
+
+
+def test_layer_costs_of_a_model_whose_multiply_adds_are_unknown():
+    own = OwnModel()
+    own(np.zeros((1, 2)))
+    [axes] = drawn(plots.layer_costs(own)).axes
+    assert axes.get_title() == "parameters"
+    assert [bar.get_width() for bar in axes.containers[0].patches] == [9]
+
+
+def test_odd_names_are_drawn_as_they_are():
+    names = ["a$^$", "b\nc", "$x$", "long" * 50, "\x1b[31m"]
+    stack = [keras.layers.Dense(2, name=name) for name in names]
+    model = keras.Sequential([keras.Input((2,)), *stack], name="m$^$")
+    masks = {f"{name}/kernel": np.eye(2, dtype=bool) for name in names}
+    pruned = snip_tf.apply_masks(model, masks)
+    labels = drawn(plots.layer_costs(pruned)).axes[0].get_yticklabels()
+    shown = [label.get_text().replace("\\$", "$") for label in labels]
+    assert shown[:3] == ["a$^$", "b\\nc", "$x$"]
+    assert len(shown[3]) < 50
+    drawn(plots.layer_sparsity(pruned))
+
+
+def test_retained_connections_of_a_model():
+    pruned, masks = pruned_model()
+    expected = plots.retained_image(masks["conv/kernel"], (5, 4, 3))
+    np.testing.assert_array_equal(plots.retained_image(pruned, (5, 4, 3)), expected)
+    assert len(drawn(plots.retained_connections(pruned, (5, 4, 3))).axes) == 1
+    grid = {"a": {"b": pruned, "c": masks["conv/kernel"]}}
+    assert len(drawn(plots.retained_connections(grid, (5, 4, 3))).axes) == 2
 
 
 def test_loss_curves():
@@ -119,6 +214,42 @@ def test_mean_images():
 def test_nothing_to_draw(draw):
     with pytest.raises(ValueError, match="Expected something to draw"):
         draw({})
+
+
+CURVES = {"a": {0.5: [1.0, 2.0]}}
+DRAWN = {
+    "error_against_sparsity": [CURVES],
+    "error_by_criterion": [CURVES],
+    "layer_costs": [[LayerRow("a", "Dense", 6, 6, 4, 4)]],
+    "layer_sparsity": [{"a/kernel": 0.5}],
+    "loss_curves": [{"a": ([1, 2], [2.0, 1.0])}],
+    "mean_images": [{"a": IMAGES}],
+    "image_grid": [{"a": {"b": IMAGES[0]}}],
+    "retained_connections": [{"a": {"b": np.eye(60, dtype=bool)}}, (5, 4, 3)],
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_notebook_shows_each_figure(name):
+    picture = getattr(plots, name)(*DRAWN[name])._repr_png_()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_figures_are_none_of_pyplot():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    figure = plots.loss_curves(*DRAWN["loss_curves"])
+    assert plt.get_fignums() == before
+    assert len(pickle.loads(pickle.dumps(figure)).axes) == 1
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "matplotlib.figure"])
+@pytest.mark.parametrize("name", DRAWN)
+def test_each_says_how_to_get_matplotlib(name, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        getattr(plots, name)(*DRAWN[name])
 
 
 def test_matplotlib_is_imported_where_it_is_used():

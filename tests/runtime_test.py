@@ -108,6 +108,93 @@ def test_inputs_of_a_list_by_name():
     np.testing.assert_allclose(run(x), model(x), atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def small():
+    """A pruned model and its runtime."""
+    dense = [layers.Dense(9, "relu"), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((7,)), *dense], name="small")
+    pruned = networks.prune_at_random(model, 0.7, np.random.default_rng(0))
+    return pruned, snip_tf.sparse_runtime(pruned)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "measured"),
+    [(1, None, 1), (70, None, 32), (5, 8, 5), (8, 4, 4), (9, 4, 4), (3, 1, 1)],
+)
+def test_predict_takes_any_number_of_examples(small, count, batch_size, measured):
+    pruned, run = small
+    run.chosen.clear()
+    run._runs.clear()
+    x = np.random.default_rng(0).random((count, 7), np.float32)
+    outputs = run.predict(x, batch_size=batch_size, verbose=0)
+    assert outputs.shape == (count, 3)
+    np.testing.assert_allclose(outputs, pruned(x), atol=1e-5)
+    assert list(run.chosen) == [measured]  # of one size, filled up where needed
+
+
+def test_predict_takes_datasets(small):
+    import tensorflow as tf
+
+    pruned, run = small
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            part = slice(4 * index, 4 * index + 4)
+            return x[part], np.zeros(len(x[part]))
+
+    x = np.random.default_rng(0).random((10, 7), np.float32)
+    of_x = tf.data.Dataset.from_tensor_slices(x).batch(4)
+    for dataset in (of_x, of_x.map(lambda x: (x, x)), Batches()):
+        np.testing.assert_allclose(run.predict(dataset), pruned(x), atol=1e-5)
+    with pytest.raises(ValueError, match="no `batch_size` for a dataset"):
+        run.predict(of_x, batch_size=4)
+    with pytest.raises(ValueError, match="an empty dataset"):
+        run.predict(of_x.take(0))
+
+
+def test_predict_keeps_nests():
+    inputs = {name: keras.Input((6,), name=name) for name in ("a", "b")}
+    x = layers.Concatenate()([inputs["a"], inputs["b"]])
+    model = keras.Model(inputs, {"y": layers.Dense(3)(x), "z": [layers.ReLU()(x)]})
+    rng = np.random.default_rng(0)
+    x = {name: rng.normal(size=(5, 6)).astype(np.float32) for name in inputs}
+    outputs = snip_tf.sparse_runtime(model).predict(x, batch_size=2)
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(outputs["y"], expected["y"], atol=1e-5)
+    np.testing.assert_allclose(outputs["z"][0], expected["z"][0], atol=1e-5)
+    x["b"] = x["b"][:4]
+    with pytest.raises(ValueError, match="the same number of examples"):
+        snip_tf.sparse_runtime(model).predict(x)
+
+
+def test_predict_refuses_what_is_no_batch_size(small):
+    _, run = small
+    x = np.zeros((2, 7), np.float32)
+    for wrong in (1.5, "4", True):
+        with pytest.raises(TypeError, match="Received: batch_size="):
+            run.predict(x, batch_size=wrong)
+    with pytest.raises(ValueError, match="Received: batch_size=0"):
+        run.predict(x, batch_size=0)
+    with pytest.raises(ValueError, match=r"Received: inputs of shape \[\(0, 7\)\]"):
+        run.predict(x[:0])
+
+
+def test_it_says_of_what_it_is_and_what_is_run(small):
+    pruned, _ = small
+    run = snip_tf.sparse_runtime(pruned)
+    assert repr(run) == (
+        "<SparseRuntime of 'small': measures what is fastest at its first call>"
+    )
+    run.chosen.update({1: {"dense": "sparse", "dense_1": "dense"}, 32: "xla, whole"})
+    assert repr(run) == (
+        "<SparseRuntime of 'small': batches of 1: layer by layer, 1 of 2 sparse; "
+        "batches of 32: xla, whole>"
+    )
+
+
 def test_later_changes_of_the_model_are_not_seen():
     model = stack()
     run = snip_tf.sparse_runtime(model)

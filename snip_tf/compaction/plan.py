@@ -77,6 +77,10 @@ class Plan:
         constants = self._of(self._constants, kind.inputs)
         return Change(inputs, outputs, constants, copy, names)
 
+    def constants(self, kind: Kind) -> list[np.ndarray]:
+        """The values of the features of a call's inputs, NaN where they vary."""
+        return self._of(self._constants, kind.inputs)
+
     def blockers(self) -> list[Kind]:
         """The calls that cannot be analysed, but for those that make the outputs."""
         ends = {id(tensor) for tensor in tensors(self._graph.outputs)}
