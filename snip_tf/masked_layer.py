@@ -17,14 +17,14 @@ from snip_tf.compiling import inlined
 from snip_tf.masked_weights import (
     all_masks,
     check_not_low_rank,
-    is_packed_mask,
     keep_with_owners,
     mask_of,
     mask_variable,
+    masked_below,
     put_mask,
+    unpacked,
 )
 from snip_tf.masks import (
-    PackedMask,
     check_fits,
     check_masks,
     decode_mask,
@@ -230,8 +230,11 @@ def _call_masked(layer: keras.Layer, call: Callable, args: tuple, kwargs: dict) 
         outputs = call(layer, *args, **kwargs)
     for loss in scope.losses:
         # A new tensor: Keras knows losses by their id, and a layer inside has
-        # already claimed this one.
-        layer.add_loss(keras.ops.add(loss, 0))
+        # already claimed this one, which lives on lest another gets its id.
+        handed_on = keras.ops.add(loss, 0)
+        with contextlib.suppress(AttributeError):  # of JAX
+            handed_on._snip_source = loss
+        layer.add_loss(handed_on)
     return outputs
 
 
@@ -384,21 +387,22 @@ def _get_config(layer: MaskedLayer) -> dict[str, Any]:
 
 def _load_old_masks(layer: keras.Layer, found: Mapping[str, np.ndarray]) -> None:
     """Assigns masks from a file in which they are numbered, if they fit."""
-    masks = list(all_masks(layer).values())
-    bits = [found.get(f"mask_bits{index}") for index in range(len(masks))]
-    fits = len(found) == len(masks) and all(
-        packed is not None and is_packed_mask(packed, int(np.prod(mask.shape)))
-        for packed, mask in zip(bits, masks, strict=True)
-    )
-    if not fits:
+    weights = list(masked_below(layer).values())
+    try:
+        if len(found) != len(weights):
+            raise ValueError(f"{len(found)} masks")
+        masks = [
+            unpacked(found[f"mask_bits{number}"], weight)
+            for number, weight in enumerate(weights)
+        ]
+    except (KeyError, ValueError) as error:
         raise ValueError(
-            f"Expected a file with a mask for each of the {len(masks)} pruned weights "
-            f"of layer {layer.name!r}, a bit for each connection. Received: "
-            f"{len(found)} masks, of other sizes or types. The file is damaged, or is "
-            f"of another network."
-        )
-    for packed, mask in zip(bits, masks, strict=True):
-        mask.assign(PackedMask(packed, tuple(mask.shape)).unpack())
+            f"Expected a file with a mask for each of the {len(weights)} pruned "
+            f"weights of layer {layer.name!r}, a bit for each connection. Received: "
+            f"{error}. The file is damaged, or is of another network."
+        ) from error
+    for weight, mask in zip(weights, masks, strict=True):
+        mask_of(weight).assign(mask)
 
 
 # The masked class of each class, as long as somebody has a layer of it.

@@ -19,7 +19,7 @@ import numpy as np
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils import tracking
 
-from snip_tf.masks import PackedMask
+from snip_tf.masks import packed_mask
 from snip_tf.optimizing import adapt_optimizers
 from snip_tf.weights import held_layers, layer_tree, weights_by_path
 
@@ -176,40 +176,43 @@ class StoredMasks(KerasSaveable):
         try:
             found = {name: store[name] for name in store.keys()}  # noqa: SIM118
             if found or _has_masks(store):
-                self._check(found, own)
-            for name, bits in found.items():
-                shape = tuple(own[name].shape)
-                mask_of(own[name]).assign(PackedMask(bits, shape).unpack())
+                for name, mask in self._masks(found, own).items():
+                    mask_of(own[name]).assign(mask)
         finally:
             for weight in own.values():
                 remove(weight)
 
-    def _check(self, found: dict[str, Any], own: dict[str, keras.Variable]) -> None:
-        name_of_layer = self._layer().name
+    def _masks(
+        self, found: dict[str, np.ndarray], own: dict[str, keras.Variable]
+    ) -> dict[str, np.ndarray]:
+        layer = self._layer().name
         if found.keys() != own.keys():
             raise ValueError(
-                f"Expected a file with masks of the weights of layer "
-                f"{name_of_layer!r} that are pruned: {', '.join(own)}. Received: a "
-                f"file of a pruned model with masks of {', '.join(found) or 'none'} "
-                f"there. Load it into a model that is pruned alike, or into the plain "
-                f"one, and apply its masks (`snip_tf.apply_masks`)."
+                f"Expected a file with masks of the weights of layer {layer!r} that "
+                f"are pruned: {', '.join(own)}. Received: a file of a pruned model "
+                f"with masks of {', '.join(found) or 'none'} there. Load it into a "
+                f"model that is pruned alike, or into the plain one, and apply its "
+                f"masks (`snip_tf.apply_masks`)."
             )
+        masks = {}
         for name, bits in found.items():
-            size = int(np.prod(own[name].shape))
-            if not is_packed_mask(bits, size):
+            try:
+                masks[name] = unpacked(bits, own[name])
+            except ValueError as error:
                 raise ValueError(
-                    f"Expected the mask of {name!r} of layer {name_of_layer!r} as "
-                    f"{-(-size // 8)} bytes, a bit for each of the {size} connections. "
-                    f"Received: an array of shape {bits.shape} and type {bits.dtype}. "
-                    f"The file is damaged, or is of another network."
-                )
+                    f"Expected the mask of {name!r} of layer {layer!r} as a bit for "
+                    f"each connection of a weight of shape {tuple(own[name].shape)}. "
+                    f"Received: {error}. The file is damaged, or is of another network."
+                ) from error
+        return masks
 
 
-def is_packed_mask(bits: np.ndarray, size: int) -> bool:
-    """Whether an array is a mask of so many connections, as bits."""
-    if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
-        return False
-    return not np.unpackbits(bits[-1:])[size % 8 or 8 :].any()
+def unpacked(bits: np.ndarray, weight: keras.Variable) -> np.ndarray:
+    """The mask of a weight, from a bit for each connection; a ValueError if not so."""
+    shape = tuple(weight.shape)
+    if bits.dtype != np.uint8 or bits.ndim != 1:
+        raise ValueError(f"an array of shape {bits.shape} and type {bits.dtype}")
+    return packed_mask(bits.tobytes(), shape).unpack()
 
 
 def _has_masks(store: Any) -> bool:

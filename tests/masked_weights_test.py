@@ -165,7 +165,7 @@ def test_masks_that_do_not_fit_are_refused(path, bits):
         del group["kernel"]
         group["kernel"] = bits
     before = snip_tf.get_masks(pruned)
-    with pytest.raises(ValueError, match=r"mask of 'kernel' of layer 'out'.*3 bytes"):
+    with pytest.raises(ValueError, match="mask of 'kernel' of layer 'out'"):
         pruned.load_weights(path)
     np.testing.assert_equal(snip_tf.get_masks(pruned), before)
 
