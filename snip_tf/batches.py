@@ -155,7 +155,9 @@ def ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
 
 def example_count(batch: Batch) -> int:
     """The number of examples in a mini-batch."""
-    return int(keras.tree.flatten(batch[0])[0].shape[0])
+    leaves = [leaf for leaf in keras.tree.flatten(batch[0]) if leaf is not None]
+    # What an objective is given may have numbers for the whole batch beside the rest.
+    return next((int(leaf.shape[0]) for leaf in leaves if len(leaf.shape)), 1)
 
 
 def _are_arrays(x: Any) -> bool:
@@ -335,3 +337,24 @@ def _wrong_kind(x: Any) -> TypeError:
         f"tf.data.Dataset, a keras.utils.PyDataset or a generator of batches. "
         f"Received: {type(x).__name__}. Wrap plain Python lists in numpy.asarray."
     )
+
+
+def batches_as_yielded(
+    x: Any, y: Any = None, sample_weight: Any = None, **options: Any
+) -> Iterator[Batch]:
+    """`make_batches` with all that the data yields in the place of `x`, unchanged.
+
+    What cuts batches into pieces takes them as any others, and what is given to an
+    objective is the first of the three. Array data is given as it came: `x`, `(x, y)`
+    or `(x, y, sample_weight)`.
+    """
+    batches = make_batches(x, y, sample_weight, **options)  # raises unless it is data
+    if _are_arrays(x) or options.get("examples_per_class") is not None:
+        return ((_packed(*batch), None, None) for batch in batches)
+    return make_batches(((item,) for item in _iterate(x)), **options)
+
+
+def _packed(x: Any, y: Any, sample_weight: Any) -> Any:
+    if sample_weight is not None:
+        return x, y, sample_weight
+    return x if y is None else (x, y)

@@ -12,9 +12,8 @@ import keras
 import numpy as np
 
 from snip_tf import criteria, patterns
-from snip_tf.batches import Batch, make_batches
+from snip_tf.batches import Batch, batches_as_yielded, make_batches
 from snip_tf.budgets import Scope, check_scope, check_sparsity
-from snip_tf.calling import call_model
 from snip_tf.compaction.units import BUDGETS, unit_masks
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
@@ -22,10 +21,17 @@ from snip_tf.criteria import CRITERIA
 from snip_tf.criteria.settings import check_steps
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
+from snip_tf.objective import Objective, build, loss_or_objective
 from snip_tf.scores import check_finite
 from snip_tf.selection import Selection
 from snip_tf.sensitivity import mean_gradients
-from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
+from snip_tf.weights import (
+    Patterns,
+    check_built,
+    check_model,
+    is_built,
+    prunable_weights,
+)
 from snip_tf.wrapping import apply_masks, current_masks, masked_copy
 
 Scores = dict[str, np.ndarray]
@@ -43,6 +49,7 @@ def prune_model(
     micro_batch_size: int | None = None,
     examples_per_class: int | None = None,
     loss: Any = None,
+    objective: Callable[[keras.Model, Any, bool], Any] | None = None,
     criterion: str | Callable = "snip",
     scope: Scope = "global",
     min_kept: float = 0,
@@ -168,6 +175,7 @@ def prune_model(
     check_sparsity(sparsity)
     check_scope(scope)
     _check_one_of("on_collapse", on_collapse, ("warn", "raise", "keep"))
+    loss = loss_or_objective(loss, objective)
     criterion = criteria.get(criterion)
     if isinstance(criterion, criteria.Random) and criterion.seed is None:
         criterion = criteria.Random(seed)
@@ -182,7 +190,7 @@ def prune_model(
     if x is not None or getattr(criterion, "needs_data", True):
         _check_data(x, criterion)
         data = _batches(
-            *(model, x, y, sample_weight),
+            *(model, loss, x, y, sample_weight),
             batch_size=batch_size,
             batches=batches,
             micro_batch_size=micro_batch_size,
@@ -251,6 +259,7 @@ def connection_sensitivity(
     micro_batch_size: int | None = None,
     examples_per_class: int | None = None,
     loss: Any = None,
+    objective: Callable[[keras.Model, Any, bool], Any] | None = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     training: bool = False,
@@ -264,7 +273,7 @@ def connection_sensitivity(
         model: `keras.Model`. It is left as it is; if it is not built, it is built on
             the first batch.
         x, y, sample_weight, batch_size, batches, micro_batch_size, examples_per_class,
-        loss, include, exclude, training, seed:
+        loss, objective, include, exclude, training, seed:
             as in `prune_model`.
 
     Returns:
@@ -286,8 +295,9 @@ def connection_sensitivity(
     Reference: https://arxiv.org/abs/1810.02340
     """
     check_model(model)
+    loss = loss_or_objective(loss, objective)
     data = _batches(
-        *(model, x, y, sample_weight),
+        *(model, loss, x, y, sample_weight),
         batch_size=batch_size,
         batches=batches,
         micro_batch_size=micro_batch_size,
@@ -305,15 +315,20 @@ def connection_sensitivity(
     return {path: (a / total).astype(np.float32) for path, a in arrays.items()}
 
 
-def _batches(model: keras.Model, *data: Any, **options: Any) -> Iterator[Batch]:
+def _batches(
+    model: keras.Model, loss: Any, *data: Any, **options: Any
+) -> Iterator[Batch]:
     """The batches to score on: the first is read, and the model built on it."""
-    batches = make_batches(*data, classes=_class_count(model), **options)
+    if isinstance(loss, Objective):
+        batches = batches_as_yielded(*data, **options)
+    else:
+        batches = make_batches(*data, classes=_class_count(model), **options)
     first = next(batches)
-    if not model.built:
+    if not is_built(model):
         with strategy_scope(model):
             # If it fails, nothing is changed.
-            call_model(copy_unmasked(model), first[0])
-            call_model(model, first[0])
+            build(copy_unmasked(model), first, loss)
+            build(model, first, loss)
     return itertools.chain([first], batches)
 
 

@@ -178,10 +178,17 @@ def check_model(model: keras.Model) -> None:
         )
 
 
+def is_built(model: keras.Model) -> bool:
+    """Whether a model has its weights: itself, or, if it has no `call`, its parts."""
+    parts = held_layers(model)
+    has_call = getattr(model.call, "__func__", None) is not keras.Model.call
+    return model.built or (bool(parts) and not has_call and all(p.built for p in parts))
+
+
 def check_built(model: keras.Model) -> None:
     """Raises unless `model` is a Keras 3 model that has its weights."""
     check_model(model)
-    if not model.built:
+    if not is_built(model):
         raise ValueError(
             f"Expected a built model, since an unbuilt one has no weights yet. "
             f"Received: model={model.name!r}, not built. Call it on a batch, or give "

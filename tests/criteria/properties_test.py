@@ -366,7 +366,7 @@ def test_grasp_knows_short_names():
 
 def test_grasp_says_that_it_does_not_know_a_loss():
     model, (x, y) = dense(12, 9, 4), data()
-    with pytest.warns(UserWarning, match="'own_crossentropy' is none of Keras' own"):
+    with pytest.warns(UserWarning, match="'own_crossentropy' is not a built-in"):
         found = grasp_scores(model, x, y, own_crossentropy)
     weights = prunable_weights(model)
     plain = criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss=LOSS)
