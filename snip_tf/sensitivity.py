@@ -277,10 +277,11 @@ class _Flow:
 def _is_of_double(error: Exception) -> bool:
     """Whether something cannot be computed in double precision.
 
-    TensorFlow has no class of errors for it, but always names the type.
+    TensorFlow has no class of errors for it, but always names the type. (So does what
+    Keras adds, about the arguments of the call.)
     """
-    cause = error.__cause__ or error
-    return re.search(r"double|float64", str(cause), re.IGNORECASE) is not None
+    words = str(error.__cause__ or error).partition("Arguments received by")[0]
+    return re.search(r"double|float64", words, re.IGNORECASE) is not None
 
 
 def _mean(run: _Pass, batches: Iterable[Batch]) -> Tensors:
