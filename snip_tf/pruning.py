@@ -96,16 +96,28 @@ def prune_model(
             0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, mini-batches to score on; g is averaged over them with its sign.
-        micro_batch_size: int, runs each mini-batch in pieces of so many examples, where
-            it does not fit in memory as a whole. The scores are those of the whole in
-            inference mode, for a loss that is a mean over the examples, as Keras'
-            losses are by default, or a sum; but not where timesteps are masked, nor
-            with the reduction "mean_with_sample_weight", whose divisor is each piece's.
+        micro_batch_size: int, runs each mini-batch in pieces of at most this many
+            examples, where it does not fit in memory as a whole. In inference mode the
+            scores are those of the whole, as they are of several `batches`: means, as
+            Keras' losses are by default, are weighed by their examples, and sums are
+            added. What may be either (`add_loss`, `compute_loss`, an objective, a
+            function that returns one number) is taken for a mean, so it must not
+            compare examples. Refused where that would be wrong: masked timesteps
+            beside other terms, the reduction "mean_with_sample_weight", the losses
+            Circle, Dice and Tversky.
         examples_per_class: int, scores on one mini-batch of so many examples of each
             class, in the place of `batch_size` and `batches`; targets are labels or
             one-hot. Of arrays they are drawn, of a dataset they are the first.
-        loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
-            data loss counts; regularization is left out.
+        loss: what `Model.compile` takes as `loss`. Default, what `fit` minimizes: the
+            compiled loss, or an overridden `compute_loss` (called as in training). In
+            any case, what layers give to `add_loss` and activity regularizers count,
+            and regularizers of weights do not.
+        objective: for what no loss on outputs can say (GANs, contrastive learning,
+            reinforcement, a `train_step` of one's own): a callable
+            `(model, batch, training) -> scalar`, instead of a loss. `batch` is what the
+            data yields, as tensors: `x`, `(x, y)` or `(x, y, sample_weight)`, which
+            need not be inputs of the model. It is all that is minimized: to count what
+            layers add, sum `model.losses`, which lack the penalties on weights there.
         criterion: `"snip"`; `"iterative_snip"` or `"force"`, SNIP in many steps;
             `"grasp"`, `"synflow"`, `"magnitude"`, `"random"`; one of them with settings
             of your own, such as `snip_tf.criteria.Force(steps=20)`; or a callable
@@ -153,7 +165,8 @@ def prune_model(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if an argument has a bad value, there is nothing prunable, no loss,
+        ValueError: if an argument has a bad value, there is nothing prunable, no loss
+            (or nobody can know it, in a `train_step`), weights that it does not reach,
             too little data, labels that are no output of the model, or a score that is
             NaN; if budgets cannot be met together, a pattern does not divide a weight
             (which is named), or a layer is cut off, with `on_collapse="raise"`.

@@ -2,7 +2,10 @@
 
 A criterion is a callable `(model, weights, batches, *, loss, training)` that returns
 `{weight path: scores}`, an array of the weight's shape for each of `weights`; the
-connections with the largest scores are kept. Two attributes change how it is called:
+connections with the largest scores are kept. `loss` is what the user gave, or None for
+what `fit` minimizes; an `objective=` comes as a `loss` that the criteria here take in
+turn, with batches of which the first element is all that the data yields. Two
+attributes change how a criterion is called:
 
 - `needs_data = False`: `batches` may be empty.
 - `steps`: an iterative criterion is called so often, with one more argument, `masks`:
