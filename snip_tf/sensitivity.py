@@ -14,6 +14,7 @@ from snip_tf.batches import Batch, example_count
 from snip_tf.calling import call_model, shapes
 from snip_tf.compiling import inlined, strategy_of
 from snip_tf.data_loss import DataLoss, logits, make_data_loss
+from snip_tf.examples import fed, take
 from snip_tf.numerics import computing_in, moments_in_full, without_shifts
 from snip_tf.weights import layer_tree, weights_by_path
 
@@ -106,7 +107,9 @@ def mean_hessian_products(
             inner = tf.add_n(along)
         # Zero of a weight that the loss is linear in, together with all others.
         zero = tf.UnconnectedGradients.ZERO
-        return loss, tape.gradient(inner, values, unconnected_gradients=zero)
+        products = tape.gradient(inner, values, unconnected_gradients=zero)
+        # Dense where it was of some rows only, as of sparse inputs.
+        return loss, {path: tf.convert_to_tensor(p) for path, p in products.items()}
 
     data_loss = make_data_loss(model, loss, temperature)
     with moments_in_full():
@@ -326,7 +329,8 @@ def _over_replicas(
     def share(context: tf.distribute.ValueContext) -> list[tf.Tensor]:
         replica = context.replica_id_in_sync_group
         first, last = (r * count // replicas for r in (replica, replica + 1))
-        arrays = [tf.convert_to_tensor(leaves[i][first:last]) for i in given]
+        parts = fed([take(leaves[i], slice(first, last)) for i in given])
+        arrays = [p if tf.is_tensor(p) else tf.convert_to_tensor(p) for p in parts]
         # Keras divides the mean over a replica's share by the number of replicas, so
         # the sum is the mean over all, if the shares are equal; else each by its size.
         return [tf.constant((last - first) * replicas / count), *arrays]
