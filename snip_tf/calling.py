@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -20,10 +21,80 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
         place = f" in layer {layer.name!r} ({type(layer).__name__})" if layer else ""
         raise ValueError(
             f"Expected the model to run on the mini-batch. Received: inputs of shape "
-            f"{shapes(x)}, on which {model.name!r} fails{place}. (The first axis must "
-            f"be that of the examples: call `.batch(...)` on a dataset of single ones.)"
-            f" The error: {error}"
+            f"{shapes(x)}, on which {model.name!r} fails{place}. "
+            f"{_advice(model, x, layer)}The error: {error}"
         ) from error
+
+
+def check_order(model: keras.Model, x: Any, y: Any) -> None:
+    """Raises a ValueError if the targets fit a model's only input, and `x` does not."""
+    inputs, arrays = getattr(model, "inputs", None) or [], [x, y]
+    if len(inputs) != 1 or not all(hasattr(array, "shape") for array in arrays):
+        return
+    wanted, first, second = map(_without_ones, [inputs[0], *arrays])
+    if _fits(second, wanted) and not _fits(first, wanted):
+        raise ValueError(
+            f"Expected inputs of shape {tuple(inputs[0].shape)} as `x`, and their "
+            f"targets as `y`. Received: x of shape {shapes(x)} and y of shape "
+            f"{shapes(y)}, which are probably in the wrong order"
+        )
+
+
+def _without_ones(array: Any) -> tuple[int | None, ...]:
+    """A shape without axes of one at its end, which Keras adds and drops."""
+    shape = tuple(array.shape)
+    while shape[1:] and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size is None or size == given for given, size in zip(shape, wanted, strict=True)
+    )
+
+
+def _advice(model: keras.Model, x: Any, layer: keras.Layer | None) -> str:
+    """What to do about inputs on which a model fails, where that can be said."""
+    inputs = getattr(model, "inputs", None)
+    if isinstance(x, Mapping):
+        return _advice_on_names([tensor.name for tensor in inputs or ()], x)
+    wanted = inputs or keras.tree.flatten(getattr(layer, "input_spec", None))
+    given = keras.tree.flatten(x)
+    if len(wanted) != len(given) or not any(map(_lacks_an_axis, given, wanted)):
+        return ""
+    channels = "" if inputs else ", the last that of the channels"
+    return (
+        f"The first axis must be that of the examples{channels}: call `.batch(...)` on "
+        f"a dataset of single ones. "
+    )
+
+
+def _lacks_an_axis(array: Any, wanted: Any) -> bool:
+    """Whether an array is one example of what a model, or a layer, takes."""
+    shape = tuple(getattr(array, "shape", ()))
+    if isinstance(wanted, keras.KerasTensor):
+        rank, axes = len(wanted.shape), dict(enumerate(wanted.shape[1:]))
+    else:  # an InputSpec, or None
+        rank = getattr(wanted, "ndim", None) or getattr(wanted, "min_ndim", None)
+        axes = getattr(wanted, "axes", None) or {}
+    return len(shape) + 1 == rank and all(
+        size is None or shape[axis] == size for axis, size in axes.items() if shape
+    )
+
+
+def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
+    """What to do about inputs by name, if others than the model's are among them."""
+    if names and set(x) <= set(names):
+        return ""
+    takes = f"The model takes {', '.join(map(repr, names))}. " if names[1:] else ""
+    first, last = repr(next(iter(x))), repr(next(reversed(x)))
+    return (
+        f"{takes}If {', '.join(map(repr, x))} hold the targets, too, each element of a "
+        f"dataset must be a pair (inputs, targets): "
+        f"data.map(lambda d: (d[{first}], d[{last}])), or as_supervised=True in "
+        f"`tensorflow_datasets.load`. "
+    )
 
 
 def _where(error: Exception) -> keras.Layer | None:
@@ -39,5 +110,6 @@ def _where(error: Exception) -> keras.Layer | None:
 
 def shapes(nest: Any) -> Any:
     """The shapes of the arrays in a nest, for an error to tell."""
-    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(nest)]
+    leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
+    shapes = [tuple(getattr(leaf, "shape", np.shape(leaf))) for leaf in leaves]
     return shapes[0] if len(shapes) == 1 else shapes

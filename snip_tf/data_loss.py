@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from snip_tf.batches import example_count
 from snip_tf.compiling import compile_arguments
+from snip_tf.examples import is_text
 
 # loss(y, y_pred, sample_weight) -> scalar tensor
 DataLoss = Callable[[Any, Any, Any], tf.Tensor]
@@ -56,8 +57,12 @@ def make_data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLos
     def data_loss(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
         if y is None:
             raise ValueError(
-                "Expected targets to compute the loss with. Received: y=None"
+                "Expected targets to compute the loss with. Received: y=None. (A "
+                "dataset must yield pairs (inputs, targets): of dicts, "
+                'data.map(lambda d: (d["image"], d["label"])), or as_supervised=True '
+                "in `tensorflow_datasets.load`.)"
             )
+        _check_targets(loss, y, y_pred)
         if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
             if temperature != 1:
                 _warn_not_used(temperature, f"{model.name!r} has several outputs")
@@ -153,3 +158,52 @@ def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
             f"Expected labels from 0 to {classes - 1}, since the model has {classes} "
             f"outputs. Received: labels from {labels.min()} to {labels.max()}"
         )
+
+
+def _check_targets(loss: Any, y: Any, y_pred: Any) -> None:
+    """Raises a ValueError that says what to do about targets of another kind."""
+    for leaf in keras.tree.flatten(y):
+        if is_text(leaf):
+            raise ValueError(
+                "Expected targets that are numbers. Received: targets of text. Number "
+                "the classes, as with classes, y = numpy.unique(y, return_inverse=True)"
+                " or keras.layers.StringLookup."
+            )
+    nests = [nest for nest in (loss, y, y_pred) if keras.tree.is_nested(nest)]
+    if len({isinstance(nest, dict) for nest in nests}) > 1:
+        return  # some by name and some by position
+    losses, targets, outputs = map(keras.tree.flatten, (loss, y, y_pred))
+    losses = losses * len(outputs) if len(losses) == 1 else losses
+    if len(losses) == len(targets) == len(outputs):
+        for one in zip(losses, targets, outputs, strict=True):
+            _check_one_hot(*one)
+
+
+def _check_one_hot(loss: Any, y: Any, y_pred: Any) -> None:
+    loss, kinds = keras.losses.get(loss), keras.losses
+    given, wanted = tuple(np.shape(y)), tuple(y_pred.shape)
+    if len(wanted) < 2 or wanted[-1] in (None, 1):
+        return
+    received = f"Received: targets of shape {given} for outputs of shape {wanted}"
+    if given == wanted and _is_one_of(loss, kinds.SparseCategoricalCrossentropy):
+        raise ValueError(
+            f"Expected labels, the number of the class for each example, with the "
+            f"loss {_name_of(loss)!r}. {received}, which look one-hot. Use the loss "
+            f"'categorical_crossentropy', or y.argmax(-1) as targets."
+        )
+    one_hot = (kinds.CategoricalCrossentropy, kinds.CategoricalFocalCrossentropy)
+    if given in (wanted[:-1], (*wanted[:-1], 1)) and _is_one_of(loss, *one_hot):
+        raise ValueError(
+            f"Expected one-hot targets with the loss {_name_of(loss)!r}. {received}, "
+            f"which look like labels. Use the loss 'sparse_categorical_crossentropy', "
+            f"or keras.utils.to_categorical(y, {wanted[-1]}) as targets."
+        )
+
+
+def _is_one_of(loss: Any, *kinds: type) -> bool:
+    """Whether a loss is of these classes of Keras', or the function of one."""
+    names = {
+        re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds
+    }
+    functions = [getattr(keras.losses, name) for name in names]
+    return isinstance(loss, kinds) or any(loss is function for function in functions)
