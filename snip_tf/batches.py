@@ -19,6 +19,13 @@ DEFAULT_BATCH_SIZE = 128
 # Of an endless data set, so many examples that are of no use are read in a row.
 _PATIENCE = 100_000
 
+# What to do about data without targets.
+PAIRS = (
+    "Each element of a dataset must be a pair (inputs, targets): of dicts, "
+    'data.map(lambda d: (d["image"], d["label"])), or as_supervised=True in '
+    "`tensorflow_datasets.load`."
+)
+
 # (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
 Batch = tuple[Any, Any, Any]
 
@@ -243,12 +250,12 @@ def _labels(y: Any) -> np.ndarray:
                 return y.argmax(axis=1)
         elif y.size == len(y) and np.array_equal(y, np.floor(y)):
             return y.reshape(-1)
-    kind = type(y).__name__
+    kind = "no targets. " + PAIRS if y is None else f"targets of {type(y).__name__}"
     if isinstance(y, np.ndarray):
-        kind = f"shape {y.shape} and dtype {y.dtype}"
+        kind = f"targets of shape {y.shape} and dtype {y.dtype}"
     raise ValueError(
         f"Expected targets that tell the class of each example, whole numbers or "
-        f"one-hot vectors, with `examples_per_class`. Received: targets of {kind}"
+        f"one-hot vectors, with `examples_per_class`. Received: {kind}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
         raise ValueError(
             f"Expected the model to run on the mini-batch. Received: inputs of shape "
             f"{shapes(x)}, on which {model.name!r} fails{place}. "
-            f"{_advice(model, x, layer)}The error: {error}"
+            f"{_advice(model, x, str(error))}The error: {error}"
         ) from error
 
 
@@ -54,39 +55,40 @@ def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool
     )
 
 
-def _advice(model: keras.Model, x: Any, layer: keras.Layer | None) -> str:
+def _advice(model: keras.Model, x: Any, error: str) -> str:
     """What to do about inputs on which a model fails, where that can be said."""
-    inputs = getattr(model, "inputs", None)
+    inputs = getattr(model, "inputs", None) or []
+    arrays = keras.tree.flatten(x)
     if isinstance(x, Mapping):
-        return _advice_on_names([tensor.name for tensor in inputs or ()], x)
-    wanted = inputs or keras.tree.flatten(getattr(layer, "input_spec", None))
-    given = keras.tree.flatten(x)
-    if len(wanted) != len(given) or not any(map(_lacks_an_axis, given, wanted)):
+        names = [tensor.name for tensor in inputs]
+        if not inputs or not set(x) <= set(names):
+            return _advice_on_names(names, x)
+        arrays = [x.get(name) for name in names]
+    advice = (
+        "The first axis must be that of the examples: call `.batch(...)` on a dataset "
+        "of single ones{}. "
+    )
+    if inputs and len(inputs) == len(arrays):
+        lacking = any(map(_is_one_example, arrays, inputs))
+        return advice.format("") if lacking else ""
+    # Of a model that does not know its inputs, only Keras' words tell.
+    words = re.search(r"expected (?:min_)?ndim=(\d+), found ndim=(\d+)", error)
+    if words is None:
         return ""
-    channels = "" if inputs else ", the last that of the channels"
-    return (
-        f"The first axis must be that of the examples{channels}: call `.batch(...)` on "
-        f"a dataset of single ones. "
-    )
+    expected, found = map(int, words.groups())
+    if expected != found + 1 or found != len(getattr(arrays[0], "shape", ())):
+        return ""
+    images = ", and the last of images that of channels: x[..., None]"
+    return advice.format(images if expected > 3 else "")
 
 
-def _lacks_an_axis(array: Any, wanted: Any) -> bool:
-    """Whether an array is one example of what a model, or a layer, takes."""
-    shape = tuple(getattr(array, "shape", ()))
-    if isinstance(wanted, keras.KerasTensor):
-        rank, axes = len(wanted.shape), dict(enumerate(wanted.shape[1:]))
-    else:  # an InputSpec, or None
-        rank = getattr(wanted, "ndim", None) or getattr(wanted, "min_ndim", None)
-        axes = getattr(wanted, "axes", None) or {}
-    return len(shape) + 1 == rank and all(
-        size is None or shape[axis] == size for axis, size in axes.items() if shape
-    )
+def _is_one_example(array: Any, wanted: keras.KerasTensor) -> bool:
+    """Whether an array lacks the axis of the examples."""
+    return _fits(tuple(getattr(array, "shape", ())), tuple(wanted.shape[1:]))
 
 
 def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
-    """What to do about inputs by name, if others than the model's are among them."""
-    if names and set(x) <= set(names):
-        return ""
+    """What to do about inputs by name, where others than the model's are among them."""
     takes = f"The model takes {', '.join(map(repr, names))}. " if names[1:] else ""
     first, last = repr(next(iter(x))), repr(next(reversed(x)))
     return (

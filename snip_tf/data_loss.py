@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.batches import example_count
+from snip_tf.batches import PAIRS, example_count
 from snip_tf.compiling import compile_arguments
 from snip_tf.examples import is_text
 
@@ -57,10 +57,7 @@ def make_data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLos
     def data_loss(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
         if y is None:
             raise ValueError(
-                "Expected targets to compute the loss with. Received: y=None. (A "
-                "dataset must yield pairs (inputs, targets): of dicts, "
-                'data.map(lambda d: (d["image"], d["label"])), or as_supervised=True '
-                "in `tensorflow_datasets.load`.)"
+                f"Expected targets to compute the loss with. Received: y=None. {PAIRS}"
             )
         _check_targets(loss, y, y_pred)
         if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
@@ -154,9 +151,11 @@ def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
     labels, classes = np.asarray(y), y_pred.shape[-1]
     labels = labels[labels != getattr(loss, "ignore_class", None)]
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        binary = " With one output use the loss 'binary_crossentropy'."
         raise ValueError(
             f"Expected labels from 0 to {classes - 1}, since the model has {classes} "
             f"outputs. Received: labels from {labels.min()} to {labels.max()}"
+            f"{'.' + binary if classes == 1 else ''}"
         )
 
 
@@ -191,12 +190,18 @@ def _check_one_hot(loss: Any, y: Any, y_pred: Any) -> None:
             f"loss {_name_of(loss)!r}. {received}, which look one-hot. Use the loss "
             f"'categorical_crossentropy', or y.argmax(-1) as targets."
         )
-    one_hot = (kinds.CategoricalCrossentropy, kinds.CategoricalFocalCrossentropy)
-    if given in (wanted[:-1], (*wanted[:-1], 1)) and _is_one_of(loss, *one_hot):
+    for_each = (
+        kinds.CategoricalCrossentropy,
+        kinds.CategoricalFocalCrossentropy,
+        kinds.BinaryCrossentropy,
+        kinds.BinaryFocalCrossentropy,
+    )
+    if given in (wanted[:-1], (*wanted[:-1], 1)) and _is_one_of(loss, *for_each):
         raise ValueError(
-            f"Expected one-hot targets with the loss {_name_of(loss)!r}. {received}, "
-            f"which look like labels. Use the loss 'sparse_categorical_crossentropy', "
-            f"or keras.utils.to_categorical(y, {wanted[-1]}) as targets."
+            f"Expected a target for each output, such as one-hot ones, with the loss "
+            f"{_name_of(loss)!r}. {received}, which look like labels. Use the loss "
+            f"'sparse_categorical_crossentropy', or "
+            f"keras.utils.to_categorical(y, {wanted[-1]}) as targets."
         )
 
 

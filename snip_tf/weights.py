@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 
@@ -203,24 +204,39 @@ def is_built(model: keras.Model) -> bool:
     One without `call`, such as a GAN of a generator and a critic, which its
     `train_step` calls, is never built by Keras; it has the weights of its parts.
     """
-    if model.built or type(model).call is not keras.Model.call:
+    if model.built or _has_call(model):
         return model.built
-    parts = held_layers(model)
-    return bool(model.weights) and all(
-        is_built(part) if isinstance(part, keras.Model) else part.built
-        for part in parts
-    )
+    return bool(model.weights) and not _unbuilt_parts(model)
+
+
+def _has_call(model: keras.Model) -> bool:
+    # (That of a pruned model wraps that of its class.)
+    calls = {inspect.unwrap(cls.call) for cls in (type(model), keras.Model)}
+    return len(calls) > 1
+
+
+def _unbuilt_parts(model: keras.Model) -> list[str]:
+    return [
+        part.name
+        for part in held_layers(model)
+        if not (is_built(part) if isinstance(part, keras.Model) else part.built)
+    ]
 
 
 def check_built(model: keras.Model) -> None:
     """Raises unless `model` is a Keras 3 model that has its weights."""
     check_model(model)
-    if not is_built(model):
-        raise ValueError(
-            f"Expected a built model, since an unbuilt one has no weights yet. "
-            f"Received: model={model.name!r}, not built. Call it on a batch, or give "
-            f"it a `keras.Input`."
-        )
+    if is_built(model):
+        return
+    received, what = f"model={model.name!r}, not built", "it"
+    if not _has_call(model):
+        parts = ", ".join(map(repr, _unbuilt_parts(model))) or "all"
+        received += f" and without `call`, with parts that are not built: {parts}"
+        what = "each of them"
+    raise ValueError(
+        f"Expected a built model, since an unbuilt one has no weights yet. "
+        f"Received: {received}. Call {what} on a batch, or give it a `keras.Input`."
+    )
 
 
 def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
