@@ -13,6 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf.batches import PAIRS
+from snip_tf.examples import is_text
+
 
 class NotDivisible(ValueError):
     """The loss of a mini-batch cannot be told from those of its pieces."""
@@ -43,7 +46,7 @@ class DataLoss:
         self, model: keras.Model, loss: Any, loss_weights: Any, temperature: float
     ):
         self._model, self._temperature = model, temperature
-        self._only = _only(loss)
+        self._given, self._only = loss, _only(loss)
         self._plain = loss_weights is None
         self._leaves = keras.tree.flatten(loss)
         self._loss = keras.tree.map_structure(_scalable, loss)
@@ -59,10 +62,11 @@ class DataLoss:
         """The loss of a mini-batch, in which sums are multiplied by `factor`."""
         if y is None:
             raise ValueError(
-                "Expected targets to compute the loss with. Received: y=None"
+                f"Expected targets to compute the loss with. Received: y=None. {PAIRS}"
             )
         for part in self._sums:
             part.factor = factor
+        _check_targets(self._given, y, y_pred)
         if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
             if self._temperature != 1:
                 warn_not_used(
@@ -281,7 +285,56 @@ def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
     labels, classes = np.asarray(y), y_pred.shape[-1]
     labels = labels[labels != settings.get("ignore_class")]
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        binary = " With one output use the loss 'binary_crossentropy'."
         raise ValueError(
             f"Expected labels from 0 to {classes - 1}, since the model has {classes} "
             f"outputs. Received: labels from {labels.min()} to {labels.max()}"
+            f"{'.' + binary if classes == 1 else ''}"
+        )
+
+
+def _check_targets(loss: Any, y: Any, y_pred: Any) -> None:
+    """Raises a ValueError that says what to do about targets of another kind."""
+    for leaf in keras.tree.flatten(y):
+        if is_text(leaf):
+            raise ValueError(
+                "Expected targets that are numbers. Received: targets of text. Number "
+                "the classes, as with classes, y = numpy.unique(y, return_inverse=True)"
+                " or keras.layers.StringLookup."
+            )
+    nests = [nest for nest in (loss, y, y_pred) if keras.tree.is_nested(nest)]
+    if len({isinstance(nest, dict) for nest in nests}) > 1:
+        return  # some by name and some by position
+    losses, targets, outputs = map(keras.tree.flatten, (loss, y, y_pred))
+    losses = losses * len(outputs) if len(losses) == 1 else losses
+    if len(losses) == len(targets) == len(outputs):
+        for one in zip(losses, targets, outputs, strict=True):
+            _check_one_hot(*one)
+
+
+def _check_one_hot(loss: Any, y: Any, y_pred: Any) -> None:
+    given, wanted = tuple(np.shape(y)), tuple(y_pred.shape)
+    if len(wanted) < 2 or wanted[-1] in (None, 1):
+        return
+    function, _ = built_in(loss) or (None, {})
+    name = getattr(function, "__name__", None)
+    received = f"Received: targets of shape {given} for outputs of shape {wanted}"
+    if given == wanted and function is keras.losses.sparse_categorical_crossentropy:
+        raise ValueError(
+            f"Expected labels, the number of the class for each example, with the "
+            f"loss {name!r}. {received}, which look one-hot. Use the loss "
+            f"'categorical_crossentropy', or y.argmax(-1) as targets."
+        )
+    for_each = (
+        keras.losses.categorical_crossentropy,
+        keras.losses.categorical_focal_crossentropy,
+        keras.losses.binary_crossentropy,
+        keras.losses.binary_focal_crossentropy,
+    )
+    if given in (wanted[:-1], (*wanted[:-1], 1)) and function in for_each:
+        raise ValueError(
+            f"Expected a target for each output, such as one-hot ones, with the loss "
+            f"{name!r}. {received}, which look like labels. Use the loss "
+            f"'sparse_categorical_crossentropy', or "
+            f"keras.utils.to_categorical(y, {wanted[-1]}) as targets."
         )

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.batches import Batch, example_count
+from snip_tf.batches import Batch
 from snip_tf.calling import call_model, shapes
 from snip_tf.compiling import compile_arguments
 from snip_tf.data_loss import (
@@ -22,7 +22,9 @@ from snip_tf.data_loss import (
     warn_caller,
     warn_not_used,
 )
+from snip_tf.examples import example_count
 from snip_tf.numerics import functions_inlined, without_penalties
+from snip_tf.weights import has_call
 
 _EXAMPLE = (
     "objective=lambda model, batch, training: ... (one number, computed with the "
@@ -75,7 +77,7 @@ def build(model: keras.Model, batch: Batch, loss: Any) -> None:
 
 def check_has_call(model: keras.Model) -> None:
     """Raises a ValueError if a model only holds others, and has no outputs."""
-    if _overrides(model, "call"):
+    if has_call(model):
         return
     raise ValueError(
         f"Expected a model with a `call`, or an `objective` that calls its parts. "

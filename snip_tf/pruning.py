@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import numbers
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,18 +13,19 @@ import keras
 import numpy as np
 
 from snip_tf import criteria, patterns
-from snip_tf.batches import Batch, batches_as_yielded, make_batches
+from snip_tf.batches import Batch, make_batches
 from snip_tf.budgets import Scope, check_scope, check_sparsity
+from snip_tf.calling import check_order
 from snip_tf.compaction.units import BUDGETS, unit_masks
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
 from snip_tf.criteria import CRITERIA
-from snip_tf.criteria.settings import check_steps
+from snip_tf.criteria.settings import check_seed, check_steps
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
 from snip_tf.objective import Objective, build, loss_or_objective
 from snip_tf.scores import check_finite
-from snip_tf.selection import Selection
+from snip_tf.selection import Selection, warn_of_zeros
 from snip_tf.sensitivity import mean_gradients
 from snip_tf.weights import (
     Patterns,
@@ -43,7 +45,7 @@ def prune_model(
     y: Any = None,
     sample_weight: Any = None,
     *,
-    sparsity: float,
+    sparsity: float | None = None,
     batch_size: int | None = None,
     batches: int = 1,
     micro_batch_size: int | None = None,
@@ -92,8 +94,8 @@ def prune_model(
             criteria `"synflow"`, `"magnitude"` and `"random"`.
         y: the targets, where `x` does not yield them.
         sample_weight: weights of the examples, where `x` does not yield them.
-        sparsity: float, the fraction of the prunable weights that is removed,
-            0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
+        sparsity: float, always needed: the fraction of the prunable weights that is
+            removed, 0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, mini-batches to score on; g is averaged over them with its sign.
         micro_batch_size: int, runs each mini-batch in pieces of at most this many
@@ -152,12 +154,12 @@ def prune_model(
             `"multiply_adds"`, at least. Then units count by what they cost, and go in
             blocks of eight, which is what makes a processor faster.
         include: weights to prune beside the kernels: a glob pattern on weight paths, a
-            list of them, or a callable `(path, variable) -> bool`.
+            layer, a list of them, or a callable `(path, variable) -> bool`.
         exclude: weights to leave alone, in the same forms.
         training: bool, the mode of the forward pass while scoring. In training mode
             BatchNorm uses the batch's statistics, which chooses other weights, and in
             deep layers fewer.
-        seed: int, which examples of array data are drawn, and the scores of
+        seed: int, 0 or more: which examples of array data are drawn, and the scores of
             `criterion="random"`. None draws with NumPy's global generator.
 
     Returns:
@@ -184,14 +186,15 @@ def prune_model(
     Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on
     Connection Sensitivity", ICLR 2019, https://arxiv.org/abs/1810.02340
     """
-    check_model(model)
+    _check_model_and_data(model, x, y, sample_weight, or_sparsity=True)
     check_sparsity(sparsity)
     check_scope(scope)
+    check_seed(seed)
     _check_one_of("on_collapse", on_collapse, ("warn", "raise", "keep"))
     loss = loss_or_objective(loss, objective)
     criterion = criteria.get(criterion)
-    if isinstance(criterion, criteria.Random) and criterion.seed is None:
-        criterion = criteria.Random(seed)
+    if hasattr(criterion, "with_seed"):
+        criterion = criterion.with_seed(seed)
     if pattern == "units":
         _check_units(budget, criterion, scope, min_kept)
     elif budget != "units":
@@ -199,20 +202,25 @@ def prune_model(
             f'Expected pattern="units" with a `budget`; of single weights, `sparsity` '
             f"is of their number. Received: pattern={pattern!r}, budget={budget!r}"
         )
-    data: Iterator[Batch] = iter(())
-    if x is not None or getattr(criterion, "needs_data", True):
+    needs_data = getattr(criterion, "needs_data", True)
+    if needs_data:
         _check_data(x, criterion)
-        data = _batches(
-            *(model, loss, x, y, sample_weight),
-            batch_size=batch_size,
-            batches=batches,
-            micro_batch_size=micro_batch_size,
-            examples_per_class=examples_per_class,
-            seed=seed,
-        )
+    read = functools.partial(
+        _batches,
+        *(model, loss if needs_data else None, x, y, sample_weight),
+        batch_size=batch_size,
+        batches=batches,
+        micro_batch_size=micro_batch_size,
+        examples_per_class=examples_per_class,
+        seed=seed,
+    )
+    data: Iterator[Batch] | None = iter(()) if x is None else None
+    if data is None and not is_built(model):
+        data = read()
     check_built(model)
     weights = prunable_weights(model, include, exclude)
     if pattern == "units":
+        data = read() if data is None else data
         gradients = mean_gradients(model, weights, data, loss=loss, training=training)
         return apply_masks(
             model, unit_masks(model, weights, gradients, sparsity, budget)
@@ -225,8 +233,11 @@ def prune_model(
         patterns.parse(pattern, model, weights),
         {p: m for p, m in current_masks(model).items() if p in weights},
     )
+    # Only now, so that what is wrong with an argument is said before any is read.
+    data = read() if data is None else data
     score = functools.partial(criterion, model, weights, loss=loss, training=training)
     masks = _masks(score, criterion, weights, data, selection)
+    warn_of_zeros(selection.zeros, stacklevel=3)
     _check_collapse(masks, on_collapse)
     others = {p: m for p, m in current_masks(model).items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
@@ -307,7 +318,8 @@ def connection_sensitivity(
 
     Reference: https://arxiv.org/abs/1810.02340
     """
-    check_model(model)
+    _check_model_and_data(model, x, y, sample_weight)
+    check_seed(seed)
     loss = loss_or_objective(loss, objective)
     data = _batches(
         *(model, loss, x, y, sample_weight),
@@ -333,10 +345,12 @@ def _batches(
 ) -> Iterator[Batch]:
     """The batches to score on: the first is read, and the model built on it."""
     if isinstance(loss, Objective):
-        batches = batches_as_yielded(*data, **options)
+        batches = make_batches(*data, as_yielded=True, **options)
+        first = next(batches)
     else:
         batches = make_batches(*data, classes=_class_count(model), **options)
-    first = next(batches)
+        first = next(batches)
+        check_order(model, *first[:2])
     if not is_built(model):
         with strategy_scope(model):
             # If it fails, nothing is changed.
@@ -351,6 +365,27 @@ def _class_count(model: keras.Model) -> int | None:
     if not isinstance(shape, tuple) or not isinstance(shape[-1], int):
         return None
     return max(2, shape[-1])
+
+
+def _check_model_and_data(
+    model: Any, x: Any, y: Any, sample_weight: Any, or_sparsity: bool = False
+) -> None:
+    """Raises where the arguments that are given by position are in wrong places."""
+    if isinstance(x, keras.Model) and not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected `model` first, then the data. Received: the model {x.name!r} as "
+            f"`x`, and {type(model).__name__} as `model`"
+        )
+    check_model(model)
+    data = {"x": x, "y": y, "sample_weight": sample_weight}
+    for name, value in data.items():
+        if isinstance(value, numbers.Real):
+            share = value / 100 if 1 < value < 100 else value
+            advice = f"; write sparsity={share:g}" if or_sparsity else ""
+            raise TypeError(
+                f"Expected `{name}` to be data as `Model.fit` takes it. "
+                f"Received: {name}={value!r} of type {type(value).__name__}{advice}"
+            )
 
 
 def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:

@@ -17,10 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.batches import Batch, example_count
+from snip_tf.batches import Batch
 from snip_tf.calling import call_model
 from snip_tf.compiling import inlined, strategy_of
 from snip_tf.data_loss import NotDivisible, logits
+from snip_tf.examples import example_count, fed, take
 from snip_tf.numerics import computing_in, moments_in_full, without_shifts
 from snip_tf.objective import Part, Scored, as_tensors, make_scored
 from snip_tf.weights import layer_tree, weights_by_path
@@ -122,7 +123,7 @@ def mean_hessian_products(
         zero = tf.UnconnectedGradients.ZERO
         with _saying_what_lacks("a second derivative", _FIRST_ORDER):
             products = tape.gradient(inner, values, unconnected_gradients=zero)
-        # Dense where it was of some rows only.
+        # Dense where it was of some rows only, as of sparse inputs.
         return loss, {path: tf.convert_to_tensor(p) for path, p in products.items()}
 
     with moments_in_full():
@@ -488,7 +489,8 @@ def _over_replicas(
     def share(context: tf.distribute.ValueContext) -> list[tf.Tensor]:
         replica = context.replica_id_in_sync_group
         first, last = (r * count // replicas for r in (replica, replica + 1))
-        arrays = [tf.convert_to_tensor(leaves[i][first:last]) for i in given]
+        parts = fed([take(leaves[i], slice(first, last)) for i in given])
+        arrays = [p if tf.is_tensor(p) else tf.convert_to_tensor(p) for p in parts]
         # Keras divides the mean over a replica's share by the number of replicas, so
         # the sum is the mean over all, if the shares are equal; else each by its size.
         return [tf.constant((last - first) * replicas / count), *arrays]

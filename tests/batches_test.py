@@ -199,7 +199,7 @@ def test_of_each_class_in_pieces():
         ((X, Y % 3, None, {"examples_per_class": 4}), "3 of class 1, 3 of class 2"),
         ((X, Y, None, {"examples_per_class": 0}), "at least 1"),
         ((X, Y / 3, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
-        ((X, None, None, {"examples_per_class": 1}), "NoneType"),
+        ((X, None, None, {"examples_per_class": 1}), "no targets"),
         ((X, Y.astype(str), None, {"examples_per_class": 1}), "dtype <U"),
         ((X, X - 0.5, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
         ((X, Y, None, {"examples_per_class": 1, "classes": 11}), "of 10 cl"),

@@ -115,6 +115,19 @@ def test_pairs_of_views():
         assert_close(found, expected)
 
 
+def test_a_number_for_the_whole_batch():
+    model = dense("net", 6, 4)
+
+    def scaled(model, batch, training):
+        return batch["by"] * ops.mean(ops.square(model(batch["x"], training=training)))
+
+    data = [{"by": np.float32(3), "x": X[:12]}, {"by": np.float32(1), "x": X[12:]}]
+    found = snip_tf.connection_sensitivity(
+        model, iter(data), objective=scaled, batches=2
+    )
+    assert_close(found, by_hand(model, lambda: sum(scaled(model, b, 0) for b in data)))
+
+
 def test_what_is_more_than_three():
     """Transitions of reinforcement: state, action, reward, next state."""
     model, rewards, actions = dense("q", 6, 8, 3), Y[:, 0], np.arange(24) % 3
@@ -346,6 +359,20 @@ def test_asks_for_an_objective_where_nobody_knows(cls):
     for options in ({"criterion": "snip"}, {"criterion": "grasp"}):
         with pytest.raises(ValueError, match=f"{words}.*objective=lambda"):
             snip_tf.prune_model(model, X, Y, sparsity=0.5, **options)
+
+
+def test_criteria_without_a_loss_read_inputs_beside_an_objective():
+    model = dense("net", 6, 5, 2)
+    masks = [
+        snip_tf.get_masks(
+            snip_tf.prune_model(
+                model, *data, sparsity=0.5, criterion="synflow", objective=squares
+            )
+        )
+        for data in ((), (X, Y))
+    ]
+    for path, mask in masks[0].items():
+        np.testing.assert_array_equal(masks[1][path], mask)
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "random"])
