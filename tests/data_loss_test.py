@@ -10,6 +10,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.data_loss import built_in
 from snip_tf.weights import prunable_weights
+from tests.replicas import two_replicas
 
 layers, losses, ops = keras.layers, keras.losses, keras.ops
 RNG = np.random.default_rng(0)
@@ -261,3 +262,22 @@ def test_a_loss_of_each_of_several_outputs(loss):
     assert_close(snip_tf.connection_sensitivity(model, X, y, loss=loss), expected)
     model.compile("sgd", loss if isinstance(loss, list) else squares)  # as `fit` does
     assert_close(snip_tf.connection_sensitivity(model, X, y), expected)
+
+
+@pytest.mark.parametrize(
+    "kind", ["masks", *(kind for kind in REFUSED if kind != "masks and an own loss")]
+)
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_replicas_share_what_adds_up_and_nothing_else(kind, where):
+    one = (padded, TOKENS, LABELS, None, MEAN)
+    make, x, y, weight, loss = one if kind == "masks" else REFUSED[kind]
+    alone = make()
+    expected = snip_tf.connection_sensitivity(alone, x, y, weight, loss=loss)
+    with two_replicas().scope():
+        model = make()
+        model.set_weights(alone.get_weights())
+        if where == "inside":
+            found = snip_tf.connection_sensitivity(model, x, y, weight, loss=loss)
+    if where == "outside":
+        found = snip_tf.connection_sensitivity(model, x, y, weight, loss=loss)
+    assert_close(found, expected)
