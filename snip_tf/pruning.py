@@ -238,7 +238,7 @@ def prune_model(
     score = functools.partial(criterion, model, weights, loss=loss, training=training)
     masks = _masks(score, criterion, weights, data, selection)
     warn_of_zeros(selection.zeros, stacklevel=3)
-    _check_collapse(masks, on_collapse)
+    _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
     others = {p: m for p, m in current_masks(model).items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
     return masked_copy(model, itertools.chain(unpacked, others.items()))
@@ -449,13 +449,17 @@ def _check_not_all_zero(scores: Mapping[str, Any]) -> None:
         )
 
 
-def _check_collapse(masks: Mapping[str, PackedMask], on_collapse: str) -> None:
+def _check_collapse(
+    masks: Mapping[str, PackedMask], on_collapse: str, by_position: bool
+) -> None:
     cut = [path for path, mask in masks.items() if not mask.bits.any()]
     if not cut:
         return
+    # (Where zeros are kept by their position, a lower sparsity would keep more.)
+    advice = "Exclude them" if by_position else "Lower the sparsity, exclude them"
     words = (
         f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "
-        f"weights any more. Lower the sparsity, exclude them, or set `min_kept`."
+        f"weights any more. {advice}, or set `min_kept`."
     )
     if on_collapse == "raise":
         raise ValueError(words)

@@ -68,7 +68,9 @@ def keep_largest(
         else:
             threshold, ties = _threshold(scores, kept, lowest, highest)
             _keep_above(scores, masks, threshold, ties)
-    if zeros is not None and threshold == 0 and ties:
+    # (An accelerator may take the smallest numbers for zeros.)
+    is_zero = abs(threshold) < np.finfo(_dtype(scores)).tiny
+    if zeros is not None and is_zero and ties:
         zeros.update(_count_zeros(scores, masks))
     return masks
 
