@@ -282,6 +282,27 @@ def test_terms_of_a_pruned_model_count():
     assert_scored(pruned, of_fit(pruned, X, X), X, X)
 
 
+def test_terms_count_while_another_thread_calls_the_model():
+    model, stop = vae(), threading.Event()
+    model.compile("sgd", "mse")
+    expected = snip_tf.connection_sensitivity(model, X, X)
+
+    def serve():
+        while not stop.is_set():
+            model(X[:2])
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        for _ in range(20):
+            found = snip_tf.connection_sensitivity(model, X, X)
+            for path, score in expected.items():
+                np.testing.assert_array_equal(found[path], score)
+    finally:
+        stop.set()
+        server.join()
+
+
 class Labelled(layers.Layer):
     """CTC as a layer, as in Keras' example of captchas."""
 
