@@ -174,11 +174,12 @@ class FitLoss:
                 f"`train_step`. Received: loss=None and objective=None, and {own} of "
                 f"its own and no compiled loss. Pass {_EXAMPLE}, or loss=..."
             )
-        used = "`compute_loss`" if self._own else "the compiled loss"
+        used, right = "the compiled loss", " If that is right, pass it as loss=...."
+        if self._own:
+            used, right = "`compute_loss`", ""
         warn_caller(
             f"{own} of its own, which may minimize something else: connections are "
-            f"scored with {used}. If that is right, pass it as loss=...; if not, pass "
-            f"{_EXAMPLE}."
+            f"scored with {used}.{right} To say what it minimizes, pass {_EXAMPLE}."
         )
 
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
@@ -191,17 +192,12 @@ class FitLoss:
             return self._compute_loss(x, y, y_pred, sample_weight)
         if added and part.shared:
             raise NotDivisible("layers add losses for a whole mini-batch")
-        terms = (
-            []
-            if self._data_loss is None
-            else [self._judged(batch, y_pred, added, part)]
-        )
-        terms += [
-            keras.ops.sum(keras.ops.cast(loss, keras.config.floatx())) for loss in added
-        ]
+        terms = [keras.ops.cast(loss, keras.config.floatx()) for loss in added]
+        if self._data_loss is not None:
+            terms.append(self._judged(batch, y_pred, added, part))
         if not terms:
             raise _no_loss(self._model, "compiled without a loss")
-        return sum(terms[1:], terms[0])
+        return tf.add_n([tf.reduce_sum(term) for term in terms])
 
     def _judged(
         self, batch: Batch, y_pred: Any, added: list[Any], part: Part
@@ -212,7 +208,7 @@ class FitLoss:
         if part.shared or part.total != count:
             weight = self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
         if self.sums:
-            # The mean of pieces, each weighed by its examples, is then their sum.
+            # So that the mean of pieces, weighed by their examples, is their sum.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             factor = part.total / (count * replicas)
         with _fitting("a loss that fit", y, y_pred):
