@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from snip_tf.examples import as_rows, count, example_count, fed, is_array, join, take
 
@@ -387,7 +386,8 @@ def _wrong_kind(x: Any) -> TypeError:
 
 
 def _is_data_set(value: Any) -> bool:
-    return isinstance(value, (tf.data.Dataset, keras.utils.PyDataset))
+    # (A tf.data.Dataset, of which this file need not know.)
+    return isinstance(value, keras.utils.PyDataset) or hasattr(value, "element_spec")
 
 
 def _as_yielded(batch: Batch) -> Batch:
