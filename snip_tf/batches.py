@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import numbers
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from snip_tf.examples import as_rows, count, example_count, fed, is_array, join, take
+
 DEFAULT_BATCH_SIZE = 128
 # Of an endless data set, so many examples that are of no use are read in a row.
 _PATIENCE = 100_000
+
+# What to do about data without targets.
+PAIRS = (
+    "Each element of a dataset must be a pair (inputs, targets): of dicts, "
+    'data.map(lambda d: (d["image"], d["label"])), or as_supervised=True in '
+    "`tensorflow_datasets.load`."
+)
 
 # (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
 Batch = tuple[Any, Any, Any]
@@ -29,6 +39,7 @@ def make_batches(
     micro_batch_size: int | None = None,
     examples_per_class: int | None = None,
     classes: int | None = None,
+    as_yielded: bool = False,
     seed: int | None = None,
 ) -> Iterator[Batch]:
     """The mini-batches to score on.
@@ -38,7 +49,8 @@ def make_batches(
         batches.
 
     Args:
-        x: a nest (dict, list, tuple) of arrays with the examples along axis 0, or a
+        x: a nest (dict, list, tuple) of arrays with the examples along axis 0 (NumPy,
+            tensors, sparse and ragged ones, SciPy matrices, pandas), or a
             `tf.data.Dataset`, `keras.utils.PyDataset`, or generator of batches.
         y: targets: a nest of arrays. None where `x` yields them.
         sample_weight: array, or nest of arrays. None where `x` yields them.
@@ -48,6 +60,8 @@ def make_batches(
         examples_per_class: one mini-batch of so many examples of each class, drawn at
             random from array data, the first ones of a dataset or generator.
         classes: how many classes there are; None where only the labels tell.
+        as_yielded: whether all that the data yields is to be `x` of the batches, as it
+            is: of arrays `x`, `(x, y)` or `(x, y, sample_weight)`.
         seed: which examples of array data are drawn. None draws with NumPy's global
             generator, which `keras.utils.set_random_seed` seeds.
 
@@ -68,6 +82,7 @@ def make_batches(
             batches=batches,
             examples_per_class=examples_per_class,
             classes=classes,
+            as_yielded=as_yielded,
             seed=seed,
         )
         return (piece for batch in whole for piece in _pieces(batch, micro_batch_size))
@@ -81,18 +96,20 @@ def make_batches(
             )
         if not _are_arrays(x):
             make_batches(x, y, sample_weight)  # raises unless it is data
-            pieces = (keras.utils.unpack_x_y_sample_weight(b) for b in _iterate(x))
-            return iter([_first_of_each_class(pieces, examples_per_class, classes)])
-        data = (x, y, sample_weight)
-        return iter([_drawn_of_each_class(data, examples_per_class, seed, classes)])
+            batch = _first_of_each_class(x, examples_per_class, classes)
+        else:
+            data = (x, y, sample_weight)
+            batch = _drawn_of_each_class(data, examples_per_class, seed, classes)
+        return iter([_as_yielded(batch) if as_yielded else batch])
     if _are_arrays(x):
         if batch_size is None:
             batch_size = DEFAULT_BATCH_SIZE
         _check_count("batch_size", batch_size)
-        return _from_arrays((x, y, sample_weight), batch_size, batches, seed)
+        drawn = _from_arrays((x, y, sample_weight), batch_size, batches, seed)
+        return map(_as_yielded, drawn) if as_yielded else drawn
     if not hasattr(x, "__iter__") and not isinstance(x, keras.utils.PyDataset):
         raise _wrong_kind(x)
-    if isinstance(x, (str, bytes, list, tuple, dict)):
+    if isinstance(x, (str, bytes, list, tuple, Mapping)):
         raise _wrong_kind(x)
     for name, value in [
         ("y", y),
@@ -105,7 +122,7 @@ def make_batches(
                 f"`Model.fit`. Received: {name} of type {type(value).__name__} beside "
                 f"x of type {type(x).__name__}"
             )
-    return _from_iterable(x, batches)
+    return _from_iterable(x, batches, as_yielded)
 
 
 def _pieces(batch: Batch, size: int) -> Iterator[Batch]:
@@ -118,11 +135,10 @@ def _pieces(batch: Batch, size: int) -> Iterator[Batch]:
         )
 
 
-def _rows(batch: Batch, rows: Any) -> Batch:
-    """Some of the examples."""
-    return keras.tree.map_structure(
-        lambda leaf: None if leaf is None else leaf[rows], batch
-    )
+def _rows(batch: Batch, rows: slice | np.ndarray) -> Batch:
+    """Some of the examples, as a model takes them."""
+    some = keras.tree.map_structure(lambda leaf: take(leaf, rows), batch)
+    return tuple(map(fed, some))
 
 
 def ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
@@ -138,7 +154,7 @@ def ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
         return keras.ops.ones([1, *shape[1:]], dtype)
 
     for x, _, _ in batches:
-        return keras.tree.map_structure(lambda a: one(np.shape(a), a.dtype), x)
+        return keras.tree.map_structure(lambda a: one(tuple(a.shape), a.dtype), x)
     inputs = getattr(model, "inputs", None)
     if not inputs:
         raise ValueError(
@@ -153,30 +169,25 @@ def ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
     return keras.tree.map_structure(lambda t: one(t.shape, t.dtype), inputs)
 
 
-def example_count(batch: Batch) -> int:
-    """The number of examples in a mini-batch."""
-    return int(keras.tree.flatten(batch[0])[0].shape[0])
-
-
 def _are_arrays(x: Any) -> bool:
-    leaves = keras.tree.flatten(x)
-    return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
+    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
+    return bool(leaves) and all(map(is_array, leaves))
 
 
 def _from_arrays(
     data: Batch, batch_size: int, batches: int, seed: int | None
 ) -> Iterator[Batch]:
     arrays = _as_arrays(data)
-    count = _common_length(arrays)
-    available = -(-count // batch_size)
+    length = _common_length(arrays)
+    available = -(-length // batch_size)
     if batches > available:
         raise ValueError(
             f"Expected enough examples for batches={batches} of "
-            f"batch_size={batch_size}. Received: {count} examples, which make "
+            f"batch_size={batch_size}. Received: {length} examples, which make "
             f"{available}"
         )
-    wanted = min(count, batches * batch_size)
-    order = np.arange(count) if wanted == count else _shuffled(count, seed)[:wanted]
+    wanted = min(length, batches * batch_size)
+    order = np.arange(length) if wanted == length else _shuffled(length, seed)[:wanted]
 
     return (
         _rows(arrays, order[start : start + batch_size])
@@ -185,18 +196,16 @@ def _from_arrays(
 
 
 def _as_arrays(data: Batch) -> Batch:
-    arrays = keras.tree.map_structure(
-        lambda leaf: None if leaf is None else np.asarray(leaf), data
-    )
+    arrays = keras.tree.map_structure(as_rows, data)
     if _common_length(arrays) == 0:
         raise ValueError("Expected at least one example. Received: x with 0 examples")
     return arrays
 
 
-def _shuffled(count: int, seed: int | None) -> np.ndarray:
+def _shuffled(length: int, seed: int | None) -> np.ndarray:
     if seed is None:
-        return np.random.permutation(count)
-    return np.random.default_rng(seed).permutation(count)
+        return np.random.permutation(length)
+    return np.random.default_rng(seed).permutation(length)
 
 
 def _drawn_of_each_class(
@@ -210,34 +219,32 @@ def _drawn_of_each_class(
     return _rows(arrays, np.concatenate(list(found.values())))
 
 
-def _first_of_each_class(
-    pieces: Iterator[Batch], each: int, classes: int | None
-) -> Batch:
+def _first_of_each_class(source: Any, each: int, classes: int | None) -> Batch:
     """The first examples of each class; reads on until there are enough of all."""
-    taken, counts, useless = [], collections.Counter(), 0
-    for piece in pieces:
-        arrays = _as_arrays(piece)
-        rows = []
-        for row, label in enumerate(_labels(arrays[1]).tolist()):
-            counts[label] += 1
-            if counts[label] <= each:
-                rows.append(row)
-        useless += len(arrays[1])
-        if rows:
-            taken.append(_rows(arrays, np.array(rows)))
-            useless = 0
-        if len(counts) == classes and min(counts.values()) >= each:
-            break
-        if useless > _PATIENCE:
-            break
+    taken, counts = [], collections.Counter()
+    with _reading(source) as batches:
+        useless = 0
+        for batch in map(_unpacked, batches):
+            arrays = _as_arrays(batch)
+            rows = []
+            for row, label in enumerate(_labels(arrays[1]).tolist()):
+                counts[label] += 1
+                if counts[label] <= each:
+                    rows.append(row)
+            useless += len(arrays[1])
+            if rows:
+                taken.append(_rows(arrays, np.array(rows)))
+                useless = 0
+            if len(counts) == classes and min(counts.values()) >= each:
+                break
+            if useless > _PATIENCE:
+                break
     if not taken:
         raise ValueError(
             "Expected at least one mini-batch. Received: an empty data set"
         )
     _check_enough(counts, each, classes)
-    return keras.tree.map_structure(
-        lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *taken
-    )
+    return keras.tree.map_structure(lambda *leaves: join(leaves), *taken)
 
 
 def _labels(y: Any) -> np.ndarray:
@@ -249,12 +256,12 @@ def _labels(y: Any) -> np.ndarray:
                 return y.argmax(axis=1)
         elif y.size == len(y) and np.array_equal(y, np.floor(y)):
             return y.reshape(-1)
-    kind = type(y).__name__
+    kind = "no targets. " + PAIRS if y is None else f"targets of {type(y).__name__}"
     if isinstance(y, np.ndarray):
-        kind = f"shape {y.shape} and dtype {y.dtype}"
+        kind = f"targets of shape {y.shape} and dtype {y.dtype}"
     raise ValueError(
         f"Expected targets that tell the class of each example, whole numbers or "
-        f"one-hot vectors, with `examples_per_class`. Received: targets of {kind}"
+        f"one-hot vectors, with `examples_per_class`. Received: {kind}"
     )
 
 
@@ -279,13 +286,13 @@ def _common_length(data: Batch) -> int:
         leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
         for position, leaf in enumerate(leaves):
             label = name if len(leaves) == 1 else f"{name}[{position}]"
-            if leaf.ndim == 0:
+            if len(leaf.shape) == 0:
                 raise ValueError(
                     f"Expected arrays with the examples along axis 0. "
                     f"Received: {label} of shape (). Wrap plain Python lists in "
                     f"numpy.asarray."
                 )
-            lengths[label] = len(leaf)
+            lengths[label] = count(leaf)
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{label} has {n}" for label, n in lengths.items())
         raise ValueError(
@@ -294,16 +301,15 @@ def _common_length(data: Batch) -> int:
     return next(iter(lengths.values()))
 
 
-def _from_iterable(source: Any, batches: int) -> Iterator[Batch]:
+def _from_iterable(source: Any, batches: int, as_yielded: bool) -> Iterator[Batch]:
     taken = 0
-    for batch in itertools.islice(_iterate(source), batches):
-        taken += 1
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        if not _are_arrays(x):
-            raise _wrong_kind(x)
-        if example_count((x, y, sample_weight)) == 0:
-            raise ValueError("Expected non-empty batches. Received: one of 0 examples")
-        yield x, y, sample_weight
+    with _reading(source) as data:
+        for batch in itertools.islice(data, batches):
+            taken += 1
+            batch = (batch, None, None) if as_yielded else _unpacked(batch)
+            batch = tuple(map(fed, batch))
+            _check_batch(batch, as_yielded)
+            yield batch
     if taken < batches:
         raise ValueError(
             f"Expected at least batches={batches} mini-batches. Received: a data set "
@@ -311,12 +317,47 @@ def _from_iterable(source: Any, batches: int) -> Iterator[Batch]:
         )
 
 
-def _iterate(source: Any) -> Iterator[Any]:
+@contextlib.contextmanager
+def _reading(source: Any) -> Iterator[Iterator[Any]]:
+    """The batches in order, as in an epoch of `fit` that does not shuffle.
+
+    What Keras calls before and after each pass is called here, too: a PyDataset may
+    choose its examples, or open its files, in `on_epoch_begin`.
+    """
     if not isinstance(source, keras.utils.PyDataset):
-        return iter(source)
-    length = source.num_batches  # None is endless, as in `fit`
-    positions = itertools.count() if length is None else range(length)
-    return (source[index] for index in positions)
+        yield iter(source)
+        return
+    source.on_epoch_begin()
+    try:
+        length = source.num_batches  # None is endless, as in `fit`
+        positions = itertools.count() if length is None else range(length)
+        yield (source[index] for index in positions)
+    finally:
+        source.on_epoch_end()
+
+
+def _check_batch(batch: Batch, as_yielded: bool) -> None:
+    if not _are_arrays(batch[0]):
+        raise _wrong_kind(batch[0])
+    leaves = [leaf for leaf in keras.tree.flatten(batch[0]) if leaf is not None]
+    if not as_yielded and any(len(leaf.shape) == 0 for leaf in leaves):
+        raise ValueError(
+            "Expected batches with the examples along axis 0. Received: an input of "
+            "shape (). Call `.batch(...)` on a dataset of single examples."
+        )
+    if example_count(batch) == 0:
+        raise ValueError("Expected non-empty batches. Received: one of 0 examples")
+
+
+def _unpacked(batch: Any) -> Batch:
+    """(x, y, sample_weight) of what a data set yields."""
+    if isinstance(batch, (list, tuple)) and not 1 <= len(batch) <= 3:
+        raise ValueError(
+            f"Expected each batch to be (inputs, targets), (inputs, targets, weights) "
+            f"or inputs alone. Received: a {type(batch).__name__} of {len(batch)}. "
+            f"Several inputs go together, as in ((first, second), targets)."
+        )
+    return keras.utils.unpack_x_y_sample_weight(batch)
 
 
 def _check_count(name: str, value: Any) -> None:
@@ -330,8 +371,28 @@ def _check_count(name: str, value: Any) -> None:
 
 
 def _wrong_kind(x: Any) -> TypeError:
+    advice = "Wrap plain Python lists in numpy.asarray."
+    inside = [leaf for leaf in keras.tree.flatten(x) if _is_data_set(leaf)]
+    if isinstance(x, Mapping) and inside:
+        first = next(key for key, value in x.items() if _is_data_set(value))
+        advice = f"Pass one of the data sets that it holds, such as x=data[{first!r}]."
+    elif inside:
+        advice = "Pass the data set that it holds by itself."
     return TypeError(
         f"Expected data as `Model.fit` takes it: arrays, a nest of arrays, a "
         f"tf.data.Dataset, a keras.utils.PyDataset or a generator of batches. "
-        f"Received: {type(x).__name__}. Wrap plain Python lists in numpy.asarray."
+        f"Received: {type(x).__name__}. {advice}"
     )
+
+
+def _is_data_set(value: Any) -> bool:
+    # (A tf.data.Dataset, of which this file need not know.)
+    return isinstance(value, keras.utils.PyDataset) or hasattr(value, "element_spec")
+
+
+def _as_yielded(batch: Batch) -> Batch:
+    """A batch in which `x` is all that was given."""
+    x, y, sample_weight = batch
+    if sample_weight is not None:
+        return (x, y, sample_weight), None, None
+    return x if y is None else (x, y), None, None

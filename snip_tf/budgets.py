@@ -187,7 +187,7 @@ def check_sparsity(sparsity: Any, name: str = "sparsity") -> None:
         hint = ""
         if 1 < sparsity < 100:
             hint = f". For {sparsity:g} % write {name}={sparsity / 100:g}"
-        elif sparsity == 1:
+        elif sparsity in (1, 100):
             hint = ". That would remove every weight"
         raise ValueError(f"{expected}Received: {name}={sparsity!r}{hint}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -20,10 +22,81 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
         place = f" in layer {layer.name!r} ({type(layer).__name__})" if layer else ""
         raise ValueError(
             f"Expected the model to run on the mini-batch. Received: inputs of shape "
-            f"{shapes(x)}, on which {model.name!r} fails{place}. (The first axis must "
-            f"be that of the examples: call `.batch(...)` on a dataset of single ones.)"
-            f" The error: {error}"
+            f"{shapes(x)}, on which {model.name!r} fails{place}. "
+            f"{_advice(model, x, str(error))}The error: {error}"
         ) from error
+
+
+def check_order(model: keras.Model, x: Any, y: Any) -> None:
+    """Raises a ValueError if the targets fit a model's only input, and `x` does not."""
+    inputs, arrays = getattr(model, "inputs", None) or [], [x, y]
+    if len(inputs) != 1 or not all(hasattr(array, "shape") for array in arrays):
+        return
+    wanted, first, second = map(_without_ones, [inputs[0], *arrays])
+    if _fits(second, wanted) and not _fits(first, wanted):
+        raise ValueError(
+            f"Expected inputs of shape {tuple(inputs[0].shape)} as `x`, and their "
+            f"targets as `y`. Received: x of shape {shapes(x)} and y of shape "
+            f"{shapes(y)}, which are probably in the wrong order"
+        )
+
+
+def _without_ones(array: Any) -> tuple[int | None, ...]:
+    """A shape without axes of one at its end, which Keras adds and drops."""
+    shape = tuple(array.shape)
+    while shape[1:] and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size is None or size == given for given, size in zip(shape, wanted, strict=True)
+    )
+
+
+def _advice(model: keras.Model, x: Any, error: str) -> str:
+    """What to do about inputs on which a model fails, where that can be said."""
+    inputs = getattr(model, "inputs", None) or []
+    arrays = keras.tree.flatten(x)
+    if isinstance(x, Mapping):
+        names = [tensor.name for tensor in inputs]
+        if not inputs or not set(x) <= set(names):
+            return _advice_on_names(names, x)
+        arrays = [x.get(name) for name in names]
+    advice = (
+        "The first axis must be that of the examples: call `.batch(...)` on a dataset "
+        "of single ones{}. "
+    )
+    if inputs and len(inputs) == len(arrays):
+        lacking = any(map(_is_one_example, arrays, inputs))
+        return advice.format("") if lacking else ""
+    # Of a model that does not know its inputs, only Keras' words tell.
+    words = re.search(r"expected (?:min_)?ndim=(\d+), found ndim=(\d+)", error)
+    if words is None:
+        return ""
+    expected, found = map(int, words.groups())
+    if expected != found + 1 or found != len(getattr(arrays[0], "shape", ())):
+        return ""
+    images = ", and the last of images that of channels: x[..., None]"
+    return advice.format(images if expected > 3 else "")
+
+
+def _is_one_example(array: Any, wanted: keras.KerasTensor) -> bool:
+    """Whether an array lacks the axis of the examples."""
+    return _fits(tuple(getattr(array, "shape", ())), tuple(wanted.shape[1:]))
+
+
+def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
+    """What to do about inputs by name, where others than the model's are among them."""
+    takes = f"The model takes {', '.join(map(repr, names))}. " if names[1:] else ""
+    first, last = repr(next(iter(x))), repr(next(reversed(x)))
+    return (
+        f"{takes}If {', '.join(map(repr, x))} hold the targets, too, each element of a "
+        f"dataset must be a pair (inputs, targets): "
+        f"data.map(lambda d: (d[{first}], d[{last}])), or as_supervised=True in "
+        f"`tensorflow_datasets.load`. "
+    )
 
 
 def _where(error: Exception) -> keras.Layer | None:
@@ -39,5 +112,6 @@ def _where(error: Exception) -> keras.Layer | None:
 
 def shapes(nest: Any) -> Any:
     """The shapes of the arrays in a nest, for an error to tell."""
-    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(nest)]
+    leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
+    shapes = [tuple(getattr(leaf, "shape", np.shape(leaf))) for leaf in leaves]
     return shapes[0] if len(shapes) == 1 else shapes

@@ -18,6 +18,7 @@ ICLR 2021, https://arxiv.org/abs/2009.08576
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,10 +28,11 @@ import numpy as np
 
 from snip_tf import criteria
 from snip_tf.compiling import compile_like, strategy_scope
+from snip_tf.criteria.settings import check_seed
 from snip_tf.masked_weights import all_masks
 from snip_tf.masks import check_masks
 from snip_tf.scores import as_floats
-from snip_tf.weights import check_built, weights_by_path
+from snip_tf.weights import check_built, is_built, weights_by_path
 from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
 
 
@@ -44,13 +46,13 @@ def shuffle(
 
     Args:
         masks: `{weight path: bool array}`, as `snip_tf.get_masks` returns.
-        seed: int. None draws with NumPy's global generator.
+        seed: int, 0 or more. None draws with NumPy's global generator.
 
     Returns:
         Masks that keep as many of each weight. An N:M pattern or blocks are lost.
 
     Raises:
-        TypeError, ValueError: if `masks` are none.
+        TypeError, ValueError: if `masks` are not valid masks, or `seed` is no seed.
 
     Example:
 
@@ -60,6 +62,7 @@ def shuffle(
     2
     """
     check_masks(masks)
+    check_seed(seed)
     rng = np.random.default_rng(np.random.randint(2**32) if seed is None else seed)
     return {
         path: rng.permutation(mask.reshape(-1)).reshape(mask.shape)
@@ -76,7 +79,7 @@ def invert(scores: Any) -> Any:
             `snip_tf.prune_model`.
 
     Returns:
-        Scores; or a criterion of as many steps.
+        Scores; or a criterion with the steps and the seed of the one given.
 
     Example:
 
@@ -90,19 +93,29 @@ def invert(scores: Any) -> Any:
     >>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion=inverted)
     """
     if not isinstance(scores, Mapping):
-        return _inverted(criteria.get(scores))
+        return _Inverted(criteria.get(scores))
     # Floating-point, since whole numbers without a sign have no other one.
     return {path: -np.asarray(score) for path, score in as_floats(scores).items()}
 
 
-def _inverted(criterion: Callable) -> Callable:
-    def inverted(*arguments: Any, **options: Any) -> dict[str, np.ndarray]:
-        return invert(criterion(*arguments, **options))
+@dataclasses.dataclass(frozen=True)
+class _Inverted:
+    """A criterion whose scores have the other sign; else as the one it is made of."""
 
-    for name in ("steps", "needs_data", "revives"):
-        if hasattr(criterion, name):
-            setattr(inverted, name, getattr(criterion, name))
-    return inverted
+    criterion: Callable
+
+    def __call__(self, *arguments: Any, **options: Any) -> dict[str, np.ndarray]:
+        return invert(self.criterion(*arguments, **options))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what copies and pickles look for
+            raise AttributeError(name)
+        return getattr(self.criterion, name)
+
+    def with_seed(self, seed: int | None) -> _Inverted:
+        if not hasattr(self.criterion, "with_seed"):
+            return self
+        return _Inverted(self.criterion.with_seed(seed))
 
 
 def reinitialize(model: keras.Model) -> keras.Model:
@@ -151,7 +164,7 @@ def reinitialize(model: keras.Model) -> keras.Model:
             f"Received: model={model.name!r} of class {type(plain).__name__}. "
             f"The error: {error}"
         ) from error
-    if not fresh.built:
+    if not is_built(fresh):
         raise ValueError(
             f"Expected a model that its configuration builds. Received: "
             f"model={model.name!r} of class {type(plain).__name__}, which has no "

@@ -1,83 +1,165 @@
-"""The loss of the data alone, whichever way it was given."""
+"""A loss on outputs, as `Model.compile` takes it."""
 
 from __future__ import annotations
 
 import functools
 import re
+import sys
+import types
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.batches import example_count
-from snip_tf.compiling import compile_arguments
-
-# loss(y, y_pred, sample_weight) -> scalar tensor
-DataLoss = Callable[[Any, Any, Any], tf.Tensor]
+from snip_tf.batches import PAIRS
+from snip_tf.examples import is_text
 
 
-def make_data_loss(model: keras.Model, loss: Any, temperature: float) -> DataLoss:
-    """The loss of the data alone, with no regularization term.
+class NotDivisible(ValueError):
+    """The loss of a mini-batch cannot be told from those of its pieces."""
+
+    def __init__(self, why: str):
+        super().__init__(
+            f"Expected one mini-batch (batches=1, and no micro_batch_size), since {why}"
+            f": the loss of the whole cannot be told from those of pieces. Received: "
+            f"several. Score on one mini-batch, of more examples if need be."
+        )
+
+
+class DataLoss:
+    """The loss of targets and outputs, with no other term: `(y, y_pred, weight)`.
 
     Args:
         model: what computes the outputs.
-        loss: what `Model.compile` takes as `loss`. None takes the compiled one.
+        loss: what `Model.compile` takes as `loss`.
+        loss_weights: what it takes as `loss_weights`.
         temperature: the logits of a cross-entropy are divided by it, if that is one of
             Keras' own, of a single output; else it is not used, with a warning.
 
-    Raises:
-        ValueError: if there is no loss.
+    Attributes:
+        sums: whether a part of it is a sum over the examples, not a mean.
     """
-    loss_weights = None
-    if loss is None:
-        arguments = compile_arguments(model)
-        loss, loss_weights = arguments.get("loss"), arguments.get("loss_weights")
-        if loss is None:
-            raise ValueError(
-                f"Expected a compiled model, or a `loss`. Received: loss=None with "
-                f"model {model.name!r}, which is "
-                f"{'compiled without a loss' if arguments else 'not compiled'}. "
-                f"Call model.compile(loss=...) first, or pass loss=..."
-            )
-    only = _only(loss)
 
-    @functools.cache
-    def judge() -> keras.Model:
+    def __init__(
+        self, model: keras.Model, loss: Any, loss_weights: Any, temperature: float
+    ):
+        self._model, self._temperature = model, temperature
+        self._given, self._only = loss, _only(loss)
+        self._plain = loss_weights is None
+        self._leaves = keras.tree.flatten(loss)
+        self._loss = keras.tree.map_structure(_scalable, loss)
+        self._loss_weights = loss_weights
+        self._sums = [
+            part for part in keras.tree.flatten(self._loss) if isinstance(part, _Sum)
+        ]
+        self.sums = bool(self._sums)
+
+    def __call__(
+        self, y: Any, y_pred: Any, sample_weight: Any, factor: float = 1.0
+    ) -> tf.Tensor:
+        """The loss of a mini-batch, in which sums are multiplied by `factor`."""
+        if y is None:
+            raise ValueError(
+                f"Expected targets to compute the loss with. Received: y=None. {PAIRS}"
+            )
+        for part in self._sums:
+            part.factor = factor
+        _check_targets(self._given, y, y_pred)
+        if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
+            if self._temperature != 1:
+                warn_not_used(
+                    self._temperature, f"{self._model.name!r} has several outputs"
+                )
+            return self._judge.compute_loss(None, y, y_pred, sample_weight)
+        _check_labels(self._only, y, y_pred)
+        if self._temperature != 1:
+            y_pred = _tempered(self._only, y_pred, self._temperature)
+        if isinstance(self._loss, keras.losses.Loss) and self._plain:
+            return self._loss(y, y_pred, sample_weight)
+        return self._judge.compute_loss(None, y, y_pred, sample_weight)
+
+    @functools.cached_property
+    def _judge(self) -> keras.Model:
         # Understands all that `compile` does: names, functions, several outputs. It has
         # no layers, so no regularizers: its `compute_loss` is that of the data alone.
         judge = keras.Model(name="data_loss")
-        judge.output_names = getattr(model, "output_names", None)
-        judge.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+        judge.output_names = getattr(self._model, "output_names", None)
+        judge.compile(optimizer=None, loss=self._loss, loss_weights=self._loss_weights)
         return judge
 
-    def data_loss(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
-        if y is None:
-            raise ValueError(
-                "Expected targets to compute the loss with. Received: y=None"
-            )
-        if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
-            if temperature != 1:
-                _warn_not_used(temperature, f"{model.name!r} has several outputs")
-            return judge().compute_loss(None, y, y_pred, sample_weight)
-        _check_labels(only, y, y_pred)
-        if temperature != 1:
-            y_pred = _tempered(only, y_pred, temperature)
-        if isinstance(loss, keras.losses.Loss) and loss_weights is None:
-            return loss(y, y_pred, sample_weight)
-        return judge().compute_loss(None, y, y_pred, sample_weight)
+    def weight_of_piece(self, y_pred: Any, sample_weight: Any, alone: bool) -> Any:
+        """What makes the mean of a piece one that can be weighed by its examples.
 
-    def mean_of_sum(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
-        total = data_loss(y, y_pred, sample_weight)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return total / (example_count((y, None, None)) * replicas)
+        Args:
+            y_pred: the outputs for the piece.
+            sample_weight: its weights.
+            alone: whether the loss has no terms beside this one.
 
-    # So that a sum, too, can be averaged over batches and replicas: scores are compared
-    # with each other only.
-    reductions = {getattr(part, "reduction", None) for part in keras.tree.flatten(loss)}
-    return mean_of_sum if reductions == {"sum"} else data_loss
+        Returns:
+            A number to multiply the loss by, 1 if its divisor is that of the examples.
+
+        Raises:
+            NotDivisible: if there is none.
+        """
+        masks = [_mask_of(output) for output in keras.tree.flatten(y_pred)]
+        masked = any(mask is not None for mask in masks)
+        self._check_divisible(masked or sample_weight is not None)
+        if not masked or getattr(self._only, "reduction", None) == "sum":
+            return 1.0
+        if len(masks) > 1 or not alone or built_in(self._only) is None:
+            raise NotDivisible("timesteps are masked")
+        valid = tf.cast(tf.math.count_nonzero(masks[0]), tf.float32)
+        return valid / tf.cast(tf.shape(masks[0])[0], tf.float32)
+
+    def _check_divisible(self, weighed: bool) -> None:
+        for part in self._leaves:
+            if (
+                weighed
+                and getattr(part, "reduction", None) == "mean_with_sample_weight"
+            ):
+                raise NotDivisible(
+                    "the reduction 'mean_with_sample_weight' divides by the weights"
+                )
+            found = built_in(part)
+            if found is not None and _mixes_examples(*found):
+                raise NotDivisible(f"{_name_of(part)!r} compares examples")
+
+
+class _Sum(keras.losses.Loss):
+    """A loss that is a sum over the examples, times a factor."""
+
+    def __init__(self, loss: keras.losses.Loss):
+        super().__init__(name=loss.name, reduction="sum")
+        self.loss, self.factor = loss, 1.0
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return self.loss(y_true, y_pred, sample_weight) * self.factor
+
+
+def _scalable(loss: Any) -> Any:
+    is_sum = isinstance(loss, keras.losses.Loss) and loss.reduction == "sum"
+    return _Sum(loss) if is_sum else loss
+
+
+def check_outputs(loss: Any, y_pred: Any) -> None:
+    """Raises if a function of the caller's is to judge several outputs.
+
+    `compile` calls it for each output in turn, which is not what somebody means who
+    writes one function for the outputs of his model: nobody can know which it is.
+    """
+    count = len(keras.tree.flatten(y_pred))
+    if count == 1 or not callable(loss) or built_in(loss) is not None:
+        return
+    name, each = _name_of(loss), ", ".join(["loss"] * count)
+    raise ValueError(
+        f"Expected a loss for each output of a model that has several outputs. "
+        f"Received: the one function loss={name} for {count} outputs. If it is a loss "
+        f"of one output, write loss=[{each}] (or a dict); if it is one of all outputs "
+        f"together, pass objective=lambda model, batch, training: "
+        f"{name}(batch[1], model(batch[0], training=training))."
+    )
 
 
 def logits(outputs: Any) -> Any:
@@ -88,68 +170,171 @@ def logits(outputs: Any) -> Any:
     return getattr(outputs, "_keras_logits", outputs)
 
 
+def _mask_of(outputs: Any) -> Any:
+    """Which timesteps count; Keras keeps this, too, by a private name."""
+    return getattr(outputs, "_keras_mask", None)
+
+
+def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
+    """The function of Keras that a loss is, and its settings; None for any other.
+
+    By the function itself: a name says nothing, as anybody may use it.
+    """
+    if isinstance(loss, (str, type)) and loss not in _BY_SHAPES:
+        loss = keras.losses.get(loss)
+    settings: dict[str, Any] = {}
+    if isinstance(loss, functools.partial):
+        loss, settings = loss.func, loss.keywords
+    elif isinstance(loss, keras.losses.Loss):
+        # A subclass may only set other defaults, but one with a `call` is another loss.
+        # Keras keeps what it gives to the function by a private name.
+        wrapper = keras.losses.MeanSquaredError
+        if (type(loss).call, type(loss).__call__) != (wrapper.call, wrapper.__call__):
+            return None
+        loss, settings = loss.fn, loss._fn_kwargs
+    known = any(loss is function for function in _functions_of_keras())
+    return (loss, settings) if known else None
+
+
+# Names of which Keras makes a loss when it sees the outputs.
+_BY_SHAPES = ("crossentropy", "ce", "CE")
+
+
+@functools.cache
+def _functions_of_keras() -> tuple[types.FunctionType, ...]:
+    functions = vars(keras.losses).values()
+    return tuple(f for f in functions if isinstance(f, types.FunctionType))
+
+
+def _mixes_examples(function: types.FunctionType, settings: dict[str, Any]) -> bool:
+    """Whether what it gives is no mean over the examples."""
+    if function is keras.losses.circle:
+        return True
+    axis = settings.get("axis")
+    return function in (keras.losses.dice, keras.losses.tversky) and (
+        axis is None or 0 in np.atleast_1d(axis)
+    )
+
+
 def _only(loss: Any) -> Any:
     """The loss, a function or an object, that one output has; as it is for several."""
     leaves = keras.tree.flatten(loss)
-    if len(leaves) != 1:
-        return loss
-    [only] = leaves
-    return keras.losses.get(only) if isinstance(only, str) else only
+    return leaves[0] if len(leaves) == 1 else loss
 
 
 def _name_of(loss: Any) -> str:
     """The name of a function, or of the class of an object, in Keras' snake case."""
+    if isinstance(loss, functools.partial):
+        return _name_of(loss.func)
     name = getattr(loss, "__name__", None) or type(loss).__name__
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
     """Outputs whose logits are divided, if the loss is a cross-entropy."""
-    from_logits = getattr(loss, "from_logits", False)
-    if isinstance(loss, functools.partial):
-        from_logits = loss.keywords.get("from_logits", False)
-        loss = loss.func
-    # A function of one's own may take anything.
-    if not (getattr(loss, "__module__", None) or "").startswith("keras."):
-        _warn_not_used(
-            temperature, f"the loss {_name_of(loss)!r} is none of Keras' own"
-        )
+    found = built_in(loss)
+    if found is None:  # a function of one's own may take anything
+        name = loss if isinstance(loss, str) else _name_of(loss)
+        warn_not_used(temperature, f"the loss {name!r} is not a built-in Keras loss")
         return y_pred
-    name = _name_of(loss)
+    function, settings = found
+    name = function.__name__
     if not name.endswith(("crossentropy", "cross_entropy")):
         return y_pred
-    if getattr(loss, "axis", -1) not in (-1, len(y_pred.shape) - 1):
-        _warn_not_used(temperature, "the classes are not along the last axis")
+    if settings.get("axis", -1) not in (-1, len(y_pred.shape) - 1):
+        warn_not_used(temperature, "the classes are not along the last axis")
         return y_pred
-    if from_logits:
-        return logits(y_pred) / temperature
-    binary, known = name.startswith("binary"), logits(y_pred)
-    if known is y_pred:
-        # Away from 0 and 1 as much as in the losses of Keras.
-        least = keras.config.epsilon()
-        y_pred = keras.ops.clip(y_pred, least, 1 - least)
-        known = keras.ops.log(y_pred)
-        known -= keras.ops.log1p(-y_pred) if binary else 0
-    activation = keras.ops.sigmoid if binary else keras.ops.softmax
-    return activation(known / temperature)
+    if settings.get("from_logits", False):
+        tempered = logits(y_pred) / temperature
+    else:
+        binary, known = name.startswith("binary"), logits(y_pred)
+        if known is y_pred:
+            # Away from 0 and 1 as much as in the losses of Keras.
+            least = keras.config.epsilon()
+            y_pred_inside = keras.ops.clip(y_pred, least, 1 - least)
+            known = keras.ops.log(y_pred_inside)
+            known -= keras.ops.log1p(-y_pred_inside) if binary else 0
+        activation = keras.ops.sigmoid if binary else keras.ops.softmax
+        tempered = activation(known / temperature)
+    if _mask_of(y_pred) is not None:
+        tempered._keras_mask = _mask_of(y_pred)
+    return tempered
 
 
-def _warn_not_used(temperature: float, why: str) -> None:
-    warnings.warn(
-        f"The temperature of {temperature:g} is not used: {why}.", stacklevel=4
-    )
+def warn_not_used(temperature: float, why: str) -> None:
+    """Warns that a temperature has no place."""
+    warn_caller(f"The temperature of {temperature:g} is not used: {why}.")
+
+
+def warn_caller(words: str) -> None:
+    """Warns at the line outside of this package from which it was called."""
+    level, frame = 1, sys._getframe()
+    package = __name__.partition(".")[0]
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(words, stacklevel=level)
 
 
 def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
     """Integer labels must name one of the outputs: a GPU would just return NaN."""
     if not tf.executing_eagerly():
         return  # a TPU's step, in which labels have no values yet
-    if _name_of(loss) != "sparse_categorical_crossentropy":
+    function, settings = built_in(loss) or (None, {})
+    if function is not keras.losses.sparse_categorical_crossentropy:
         return
     labels, classes = np.asarray(y), y_pred.shape[-1]
-    labels = labels[labels != getattr(loss, "ignore_class", None)]
+    labels = labels[labels != settings.get("ignore_class")]
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        binary = " With one output use the loss 'binary_crossentropy'."
         raise ValueError(
             f"Expected labels from 0 to {classes - 1}, since the model has {classes} "
             f"outputs. Received: labels from {labels.min()} to {labels.max()}"
+            f"{'.' + binary if classes == 1 else ''}"
+        )
+
+
+def _check_targets(loss: Any, y: Any, y_pred: Any) -> None:
+    """Raises a ValueError that says what to do about targets of another kind."""
+    for leaf in keras.tree.flatten(y):
+        if is_text(leaf):
+            raise ValueError(
+                "Expected targets that are numbers. Received: targets of text. Number "
+                "the classes, as with classes, y = numpy.unique(y, return_inverse=True)"
+                " or keras.layers.StringLookup."
+            )
+    nests = [nest for nest in (loss, y, y_pred) if keras.tree.is_nested(nest)]
+    if len({isinstance(nest, dict) for nest in nests}) > 1:
+        return  # some by name and some by position
+    losses, targets, outputs = map(keras.tree.flatten, (loss, y, y_pred))
+    losses = losses * len(outputs) if len(losses) == 1 else losses
+    if len(losses) == len(targets) == len(outputs):
+        for one in zip(losses, targets, outputs, strict=True):
+            _check_one_hot(*one)
+
+
+def _check_one_hot(loss: Any, y: Any, y_pred: Any) -> None:
+    given, wanted = tuple(np.shape(y)), tuple(y_pred.shape)
+    if len(wanted) < 2 or wanted[-1] in (None, 1):
+        return
+    function, _ = built_in(loss) or (None, {})
+    name = getattr(function, "__name__", None)
+    received = f"Received: targets of shape {given} for outputs of shape {wanted}"
+    if given == wanted and function is keras.losses.sparse_categorical_crossentropy:
+        raise ValueError(
+            f"Expected labels, the number of the class for each example, with the "
+            f"loss {name!r}. {received}, which look one-hot. Use the loss "
+            f"'categorical_crossentropy', or y.argmax(-1) as targets."
+        )
+    for_each = (
+        keras.losses.categorical_crossentropy,
+        keras.losses.categorical_focal_crossentropy,
+        keras.losses.binary_crossentropy,
+        keras.losses.binary_focal_crossentropy,
+    )
+    if given in (wanted[:-1], (*wanted[:-1], 1)) and function in for_each:
+        raise ValueError(
+            f"Expected a target for each output, such as one-hot ones, with the loss "
+            f"{name!r}. {received}, which look like labels. Use the loss "
+            f"'sparse_categorical_crossentropy', or "
+            f"keras.utils.to_categorical(y, {wanted[-1]}) as targets."
         )

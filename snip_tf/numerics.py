@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import threading
 from collections.abc import Iterator
 
 import keras
@@ -95,3 +97,52 @@ def moments_in_full() -> Iterator[None]:
         yield
     finally:
         tf.nn.moments = theirs
+
+
+@contextlib.contextmanager
+def functions_inlined() -> Iterator[None]:
+    """Runs every `tf.function` line by line for a while.
+
+    One that is traced in a `keras.StatelessScope` keeps the values of that scope.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def without_penalties(model: keras.Model) -> Iterator[None]:
+    """Leaves the penalties on variables out of `losses`, in this thread, for a while.
+
+    Where somebody's own method sums `model.losses`, nothing else can tell them from the
+    rest: taken off the variables they would be missing in another thread's training.
+    """
+    if any(variable.regularizer is not None for variable in model.variables):
+        _let_penalties_be_left_out()
+    before = getattr(_thread, "leaves_out", False)
+    _thread.leaves_out = True
+    try:
+        yield
+    finally:
+        _thread.leaves_out = before
+
+
+@functools.cache
+def _let_penalties_be_left_out() -> None:
+    """Has Keras ask this thread; for good, as the next thread may be in the middle.
+
+    The method has no public name.
+    """
+    theirs = keras.Layer._get_regularization_losses
+
+    @functools.wraps(theirs)
+    def penalties(layer: keras.Layer) -> list:
+        return [] if getattr(_thread, "leaves_out", False) else theirs(layer)
+
+    keras.Layer._get_regularization_losses = penalties

@@ -13,6 +13,7 @@ import numpy as np
 
 from snip_tf.masks import PackedMask
 from snip_tf.scores import Scores, check_finite
+from snip_tf.threshold import Zeros
 from snip_tf.weights import layer_tree
 
 layers = keras.layers
@@ -37,8 +38,13 @@ class NOfM:
     m: int
     axes: Mapping[str, int]
 
-    def keep(self, scores: Mapping[str, Scores], share: float) -> dict[str, PackedMask]:
-        """The masks after a share of the steps: of each M, M * (N / M)^share."""
+    def keep(
+        self, scores: Mapping[str, Scores], share: float, zeros: Zeros
+    ) -> dict[str, PackedMask]:
+        """The masks after a share of the steps: of each M, M * (N / M)^share.
+
+        What is left to the order among zeros is written to `zeros`.
+        """
         count = math.ceil(self.m * (self.n / self.m) ** share - 1e-9)
         masks = {}
         for path, score in scores.items():
@@ -50,6 +56,10 @@ class NOfM:
             best = np.argsort(-groups, axis=1, kind="stable")[:, :count]
             mask = np.zeros(groups.shape, bool)
             np.put_along_axis(mask, best, True, axis=1)
+            kept, equal = ((m & (groups == 0)).sum(axis=1) for m in (mask, True))
+            tied = (kept > 0) & (kept < equal)
+            if tied.any():
+                zeros[path] = int(kept[tied].sum()), int(equal[tied].sum())
             mask = np.moveaxis(mask.reshape(shape), -1, self.axes[path])
             masks[path] = PackedMask(np.packbits(mask), mask.shape)
         return masks

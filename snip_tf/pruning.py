@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import numbers
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,18 +15,25 @@ import numpy as np
 from snip_tf import criteria, patterns
 from snip_tf.batches import Batch, make_batches
 from snip_tf.budgets import Scope, check_scope, check_sparsity
-from snip_tf.calling import call_model
+from snip_tf.calling import check_order
 from snip_tf.compaction.units import BUDGETS, unit_masks
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
 from snip_tf.criteria import CRITERIA
-from snip_tf.criteria.settings import check_steps
+from snip_tf.criteria.settings import check_seed, check_steps
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
+from snip_tf.objective import Objective, build, loss_or_objective
 from snip_tf.scores import check_finite
-from snip_tf.selection import Selection
+from snip_tf.selection import Selection, warn_of_zeros
 from snip_tf.sensitivity import mean_gradients
-from snip_tf.weights import Patterns, check_built, check_model, prunable_weights
+from snip_tf.weights import (
+    Patterns,
+    check_built,
+    check_model,
+    is_built,
+    prunable_weights,
+)
 from snip_tf.wrapping import apply_masks, current_masks, masked_copy
 
 Scores = dict[str, np.ndarray]
@@ -37,12 +45,13 @@ def prune_model(
     y: Any = None,
     sample_weight: Any = None,
     *,
-    sparsity: float,
+    sparsity: float | None = None,
     batch_size: int | None = None,
     batches: int = 1,
     micro_batch_size: int | None = None,
     examples_per_class: int | None = None,
     loss: Any = None,
+    objective: Callable[[keras.Model, Any, bool], Any] | None = None,
     criterion: str | Callable = "snip",
     scope: Scope = "global",
     min_kept: float = 0,
@@ -85,20 +94,32 @@ def prune_model(
             criteria `"synflow"`, `"magnitude"` and `"random"`.
         y: the targets, where `x` does not yield them.
         sample_weight: weights of the examples, where `x` does not yield them.
-        sparsity: float, the fraction of the prunable weights that is removed,
-            0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
+        sparsity: float, always needed: the fraction of the prunable weights that is
+            removed, 0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, mini-batches to score on; g is averaged over them with its sign.
-        micro_batch_size: int, runs each mini-batch in pieces of so many examples, where
-            it does not fit in memory as a whole. The scores are those of the whole in
-            inference mode, for a loss that is a mean over the examples, as Keras'
-            losses are by default, or a sum; but not where timesteps are masked, nor
-            with the reduction "mean_with_sample_weight", whose divisor is each piece's.
+        micro_batch_size: int, runs each mini-batch in pieces of at most this many
+            examples, where it does not fit in memory as a whole. In inference mode the
+            scores are those of the whole, as they are of several `batches`: means, as
+            Keras' losses are by default, are weighed by their examples, and sums are
+            added. What may be either (`add_loss`, `compute_loss`, an objective, a
+            function that returns one number) is taken for a mean, so it must not
+            compare examples. Refused where that would be wrong: masked timesteps
+            beside other terms, the reduction "mean_with_sample_weight", the losses
+            Circle, Dice and Tversky.
         examples_per_class: int, scores on one mini-batch of so many examples of each
             class, in the place of `batch_size` and `batches`; targets are labels or
             one-hot. Of arrays they are drawn, of a dataset they are the first.
-        loss: what `Model.compile` takes as `loss`; default, the compiled one. Only the
-            data loss counts; regularization is left out.
+        loss: what `Model.compile` takes as `loss`. Default, what `fit` minimizes: the
+            compiled loss, or an overridden `compute_loss` (called as in training). In
+            any case, what layers give to `add_loss` and activity regularizers count,
+            and regularizers of weights do not.
+        objective: for what no loss on outputs can say (GANs, contrastive learning,
+            reinforcement, a `train_step` of one's own): a callable
+            `(model, batch, training) -> scalar`, instead of a loss. `batch` is what the
+            data yields, as tensors: `x`, `(x, y)` or `(x, y, sample_weight)`, which
+            need not be inputs of the model. It is all that is minimized: to count what
+            layers add, sum `model.losses`, which lack the penalties on weights there.
         criterion: `"snip"`; `"iterative_snip"` or `"force"`, SNIP in many steps;
             `"grasp"`, `"synflow"`, `"magnitude"`, `"random"`; one of them with settings
             of your own, such as `snip_tf.criteria.Force(steps=20)`; or a callable
@@ -133,12 +154,12 @@ def prune_model(
             `"multiply_adds"`, at least. Then units count by what they cost, and go in
             blocks of eight, which is what makes a processor faster.
         include: weights to prune beside the kernels: a glob pattern on weight paths, a
-            list of them, or a callable `(path, variable) -> bool`.
+            layer, a list of them, or a callable `(path, variable) -> bool`.
         exclude: weights to leave alone, in the same forms.
         training: bool, the mode of the forward pass while scoring. In training mode
             BatchNorm uses the batch's statistics, which chooses other weights, and in
             deep layers fewer.
-        seed: int, which examples of array data are drawn, and the scores of
+        seed: int, 0 or more: which examples of array data are drawn, and the scores of
             `criterion="random"`. None draws with NumPy's global generator.
 
     Returns:
@@ -146,7 +167,8 @@ def prune_model(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if an argument has a bad value, there is nothing prunable, no loss,
+        ValueError: if an argument has a bad value, there is nothing prunable, no loss
+            (or nobody can know it, in a `train_step`), weights that it does not reach,
             too little data, labels that are no output of the model, or a score that is
             NaN; if budgets cannot be met together, a pattern does not divide a weight
             (which is named), or a layer is cut off, with `on_collapse="raise"`.
@@ -164,13 +186,15 @@ def prune_model(
     Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on
     Connection Sensitivity", ICLR 2019, https://arxiv.org/abs/1810.02340
     """
-    check_model(model)
+    _check_model_and_data(model, x, y, sample_weight, or_sparsity=True)
     check_sparsity(sparsity)
     check_scope(scope)
+    check_seed(seed)
     _check_one_of("on_collapse", on_collapse, ("warn", "raise", "keep"))
+    loss = loss_or_objective(loss, objective)
     criterion = criteria.get(criterion)
-    if isinstance(criterion, criteria.Random) and criterion.seed is None:
-        criterion = criteria.Random(seed)
+    if hasattr(criterion, "with_seed"):
+        criterion = criterion.with_seed(seed)
     if pattern == "units":
         _check_units(budget, criterion, scope, min_kept)
     elif budget != "units":
@@ -178,20 +202,25 @@ def prune_model(
             f'Expected pattern="units" with a `budget`; of single weights, `sparsity` '
             f"is of their number. Received: pattern={pattern!r}, budget={budget!r}"
         )
-    data: Iterator[Batch] = iter(())
-    if x is not None or getattr(criterion, "needs_data", True):
+    needs_data = getattr(criterion, "needs_data", True)
+    if needs_data:
         _check_data(x, criterion)
-        data = _batches(
-            *(model, x, y, sample_weight),
-            batch_size=batch_size,
-            batches=batches,
-            micro_batch_size=micro_batch_size,
-            examples_per_class=examples_per_class,
-            seed=seed,
-        )
+    read = functools.partial(
+        _batches,
+        *(model, loss if needs_data else None, x, y, sample_weight),
+        batch_size=batch_size,
+        batches=batches,
+        micro_batch_size=micro_batch_size,
+        examples_per_class=examples_per_class,
+        seed=seed,
+    )
+    data: Iterator[Batch] | None = iter(()) if x is None else None
+    if data is None and not is_built(model):
+        data = read()
     check_built(model)
     weights = prunable_weights(model, include, exclude)
     if pattern == "units":
+        data = read() if data is None else data
         gradients = mean_gradients(model, weights, data, loss=loss, training=training)
         return apply_masks(
             model, unit_masks(model, weights, gradients, sparsity, budget)
@@ -204,9 +233,12 @@ def prune_model(
         patterns.parse(pattern, model, weights),
         {p: m for p, m in current_masks(model).items() if p in weights},
     )
+    # Only now, so that what is wrong with an argument is said before any is read.
+    data = read() if data is None else data
     score = functools.partial(criterion, model, weights, loss=loss, training=training)
     masks = _masks(score, criterion, weights, data, selection)
-    _check_collapse(masks, on_collapse)
+    warn_of_zeros(selection.zeros, stacklevel=3)
+    _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
     others = {p: m for p, m in current_masks(model).items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
     return masked_copy(model, itertools.chain(unpacked, others.items()))
@@ -251,6 +283,7 @@ def connection_sensitivity(
     micro_batch_size: int | None = None,
     examples_per_class: int | None = None,
     loss: Any = None,
+    objective: Callable[[keras.Model, Any, bool], Any] | None = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     training: bool = False,
@@ -264,7 +297,7 @@ def connection_sensitivity(
         model: `keras.Model`. It is left as it is; if it is not built, it is built on
             the first batch.
         x, y, sample_weight, batch_size, batches, micro_batch_size, examples_per_class,
-        loss, include, exclude, training, seed:
+        loss, objective, include, exclude, training, seed:
             as in `prune_model`.
 
     Returns:
@@ -285,9 +318,11 @@ def connection_sensitivity(
 
     Reference: https://arxiv.org/abs/1810.02340
     """
-    check_model(model)
+    _check_model_and_data(model, x, y, sample_weight)
+    check_seed(seed)
+    loss = loss_or_objective(loss, objective)
     data = _batches(
-        *(model, x, y, sample_weight),
+        *(model, loss, x, y, sample_weight),
         batch_size=batch_size,
         batches=batches,
         micro_batch_size=micro_batch_size,
@@ -305,15 +340,22 @@ def connection_sensitivity(
     return {path: (a / total).astype(np.float32) for path, a in arrays.items()}
 
 
-def _batches(model: keras.Model, *data: Any, **options: Any) -> Iterator[Batch]:
+def _batches(
+    model: keras.Model, loss: Any, *data: Any, **options: Any
+) -> Iterator[Batch]:
     """The batches to score on: the first is read, and the model built on it."""
-    batches = make_batches(*data, classes=_class_count(model), **options)
-    first = next(batches)
-    if not model.built:
+    if isinstance(loss, Objective):
+        batches = make_batches(*data, as_yielded=True, **options)
+        first = next(batches)
+    else:
+        batches = make_batches(*data, classes=_class_count(model), **options)
+        first = next(batches)
+        check_order(model, *first[:2])
+    if not is_built(model):
         with strategy_scope(model):
             # If it fails, nothing is changed.
-            call_model(copy_unmasked(model), first[0])
-            call_model(model, first[0])
+            build(copy_unmasked(model), first, loss)
+            build(model, first, loss)
     return itertools.chain([first], batches)
 
 
@@ -323,6 +365,27 @@ def _class_count(model: keras.Model) -> int | None:
     if not isinstance(shape, tuple) or not isinstance(shape[-1], int):
         return None
     return max(2, shape[-1])
+
+
+def _check_model_and_data(
+    model: Any, x: Any, y: Any, sample_weight: Any, or_sparsity: bool = False
+) -> None:
+    """Raises where the arguments that are given by position are in wrong places."""
+    if isinstance(x, keras.Model) and not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected `model` first, then the data. Received: the model {x.name!r} as "
+            f"`x`, and {type(model).__name__} as `model`"
+        )
+    check_model(model)
+    data = {"x": x, "y": y, "sample_weight": sample_weight}
+    for name, value in data.items():
+        if isinstance(value, numbers.Real):
+            share = value / 100 if 1 < value < 100 else value
+            advice = f"; write sparsity={share:g}" if or_sparsity else ""
+            raise TypeError(
+                f"Expected `{name}` to be data as `Model.fit` takes it. "
+                f"Received: {name}={value!r} of type {type(value).__name__}{advice}"
+            )
 
 
 def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
@@ -386,13 +449,17 @@ def _check_not_all_zero(scores: Mapping[str, Any]) -> None:
         )
 
 
-def _check_collapse(masks: Mapping[str, PackedMask], on_collapse: str) -> None:
+def _check_collapse(
+    masks: Mapping[str, PackedMask], on_collapse: str, by_position: bool
+) -> None:
     cut = [path for path, mask in masks.items() if not mask.bits.any()]
     if not cut:
         return
+    # (Where zeros are kept by their position, a lower sparsity would keep more.)
+    advice = "Exclude them" if by_position else "Lower the sparsity, exclude them"
     words = (
         f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "
-        f"weights any more. Lower the sparsity, exclude them, or set `min_kept`."
+        f"weights any more. {advice}, or set `min_kept`."
     )
     if on_collapse == "raise":
         raise ValueError(words)

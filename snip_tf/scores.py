@@ -93,6 +93,7 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
                 f"Expected scores to be arrays of real numbers. "
                 f"Received: scores[{path!r}] of dtype {array.dtype}"
             )
+        _check_exact(path, array)
     # One type for all, since the bits of a float32 and a float64 do not compare.
     common = np.result_type(*(array.dtype for array in arrays.values()))
     if common not in (np.float16, np.float32, np.float64):
@@ -103,6 +104,24 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
         else np.asarray(array, common, order="C")
         for path, array in arrays.items()
     }
+
+
+def _check_exact(path: str, scores: Scores) -> None:
+    """Raises a TypeError if rounding to float64 could make two of the scores equal."""
+    if scores.dtype.itemsize < 8 or scores.dtype == np.float64:
+        return
+    if scores.dtype.kind in "iu":
+        rounded = (scores > 2**53) | (scores < -(2**53))
+    else:
+        with np.errstate(over="ignore"):
+            rounded = (scores.astype(np.float64) != scores) & ~np.isnan(scores)
+    if rounded.any():
+        raise TypeError(
+            f"Expected scores that float64 holds exactly: floats of up to 64 bits, "
+            f"integers of up to 32 bits, or larger ones up to 2**53. Received: "
+            f"scores[{path!r}] of dtype {scores.dtype} with {scores[rounded][0]}. Pass "
+            f"their ranks over all weights (numpy.unique with return_inverse=True)."
+        )
 
 
 def chunks(scores: Scores) -> Iterator[np.ndarray]:

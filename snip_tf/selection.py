@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from snip_tf.budgets import Scope, Shapes, floors, groups, lifted
 from snip_tf.masks import PackedMask
 from snip_tf.patterns import Blocks, NOfM
 from snip_tf.scores import Scores, as_floats
-from snip_tf.threshold import keep_largest
+from snip_tf.threshold import Zeros, keep_largest
 
 
 def select_masks(
@@ -26,10 +27,12 @@ def select_masks(
 
     Of the m scores, exactly k = round((1 - sparsity) * m) are kept: those with the
     largest values. Equal scores are kept in order, earlier weight first, then lower
-    flat index, so that the choice never depends on the machine.
+    flat index, so that the choice never depends on the machine. A warning says where
+    that rule alone chooses among scores of zero.
 
     Args:
-        scores: `{weight path: array of floats}`, of any shapes.
+        scores: `{weight path: array of numbers}`, of any shapes: floats up to 64 bits,
+            or integers. Of larger types, values that are exact in 64 bits.
         sparsity: the fraction removed, 0 <= sparsity < 1.
         scope: `"global"` ranks all scores together; `"layer"` removes the same fraction
             from each weight by itself; `"erk"` more from larger ones; or
@@ -41,7 +44,8 @@ def select_masks(
         `{weight path: bool array}` of the same shapes; True is kept.
 
     Raises:
-        TypeError: if `sparsity` is not a number, or scores are not arrays of numbers.
+        TypeError: if `sparsity` is not a number, or scores are not arrays of numbers
+            that float64 has exactly.
         ValueError: if `sparsity` is outside [0, 1), `scope` is unknown, `scores` is
             empty, a score is NaN or infinite (the weight is named), or the budgets
             cannot be met together.
@@ -55,8 +59,27 @@ def select_masks(
     """
     arrays = as_floats(scores)
     shapes = {path: array.shape for path, array in arrays.items()}
-    chosen = Selection(shapes, sparsity, scope, min_kept).masks(arrays)
+    selection = Selection(shapes, sparsity, scope, min_kept)
+    chosen = selection.masks(arrays)
+    warn_of_zeros(selection.zeros, stacklevel=3)
     return {path: mask.unpack() for path, mask in chosen.items()}
+
+
+def warn_of_zeros(zeros: Mapping[str, int], stacklevel: int) -> None:
+    """Warns of connections that are kept by their position alone."""
+    if not zeros:
+        return
+    listing = ", ".join(f"{count} of {path!r}" for path, count in zeros.items())
+    warnings.warn(
+        f"{sum(zeros.values())} of the kept connections have a score of zero, as "
+        f"others that are removed, and were chosen by their position alone: {listing}. "
+        f"The usual reason is a layer that is initialized with zeros, this one or one "
+        f"after it: initialize it with small random numbers, score after a few steps "
+        f"of training, or leave these weights out with exclude={list(zeros)}. Another "
+        f"is inputs or activations that are zero in all examples: score on more of "
+        f"them.",
+        stacklevel=stacklevel,
+    )
 
 
 class Selection:
@@ -68,6 +91,10 @@ class Selection:
         pattern: connections that go together; None if each goes by itself.
         earlier: `{weight path: bool array}`, of weights that are pruned already: what
             was removed stays removed.
+
+    Attributes:
+        zeros: `{weight path: int}`, of the masks made last: how many connections with a
+            score of zero are kept, where others with that score were removed.
 
     Raises:
         TypeError, ValueError: if one of them has a bad value, or they leave no choice.
@@ -88,6 +115,8 @@ class Selection:
             pattern,
             dict(earlier or {}),
         )
+        self.zeros: dict[str, int] = {}
+        self._divided: set[str] = set()  # where zeros were removed, in any step
         self._groups = groups(shapes, sparsity, scope, area)
         # How many there are to choose from.
         self._there = {path: math.prod(shape) // area for path, shape in shapes.items()}
@@ -125,8 +154,9 @@ class Selection:
         arrays = as_floats(
             {path: self._ranked(path, s, among.get(path)) for path, s in scores.items()}
         )
+        zeros: Zeros = {}
         if isinstance(self._pattern, NOfM):
-            masks = self._pattern.keep(arrays, share)
+            masks = self._pattern.keep(arrays, share, zeros)
         else:
             masks = {}
             for group in self._groups:
@@ -136,17 +166,29 @@ class Selection:
                     # One at least, so that there are scores until the last step.
                     kept = round(there * (max(kept, 1) / there) ** share)
                 one = {path: arrays[path] for path in group.paths}
-                masks.update(_keep_with_floors(one, kept, self._floors))
+                masks.update(_keep_with_floors(one, kept, self._floors, zeros))
             if self._pattern:
                 masks = {
                     p: self._pattern.of_connections(p, m) for p, m in masks.items()
                 }
             masks = {path: masks[path] for path in scores}
+        self._note_zeros(zeros)
         for path, mask in among.items():
             # A group of M may have had fewer than N left, a block less than all.
             bits = masks[path].bits & np.packbits(mask)
             masks[path] = PackedMask(bits, masks[path].shape)
         return masks
+
+    def _note_zeros(self, zeros: Zeros) -> None:
+        for group in self._groups:
+            here = [zeros[path] for path in group.paths if path in zeros]
+            if sum(kept for kept, _ in here) < sum(equal for _, equal in here):
+                self._divided |= {path for path in group.paths if path in zeros}
+        self.zeros = {
+            path: kept * self._area
+            for path, (kept, _) in zeros.items()
+            if kept and path in self._divided
+        }
 
     def _ranked(self, path: str, score: Any, mask: np.ndarray | None) -> Any:
         """The scores of what is counted, the lowest possible where none is left."""
@@ -193,24 +235,26 @@ class Selection:
 
 
 def _keep_with_floors(
-    scores: Mapping[str, Scores], kept: int, floors: Mapping[str, int]
+    scores: Mapping[str, Scores], kept: int, floors: Mapping[str, int], zeros: Zeros
 ) -> dict[str, PackedMask]:
     """The `kept` largest, but of each weight its floor at least."""
-    masks = keep_largest(scores, kept)
+    own: Zeros = {}
+    masks = keep_largest(scores, kept, own)
     short = {
         path: floors[path]
         for path, mask in masks.items()
         if floors[path] > np.bitwise_count(mask.bits).sum()
     }
     if not short:
+        zeros.update(own)
         return masks
     for path, least in short.items():
-        masks.update(keep_largest({path: scores[path]}, least))
+        masks.update(keep_largest({path: scores[path]}, least, zeros))
     # With fewer for the rest the threshold rises: the short ones stay short.
     rest = {path: score for path, score in scores.items() if path not in short}
     if rest:
         left = kept - sum(short.values())
-        masks.update(_keep_with_floors(rest, left, floors))
+        masks.update(_keep_with_floors(rest, left, floors, zeros))
     return masks
 
 

@@ -1,20 +1,29 @@
-"""The gradients of the data loss: the only file that differentiates."""
+"""The gradients of what is scored: the only file that differentiates."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import fnmatch
+import functools
+import glob
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.batches import Batch, example_count
-from snip_tf.calling import call_model, shapes
+from snip_tf.batches import Batch
+from snip_tf.calling import call_model
 from snip_tf.compiling import inlined, strategy_of
-from snip_tf.data_loss import DataLoss, logits, make_data_loss
+from snip_tf.data_loss import NotDivisible, logits
+from snip_tf.examples import example_count, fed, take
 from snip_tf.numerics import computing_in, moments_in_full, without_shifts
+from snip_tf.objective import Part, Scored, as_tensors, make_scored
 from snip_tf.weights import layer_tree, weights_by_path
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -34,12 +43,14 @@ def mean_gradients(
     masks: Mapping[str, np.ndarray] | None = None,
     temperature: float = 1.0,
 ) -> Tensors:
-    """dL/dw of the data loss at the current weights, averaged over mini-batches.
+    """dL/dw of what `fit` minimizes, without penalties on weights.
 
-    The mean keeps the signs and weighs each batch by its number of examples, so that
-    several batches give the gradient of one larger batch: in inference mode (in
-    training mode BatchNorm's statistics are those of each batch), and for a loss that
-    is a mean over the examples, as Keras' losses are by default. A sum is made a mean.
+    At the current weights, over several mini-batches the gradient of one larger batch,
+    in inference mode (in training mode BatchNorm's statistics are those of each
+    batch): sums over the examples are added up, and means, as Keras' losses are by
+    default, are averaged with their signs, each weighed by its number of examples. So
+    is what may be either: `add_loss`, `compute_loss`, an objective, a function that
+    returns one number.
 
     The model runs under a `keras.StatelessScope`: what a forward pass changes
     (BatchNorm statistics, seed states) is caught there and dropped.
@@ -47,9 +58,10 @@ def mean_gradients(
     Args:
         model: a built `keras.Model`.
         weights: `{weight path: variable}` to differentiate by.
-        batches: tuples `(x, y, sample_weight)`.
-        loss: what `Model.compile` takes as `loss`. None takes the compiled one.
-            Regularization losses are never part of it.
+        batches: tuples `(x, y, sample_weight)`; for an objective, with all of what the
+            data yields in the place of `x`.
+        loss: what `Model.compile` takes as `loss`, or an `Objective`. None takes what
+            `fit` minimizes.
         training: the mode of the forward pass.
         masks: `{weight path: bool array}`; the weights are multiplied by them, and the
             gradients are those by the products.
@@ -61,11 +73,12 @@ def mean_gradients(
 
     Raises:
         ValueError: if there is no loss, labels are out of range, the loss is not
-            finite, or it does not depend on one of the weights.
+            finite, it does not depend on one of the weights, or it is none that pieces
+            add up to and there are several batches.
     """
-    data_loss = make_data_loss(model, loss, temperature)
-    run = _Pass(model, weights, data_loss, training, masks or {}, _gradients)
-    return _mean(run, batches)
+    scored = make_scored(model, loss, training, temperature)
+    derivative = functools.partial(_gradients, what=scored.what)
+    return _mean(_Pass(model, weights, scored, masks or {}, derivative), batches)
 
 
 def mean_hessian_products(
@@ -78,7 +91,7 @@ def mean_hessian_products(
     training: bool = False,
     temperature: float = 1.0,
 ) -> Tensors:
-    """H v, the Hessian of the data loss by the weights times a vector, averaged.
+    """H v, the Hessian of the loss by the weights times a vector, averaged.
 
     Exact, as the gradient of the inner product of v and the gradient:
 
@@ -95,10 +108,12 @@ def mean_hessian_products(
         `{weight path: tensor}` of the weights' shapes.
     """
 
+    scored = make_scored(model, loss, training, temperature)
+
     def product(loss_at: Callable, values: Tensors) -> tuple[tf.Tensor, Tensors]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            loss, gradients = _gradients(loss_at, values)
+            loss, gradients = _gradients(loss_at, values, what=scored.what)
             along = [
                 tf.reduce_sum(gradients[path] * tf.cast(v, gradients[path].dtype))
                 for path, v in direction.items()
@@ -106,11 +121,46 @@ def mean_hessian_products(
             inner = tf.add_n(along)
         # Zero of a weight that the loss is linear in, together with all others.
         zero = tf.UnconnectedGradients.ZERO
-        return loss, tape.gradient(inner, values, unconnected_gradients=zero)
+        with _saying_what_lacks("a second derivative", _FIRST_ORDER):
+            products = tape.gradient(inner, values, unconnected_gradients=zero)
+        # Dense where it was of some rows only, as of sparse inputs.
+        return loss, {path: tf.convert_to_tensor(p) for path, p in products.items()}
 
-    data_loss = make_data_loss(model, loss, temperature)
     with moments_in_full():
-        return _mean(_Pass(model, weights, data_loss, training, {}, product), batches)
+        products = _mean(_Pass(model, weights, scored, {}, product), batches)
+    _check_second_derivatives(products, direction)
+    return products
+
+
+_FIRST_ORDER = "'snip', 'iterative_snip' and 'force' need only a first one"
+
+
+def _check_second_derivatives(products: Tensors, direction: Mapping) -> None:
+    """Raises if they are not finite though the first derivatives are."""
+    bad = [path for path, product in products.items() if not _is_finite(product)]
+    if bad and all(map(_is_finite, direction.values())):
+        raise ValueError(
+            f"Expected a finite second derivative, which the criterion 'grasp' needs. "
+            f"Received: NaN or infinity in that by {', '.join(bad)}, though the loss "
+            f"and its first derivative are finite. Some operations have none, such as "
+            f"the loss CTC. Use another criterion: {_FIRST_ORDER}."
+        )
+
+
+def _is_finite(tensor: Any) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(tensor)))
+
+
+@contextlib.contextmanager
+def _saying_what_lacks(what: str, others: str) -> Iterator[None]:
+    """Has the error for an operation without a gradient say which criteria work."""
+    try:
+        yield
+    except LookupError as error:
+        raise ValueError(
+            f"Expected operations that have {what}. Received: one that has none "
+            f"({error}). Use another operation or criterion: {others}."
+        ) from error
 
 
 def flow(
@@ -176,11 +226,6 @@ def _flow_of(
     x: Any,
     masks: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    def total(y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
-        del y, sample_weight
-        outputs = map(logits, keras.tree.flatten(y_pred))
-        return tf.add_n([tf.reduce_sum(tf.cast(y, tf.float64)) for y in outputs])
-
     subtracted = {
         id(layer.moving_mean)
         for layer in layer_tree(model)
@@ -192,13 +237,17 @@ def _flow_of(
             value = tf.abs(tf.cast(_plain(variable), dtype))
             return tf.zeros_like(value) if id(variable) in subtracted else value
 
-        run = _Pass(model, weights, total, False, masks, _gradients, value)
+        derivative = functools.partial(_gradients, what="flow")
+        run = _Pass(model, weights, _Flow(model), masks, derivative, value)
         with inlined(model), computing_in(dtype, model), without_shifts(model):
-            return run((x, None, None))
+            return run((x, None, None), Part(None))
 
     try:
         flow, gradients = flow_in("float64")
-    except ValueError:  # a layer with constants of its own in float32, say
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        if not _is_of_double(error):
+            raise
+        # A layer with constants of its own in float32, say.
         flow, gradients = flow_in("float32")
     if not np.isfinite(flow):
         raise ValueError(
@@ -213,13 +262,37 @@ def _flow_of(
     return scores
 
 
+class _Flow:
+    """R, as a `Scored`."""
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+        del added, part
+        outputs = keras.tree.flatten(call_model(self._model, batch[0]))
+        sums = [tf.reduce_sum(tf.cast(logits(y), tf.float64)) for y in outputs]
+        return tf.add_n(sums)
+
+
+def _is_of_double(error: Exception) -> bool:
+    """Whether something cannot be computed in double precision.
+
+    TensorFlow has no class of errors for it, but always names the type. (So does what
+    Keras adds, about the arguments of the call.)
+    """
+    words = str(error.__cause__ or error).partition("Arguments received by")[0]
+    return re.search(r"double|float64", words, re.IGNORECASE) is not None
+
+
 def _mean(run: _Pass, batches: Iterable[Batch]) -> Tensors:
     mean: Tensors = {}
     examples = 0
+    batches, total = _counted(batches, run.scored.sums)
     for batch in batches:
         size = example_count(batch)
         examples += size
-        derivatives = _on_batch(run, batch)
+        derivatives = _on_batch(run, batch, Part(total))
         if not mean:
             mean = derivatives
             continue
@@ -229,17 +302,39 @@ def _mean(run: _Pass, batches: Iterable[Batch]) -> Tensors:
     return mean
 
 
-def _on_batch(run: _Pass, batch: Batch) -> Tensors:
+def _counted(
+    batches: Iterable[Batch], always: bool
+) -> tuple[Iterable[Batch], int | None]:
+    """The batches and the number of examples in them, if there is one or `always`."""
+    batches = iter(batches)
+    first = list(batches) if always else list(itertools.islice(batches, 2))
+    total = sum(map(example_count, first)) if always or len(first) == 1 else None
+    return itertools.chain(first, batches), total
+
+
+def _on_batch(run: _Pass, batch: Batch, part: Part) -> Tensors:
     model = run.model
-    strategy = strategy_of(model)
+    batch, strategy = as_tensors(batch), strategy_of(model)
     with inlined(model), computing_in("float32", model):
-        if strategy.num_replicas_in_sync > 1 and not _is_stateful(model):
-            loss, derivatives = _over_replicas(strategy, run, batch)
-        else:
-            loss, derivatives = run(batch)
+        loss, derivatives = _on_devices(strategy, run, batch, part)
     if not np.isfinite(loss):
-        raise _not_finite(model, float(loss))
+        raise _not_finite(model, float(loss), run.scored.what)
     return derivatives
+
+
+def _on_devices(
+    strategy: tf.distribute.Strategy, run: _Pass, batch: Batch, part: Part
+) -> tuple[tf.Tensor, Tensors]:
+    """`run` on a mini-batch, shared by replicas where that gives the same."""
+    if strategy.num_replicas_in_sync == 1:
+        return run(batch, part)
+    if not _is_stateful(run.model):
+        with contextlib.suppress(NotDivisible):
+            return _over_replicas(strategy, run, batch, part)
+    # Another thread is in no strategy's scope, in which Keras would divide its losses,
+    # but not those of others, by the number of replicas.
+    with concurrent.futures.ThreadPoolExecutor(1) as alone:
+        return alone.submit(run, batch, part).result()
 
 
 def _is_stateful(model: keras.Model) -> bool:
@@ -253,29 +348,25 @@ class _Pass:
 
     model: keras.Model
     weights: Mapping[str, keras.Variable]
-    loss: DataLoss
-    training: bool
+    scored: Scored | _Flow
     masks: Mapping[str, np.ndarray]
     derivative: Derivative
     value: Callable[[keras.Variable], tf.Tensor] = lambda variable: _plain(variable)
 
-    def __call__(self, batch: Batch) -> tuple[tf.Tensor, Tensors]:
-        x, y, sample_weight = batch
+    def __call__(self, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
         known = {id(weight) for weight in self.weights.values()}
         others = [v for v in self.model.variables if id(v) not in known]
 
         def loss_at(values: Tensors) -> tf.Tensor:
-            with keras.StatelessScope() as scope:
-                # Every variable has its value by the scope, so that the variables
-                # themselves, which may be mirrored over replicas, take no part.
-                for path, weight in self.weights.items():
-                    scope.add_update((weight, values[path]))
-                for variable in others:
-                    is_float = variable.dtype.startswith(("float", "bfloat"))
-                    value = self.value if is_float else tf.convert_to_tensor
-                    scope.add_update((variable, value(variable)))
-                y_pred = call_model(self.model, x, self.training)
-            return _loss_of(self.loss, y, y_pred, sample_weight)
+            # Every variable has its value by the scope, so that the variables
+            # themselves, which may be mirrored over replicas, take no part.
+            given = [(weight, values[path]) for path, weight in self.weights.items()]
+            for variable in others:
+                is_float = variable.dtype.startswith(("float", "bfloat"))
+                value = self.value if is_float else tf.convert_to_tensor
+                given.append((variable, value(variable)))
+            with _Scope(given, known) as scope:
+                return self.scored(batch, scope.losses, part)
 
         values = {}
         for path, weight in self.weights.items():
@@ -285,28 +376,100 @@ class _Pass:
         return self.derivative(loss_at, values)
 
 
-def _gradients(loss_at: Callable, values: Tensors) -> tuple[tf.Tensor, Tensors]:
+class _Scope(keras.StatelessScope):
+    """Gives variables values, and a value assigned in it the gradient of a variable.
+
+    Training differentiates by what a variable holds when it is read: what it was
+    computed from, when it was assigned, is no part of that. In a scope of Keras' it
+    would be.
+    """
+
+    def __init__(
+        self, values: list[tuple[keras.Variable, tf.Tensor]], scored: set[int]
+    ):
+        super().__init__(collect_losses=True)
+        self._scored = scored
+        for update in values:
+            super().add_update(update)
+
+    def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
+        variable, value = update
+        before = self.get_current_value(variable)
+        value = tf.stop_gradient(value)
+        if before is not None:  # which may be in another precision than the variable
+            value = tf.cast(value, before.dtype)
+        if id(variable) in self._scored:
+            # To the last bit the new value, with the derivative of the one before.
+            value += before - tf.stop_gradient(before)
+        super().add_update((variable, value))
+
+
+def _gradients(
+    loss_at: Callable, values: Tensors, what: str
+) -> tuple[tf.Tensor, Tensors]:
     # Eager, not traced: for one batch a trace costs more than it saves.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
         loss = loss_at(values)
-    gradients = tape.gradient(loss, values)
-    for path, gradient in gradients.items():
-        if gradient is None:
-            raise ValueError(
-                f"Expected the loss to depend on every prunable weight. "
-                f"Received: a loss that does not depend on {path!r}. "
-                f"Leave it out with exclude={path!r}. (What runs in `keras.remat` or "
-                f"`tf.recompute_grad` hides its weights: use a `keras.RematScope`.)"
-            )
+    with _saying_what_lacks("a gradient", "'magnitude' and 'random' need none"):
+        gradients = tape.gradient(loss, values)
+    missing = [path for path, gradient in gradients.items() if gradient is None]
+    if missing:
+        raise _unreached(missing, list(gradients), what)
     # Dense where it was of some rows only.
     return loss, {path: tf.convert_to_tensor(g) for path, g in gradients.items()}
+
+
+def _unreached(missing: list[str], paths: list[str], what: str) -> ValueError:
+    """The error that names the weights that have no gradient."""
+    hidden = (
+        "(What runs in `keras.remat` or `tf.recompute_grad` hides its weights: use a "
+        "`keras.RematScope`.)"
+    )
+    if len(missing) == len(paths):
+        return ValueError(
+            f"Expected the {what} to depend on every prunable weight. Received: one "
+            f"that depends on none of {_some(paths)}. Compute it with the model that "
+            f"is given, by operations that have a gradient (not with `predict`, "
+            f"`numpy()`, `stop_gradient` or an argmax). {hidden}"
+        )
+    article = "an" if what[0] in "aeiou" else "a"
+    return ValueError(
+        f"Expected the {what} to depend on every prunable weight. Received: {article} "
+        f"{what} that does not depend on {_some(missing)}. Leave them out with "
+        f"exclude={_patterns_of(missing, paths)}. {hidden}"
+    )
+
+
+def _patterns_of(missing: list[str], paths: list[str]) -> list[str]:
+    """The fewest glob patterns that match some of the paths and none of the others."""
+    others = set(paths) - set(missing)
+    patterns: list[str] = []
+    for path in missing:
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns):
+            continue
+        parents = itertools.accumulate(path.split("/")[:-1], "{}/{}".format)
+        for folder in (f"{parent}/" for parent in parents):
+            alone = sum(other.startswith(folder) for other in missing) == 1
+            if not alone and not any(other.startswith(folder) for other in others):
+                patterns.append(glob.escape(folder) + "*")
+                break
+        else:
+            patterns.append(glob.escape(path))
+    return patterns
+
+
+def _some(paths: list[str], most: int = 12) -> str:
+    """The first paths, and how many there are beside."""
+    rest = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(map(repr, paths[:most])) + rest
 
 
 def _over_replicas(
     strategy: tf.distribute.Strategy,
     run: _Pass,
     batch: Batch,
+    part: Part,
 ) -> tuple[tf.Tensor, Tensors]:
     """`run` on a mini-batch that is split over the replicas of a strategy.
 
@@ -326,7 +489,8 @@ def _over_replicas(
     def share(context: tf.distribute.ValueContext) -> list[tf.Tensor]:
         replica = context.replica_id_in_sync_group
         first, last = (r * count // replicas for r in (replica, replica + 1))
-        arrays = [tf.convert_to_tensor(leaves[i][first:last]) for i in given]
+        parts = fed([take(leaves[i], slice(first, last)) for i in given])
+        arrays = [p if tf.is_tensor(p) else tf.convert_to_tensor(p) for p in parts]
         # Keras divides the mean over a replica's share by the number of replicas, so
         # the sum is the mean over all, if the shares are equal; else each by its size.
         return [tf.constant((last - first) * replicas / count), *arrays]
@@ -335,7 +499,8 @@ def _over_replicas(
         own: list[Any] = [None] * len(leaves)
         for position, array in zip(given, arrays, strict=True):
             own[position] = array
-        loss, gradients = run(keras.tree.pack_sequence_as(batch, own))
+        shared = dataclasses.replace(part, shared=True)
+        loss, gradients = run(keras.tree.pack_sequence_as(batch, own), shared)
         weighed = {p: g * tf.cast(weight, g.dtype) for p, g in gradients.items()}
         return loss * tf.cast(weight, loss.dtype), weighed
 
@@ -348,33 +513,13 @@ def _over_replicas(
     return add_up(loss), {path: add_up(gradients.pop(path)) for path in list(gradients)}
 
 
-def _loss_of(data_loss: DataLoss, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
-    try:
-        loss = data_loss(y, y_pred, sample_weight)
-    except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
-        if str(error).startswith("Expected"):
-            raise  # in our words already
-        raise ValueError(
-            f"Expected targets and a loss that fit the outputs of the model. Received: "
-            f"targets of shape {shapes(y)} for outputs of shape {shapes(y_pred)}. "
-            f"The error: {error}"
-        ) from error
-    if len(loss.shape):
-        raise ValueError(
-            f"Expected a loss that is one number for the mini-batch. Received: a loss "
-            f"of shape {tuple(loss.shape)}. Reduce it: the losses of Keras do with "
-            f"reduction='sum_over_batch_size', their default."
-        )
-    return loss
-
-
 def _plain(variable: keras.Variable) -> tf.Tensor:
     """The value, in float32 if it is stored in half precision."""
     value = tf.convert_to_tensor(variable)
     return tf.cast(value, tf.float32) if value.dtype in _HALF else value
 
 
-def _not_finite(model: keras.Model, loss: float) -> ValueError:
+def _not_finite(model: keras.Model, loss: float, what: str) -> ValueError:
     bad = [
         path
         for path, weight in weights_by_path(model).items()
@@ -382,7 +527,7 @@ def _not_finite(model: keras.Model, loss: float) -> ValueError:
     ]
     where = f"the weights {', '.join(bad)}" if bad else "the data"
     return ValueError(
-        f"Expected a finite loss on the mini-batch. Received: loss={loss}. Look for "
-        f"NaN or infinity in {where}, and check that the loss fits the model's outputs "
-        f"(logits or probabilities)."
+        f"Expected a finite {what} on the mini-batch. Received: {what}={loss}. Look "
+        f"for NaN or infinity in {where}, and check that the {what} fits the model's "
+        f"outputs (logits or probabilities)."
     )

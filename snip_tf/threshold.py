@@ -21,7 +21,13 @@ _MOST_NEAR = 1 << 22
 _FEWEST_BINS, _MOST_BINS = 1 << 12, 1 << 19
 
 
-def keep_largest(scores: Mapping[str, Scores], kept: int) -> dict[str, PackedMask]:
+# Of each weight with zeros at the threshold: how many are kept, and of how many.
+Zeros = dict[str, tuple[int, int]]
+
+
+def keep_largest(
+    scores: Mapping[str, Scores], kept: int, zeros: Zeros | None = None
+) -> dict[str, PackedMask]:
     """The masks of the `kept` largest of all scores.
 
     Equal scores are kept in order, earlier weight first, then lower flat index.
@@ -38,10 +44,12 @@ def keep_largest(scores: Mapping[str, Scores], kept: int) -> dict[str, PackedMas
     Args:
         scores: `{weight path: scores}`, all of one float type.
         kept: int, from 0 to the number of scores.
+        zeros: where the threshold is zero, what it leaves to the order is written here.
 
     Raises:
         ValueError: if a score is NaN or infinite (the weight is named).
     """
+    threshold, ties = np.inf, 0
     masks = {
         path: PackedMask(np.zeros(-(-score.size // 8), np.uint8), score.shape)
         for path, score in scores.items()
@@ -54,10 +62,34 @@ def keep_largest(scores: Mapping[str, Scores], kept: int) -> dict[str, PackedMas
         _keep_above(scores, masks, threshold, ties)
     else:
         lowest, highest = _likely_range(scores, kept)
-        if not _keep_in_one_pass(scores, masks, kept, lowest, highest):
+        found = _keep_in_one_pass(scores, masks, kept, lowest, highest)
+        if found:
+            threshold, ties = found
+        else:
             threshold, ties = _threshold(scores, kept, lowest, highest)
             _keep_above(scores, masks, threshold, ties)
+    # (An accelerator may take the smallest numbers for zeros.)
+    is_zero = abs(threshold) < np.finfo(_dtype(scores)).tiny
+    if zeros is not None and is_zero and ties:
+        zeros.update(_count_zeros(scores, masks))
     return masks
+
+
+def _count_zeros(
+    scores: Mapping[str, Scores], masks: Mapping[str, PackedMask]
+) -> Zeros:
+    """The zeros of each weight, where the threshold is zero."""
+    zeros = {}
+    for path, score in scores.items():
+        start = kept = equal = 0
+        for chunk in chunks(score):
+            zero = chunk == 0
+            bits = masks[path].bits[start // 8 :]
+            equal += np.count_nonzero(zero)
+            kept += np.count_nonzero(zero & np.unpackbits(bits, count=zero.size))
+            start += chunk.size
+        zeros[path] = kept, equal
+    return zeros
 
 
 def _keep_in_one_pass(
@@ -66,10 +98,11 @@ def _keep_in_one_pass(
     kept: int,
     lowest: float,
     highest: float,
-) -> bool:
+) -> tuple[float, int] | None:
     """Sets the masks, if the threshold is from `lowest` to `highest` with few others.
 
-    Raises a ValueError if a score is NaN or infinite.
+    Returns the threshold, and how many of those that equal it are kept; None if it is
+    elsewhere. Raises a ValueError if a score is NaN or infinite.
     """
     near = []  # (bits of the mask, positions, scores) of those in the range
     wanted, room = kept, _MOST_NEAR
@@ -83,21 +116,22 @@ def _keep_in_one_pass(
             inside = np.flatnonzero(np.not_equal(chunk >= lowest, above, out=above))
             room -= inside.size
             if room < 0:
-                return False
+                return None
             near.append((bits, inside + start, chunk[inside]))
             start += chunk.size
     values = np.concatenate([values for *_, values in near])
     if not 0 <= wanted <= values.size:
-        return False
-    if wanted:
-        threshold = np.partition(values, values.size - wanted)[values.size - wanted]
-        ties = wanted - np.count_nonzero(values > threshold)
-        for bits, positions, values in near:
-            keep, ties = _above(values, threshold, ties)
-            positions = positions[keep]
-            one = (128 >> (positions & 7)).astype(np.uint8)
-            np.bitwise_or.at(bits, positions >> 3, one)
-    return True
+        return None
+    if not wanted:
+        return highest, 0
+    threshold = np.partition(values, values.size - wanted)[values.size - wanted]
+    ties = left = wanted - np.count_nonzero(values > threshold)
+    for bits, positions, values in near:
+        keep, left = _above(values, threshold, left)
+        positions = positions[keep]
+        one = (128 >> (positions & 7)).astype(np.uint8)
+        np.bitwise_or.at(bits, positions >> 3, one)
+    return threshold, ties
 
 
 def _keep_above(

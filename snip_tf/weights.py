@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
 
-# A selection of weights: one glob pattern, several, or a predicate.
-Patterns = str | Iterable[str] | Callable[[str, keras.Variable], bool]
+# A selection of weights: a glob pattern or a layer, several, or a predicate.
+Patterns = (
+    str
+    | keras.Layer
+    | Iterable[str | keras.Layer]
+    | Callable[[str, keras.Variable], bool]
+)
 
 
 def held_layers(layer: keras.Layer) -> list[keras.Layer]:
@@ -118,9 +124,9 @@ def prunable_weights(
 
     Args:
         model: a built `keras.Model`, pruned or not.
-        include: a glob pattern on weight paths (`"*"` also matches `/`), a list of
-            them, or a callable `(path, variable) -> bool`: trainable weights to add,
-            such as `"*/bias"`.
+        include: a glob pattern on weight paths (`"*"` also matches `/`), a layer of the
+            model (for all its weights, at any depth), a list of them, or a callable
+            `(path, variable) -> bool`: trainable weights to add, such as `"*/bias"`.
         exclude: the same, for weights to leave alone, such as `"head/*"`.
 
     Returns:
@@ -130,8 +136,8 @@ def prunable_weights(
 
     Raises:
         TypeError: if `model` is not a Keras model, or a pattern is of the wrong kind.
-        ValueError: if the model is not built, a pattern matches nothing, or nothing
-            prunable is left.
+        ValueError: if the model is not built, a pattern matches nothing, a layer is not
+            one of the model's, or nothing prunable is left.
 
     Example:
 
@@ -146,8 +152,8 @@ def prunable_weights(
     check_built(model)
     weights = weights_by_path(model)
     trainable = {path: v for path, v in weights.items() if v.trainable}
-    included = _matching(trainable, include, "include")
-    excluded = _matching(weights, exclude, "exclude")
+    included = _matching(model, trainable, include, "include")
+    excluded = _matching(model, weights, exclude, "exclude")
     chosen = {}
     for path, variable in weights.items():
         default = why_not_prunable(path, variable) is None
@@ -168,25 +174,70 @@ def prunable_weights(
 
 def check_model(model: keras.Model) -> None:
     """Raises a TypeError unless `model` is a Keras 3 model."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"Expected `model` to be a Keras 3 model (`keras.Model`). "
-            f"Received: model={model!r} of type "
-            f"{type(model).__module__}.{type(model).__name__}. Load a file with "
-            f"`keras.models.load_model` first; models of Keras 2 (`tf_keras`) and of "
-            f"other libraries have to be built in Keras 3."
+    if isinstance(model, keras.Model):
+        return
+    kind = f"{type(model).__module__}.{type(model).__name__}"
+    received = f"model={model!r} of type {kind}" if isinstance(model, str) else kind
+    advice = (
+        "Load a file with `keras.models.load_model` first; models of Keras 2 "
+        "(`tf_keras`) and of other libraries have to be built in Keras 3."
+    )
+    if isinstance(model, type):
+        received = f"the class {model.__name__}"
+        if issubclass(model, keras.Model):
+            advice = f"Make a model of it first: {model.__name__}(...)."
+    elif isinstance(model, keras.Layer):
+        advice = (
+            "Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
         )
+    elif hasattr(model, "shape"):
+        advice = "The model comes first, then the data."
+    raise TypeError(
+        f"Expected `model` to be a Keras 3 model (`keras.Model`). "
+        f"Received: {received}. {advice}"
+    )
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether a model has its weights.
+
+    One without `call`, such as a GAN of a generator and a critic, which its
+    `train_step` calls, is never built by Keras; it has the weights of its parts.
+    """
+    if model.built or has_call(model):
+        return model.built
+    return bool(model.weights) and not _unbuilt_parts(model)
+
+
+def has_call(model: keras.Model) -> bool:
+    """Whether a model computes something itself."""
+    # (That of a pruned model wraps that of its class.)
+    calls = {inspect.unwrap(cls.call) for cls in (type(model), keras.Model)}
+    return len(calls) > 1
+
+
+def _unbuilt_parts(model: keras.Model) -> list[str]:
+    return [
+        part.name
+        for part in held_layers(model)
+        if not (is_built(part) if isinstance(part, keras.Model) else part.built)
+    ]
 
 
 def check_built(model: keras.Model) -> None:
     """Raises unless `model` is a Keras 3 model that has its weights."""
     check_model(model)
-    if not model.built:
-        raise ValueError(
-            f"Expected a built model, since an unbuilt one has no weights yet. "
-            f"Received: model={model.name!r}, not built. Call it on a batch, or give "
-            f"it a `keras.Input`."
-        )
+    if is_built(model):
+        return
+    received, what = f"model={model.name!r}, not built", "it"
+    if not has_call(model):
+        parts = ", ".join(map(repr, _unbuilt_parts(model))) or "all"
+        received += f" and without `call`, with parts that are not built: {parts}"
+        what = "each of them"
+    raise ValueError(
+        f"Expected a built model, since an unbuilt one has no weights yet. "
+        f"Received: {received}. Call {what} on a batch, or give it a `keras.Input`."
+    )
 
 
 def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -202,50 +253,99 @@ def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
 
 
 def _matching(
-    weights: dict[str, keras.Variable], patterns: Patterns | None, argument: str
+    model: keras.Model,
+    weights: dict[str, keras.Variable],
+    patterns: Patterns | None,
+    argument: str,
 ) -> set[str]:
+    """The paths of those of the weights that an argument chooses."""
     if patterns is None:
         return set()
-    if callable(patterns):
-        matched = {
-            path for path, variable in weights.items() if patterns(path, variable)
-        }
-        if not matched:
-            raise ValueError(
-                f"Expected `{argument}` to choose at least one weight. The callable "
-                f"received returned False for each of: {', '.join(weights)}"
-            )
-        return matched
-    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if isinstance(patterns, (str, keras.Layer)):
+        patterns = [patterns]  # (a layer is a callable, too)
+    if callable(patterns) and not isinstance(patterns, type):
+        return _chosen_by(patterns, weights, argument)
     if not isinstance(patterns, (list, tuple, set, frozenset)):
         raise TypeError(
-            f"Expected `{argument}` to be a glob pattern, a list of glob patterns or a "
+            f"Expected `{argument}` to be a glob pattern, a layer, a list of them or a "
             f"callable(path, variable). Received: {argument}={patterns!r}"
         )
     matched = set()
     for pattern in patterns:
-        if not isinstance(pattern, str):
+        if isinstance(pattern, keras.Layer):
+            matched |= _weights_of(pattern, model, weights, argument)
+        elif isinstance(pattern, str):
+            matched |= _paths_like(pattern, weights, argument)
+        else:
             raise TypeError(
-                f"Expected each pattern of `{argument}` to be a string. "
+                f"Expected each pattern of `{argument}` to be a string or a layer. "
                 f"Received: {pattern!r} of type {type(pattern).__name__}"
             )
-        hits = {path for path in weights if fnmatch.fnmatchcase(path, pattern)}
-        if not hits:
-            raise ValueError(
-                f"Expected each pattern of `{argument}` to match a weight path. "
-                f"Received: {pattern!r}, which matches none. "
-                f"{near_misses(pattern, list(weights))}"
-            )
-        matched |= hits
+    if patterns and not matched:
+        trainable = "trainable " if argument == "include" else ""
+        raise ValueError(
+            f"Expected `{argument}` to choose at least one weight. "
+            f"Received: layers without {trainable}weights, {argument}={patterns!r}"
+        )
     return matched
 
 
-def near_misses(wanted: str, known: list[str]) -> str:
-    """Words that say which of the known paths may have been meant."""
+def _chosen_by(
+    predicate: Callable[[str, keras.Variable], bool],
+    weights: dict[str, keras.Variable],
+    argument: str,
+) -> set[str]:
+    matched = {path for path, variable in weights.items() if predicate(path, variable)}
+    if not matched:
+        raise ValueError(
+            f"Expected `{argument}` to choose at least one weight. The callable "
+            f"received returned False for each of: {', '.join(weights)}"
+        )
+    return matched
+
+
+def _paths_like(
+    pattern: str, weights: dict[str, keras.Variable], argument: str
+) -> set[str]:
+    hits = {path for path in weights if fnmatch.fnmatchcase(path, pattern)}
+    if not hits:
+        raise ValueError(
+            f"Expected each pattern of `{argument}` to match a weight path. "
+            f"Received: {pattern!r}, which matches none. "
+            f"{near_misses(pattern, list(weights))}"
+        )
+    return hits
+
+
+def _weights_of(
+    layer: keras.Layer,
+    model: keras.Model,
+    weights: dict[str, keras.Variable],
+    argument: str,
+) -> set[str]:
+    """The paths of a layer's weights; none of a layer that has no weights."""
+    own = {id(variable) for variable in layer.weights}
+    hits = {path for path, variable in weights.items() if id(variable) in own}
+    layers = list(layer_tree(model))
+    if hits or any(part is layer for part in layers):
+        return hits
+    names = [part.name for part in layers]
+    advice = near_misses(layer.name, names, "layers")
+    if layer.name in names:
+        advice = "It holds another of that name: each copy of a model has its own."
+    raise ValueError(
+        f"Expected each layer of `{argument}` to be one of the model's. "
+        f"Received: {layer.name!r} ({type(layer).__name__}), which {model.name!r} does "
+        f"not hold. {advice}"
+    )
+
+
+def near_misses(wanted: str, known: list[str], what: str = "weight paths") -> str:
+    """Words that say which of the known paths, or names, may have been meant."""
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
     if near:
         return f"Did you mean {' or '.join(repr(path) for path in near)}?"
-    return f"The weight paths are: {', '.join(known)}"
+    return f"The {what} are: {', '.join(known)}"
 
 
 def _unused(name: str, taken: Iterable[str]) -> str:

@@ -81,6 +81,67 @@ def test_the_first_batches_of_a_pydataset_and_a_generator():
         assert labels == [[0, 1], [2, 3]]
 
 
+class Epochs(keras.utils.PyDataset):
+    """Batches that are chosen at the start of each epoch."""
+
+    num_batches = 3
+
+    def __init__(self):
+        super().__init__()
+        self.log = []
+
+    def on_epoch_begin(self):
+        self.log.append("begin")
+        self.order = np.arange(10)[::-1]
+
+    def on_epoch_end(self):
+        self.log.append("end")
+
+    def __getitem__(self, index):
+        rows = self.order[2 * index : 2 * index + 2]
+        return X[rows], Y[rows]
+
+
+def test_a_pydataset_is_read_in_an_epoch():
+    data = Epochs()
+    labels = [y.tolist() for _, y, _ in make_batches(data, batches=2)]
+    assert labels == [[9, 8], [7, 6]]
+    assert data.log == ["begin", "end"]
+    list(make_batches(data, examples_per_class=1, classes=4))
+    assert data.log == ["begin", "end"] * 2
+    with pytest.raises(ValueError, match="ended after 3"):
+        list(make_batches(data, batches=4))
+    assert data.log == ["begin", "end"] * 3
+
+
+def test_a_generator_can_be_read_on():
+    data = (Pairs(5)[index] for index in range(5))
+    assert len(list(make_batches(data, batches=2))) == 2
+    assert next(data)[1].tolist() == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        ([(X, X, Y, Y)], ValueError, r"a tuple of 4.*\(\(first, second\), targets\)"),
+        ([(np.float32(1), 2)], ValueError, r"shape \(\).*`\.batch"),
+        ([("a", 2)], TypeError, "Received: str"),
+        ([(X[:0], Y[:0])], ValueError, "0 examples"),
+    ],
+)
+def test_refuses_batches_that_are_none(data, error, words):
+    with pytest.raises(error, match=words):
+        next(make_batches(iter(data)))
+
+
+def test_one_data_set_at_a_time():
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
+    with pytest.raises(TypeError, match=r"x=data\['train'\]"):
+        make_batches({"train": data, "test": data})
+    with pytest.raises(TypeError, match="by itself"):
+        make_batches((data, "information"))
+
+
 def test_sample_weights_of_a_generator():
     data = iter([(X, Y, Y / 10)])
     ((_, _, sample_weight),) = make_batches(data)
@@ -199,7 +260,7 @@ def test_of_each_class_in_pieces():
         ((X, Y % 3, None, {"examples_per_class": 4}), "3 of class 1, 3 of class 2"),
         ((X, Y, None, {"examples_per_class": 0}), "at least 1"),
         ((X, Y / 3, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
-        ((X, None, None, {"examples_per_class": 1}), "NoneType"),
+        ((X, None, None, {"examples_per_class": 1}), "no targets"),
         ((X, Y.astype(str), None, {"examples_per_class": 1}), "dtype <U"),
         ((X, X - 0.5, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
         ((X, Y, None, {"examples_per_class": 1, "classes": 11}), "of 10 cl"),

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -72,6 +75,34 @@ def test_inverts_a_criterion():
     assert snip_tf.sparsity(pruned) == 0.5
     with pytest.raises(ValueError, match="'snip', 'iterative_snip'"):
         controls.invert("sinp")
+
+
+def test_an_inverted_criterion_is_what_it_was():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(4)])
+
+    def masks(criterion, seed):
+        options = {"sparsity": 0.5, "criterion": criterion, "seed": seed}
+        return snip_tf.get_masks(snip_tf.prune_model(model, **options))
+
+    inverted = controls.invert("random")
+    twice = controls.invert(inverted)
+    for path, mask in masks("random", 1).items():
+        np.testing.assert_array_equal(masks(inverted, 1)[path], ~mask)
+        np.testing.assert_array_equal(masks(twice, 1)[path], mask)
+        assert (masks(inverted, 2)[path] != ~mask).any()
+    force = controls.invert(snip_tf.criteria.Force(steps=3))
+    assert (force.steps, force.revives) == (3, True)
+    assert not hasattr(force, "needs_data")
+    for again in (copy.deepcopy(force), pickle.loads(pickle.dumps(force))):
+        assert again == force
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_seeds_are_whole_numbers(seed, error):
+    with pytest.raises(error, match=rf"`seed` to be a whole.*seed={seed}"):
+        controls.shuffle({"a": np.ones(3, bool)}, seed)
 
 
 def test_reinitialize_draws_every_weight_anew_and_keeps_the_masks(pruned):

@@ -1,3 +1,6 @@
+import decimal
+import warnings
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -168,6 +171,87 @@ def test_scores_of_any_real_type(dtype):
         dtype = np.asarray(keras.ops.zeros(1, dtype)).dtype
     masks = select_masks({"a": np.array([3, 1, 2, 0]).astype(dtype)}, 0.5)
     assert masks["a"].tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("scores", "dtype"),
+    [
+        ([2**53, 2**53 + 1], np.int64),
+        ([-(2**53), -(2**53) - 1], np.int64),
+        ([2**63, 2**63 + 1], np.uint64),
+        ([1, 1 + np.finfo(np.longdouble).eps], np.longdouble),
+        (["1e4000", "1"], np.longdouble),
+    ],
+)
+def test_refuses_scores_that_float64_cannot_hold(scores, dtype):
+    scores = np.array(scores, dtype)
+    if dtype == np.longdouble and scores.dtype.itemsize == 8:
+        pytest.skip("is float64 here")
+    with pytest.raises(TypeError, match=r"'a'\] of dtype .*ranks over all"):
+        select_masks({"a": scores, "b": np.ones(2, np.float32)}, 0.5)
+
+
+def test_large_types_of_small_scores_are_exact():
+    for dtype in (np.int64, np.uint64, np.longdouble):
+        scores = np.array([2**53 - 1, 2**53], dtype)
+        assert select_masks({"a": scores}, 0.5)["a"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("value", [decimal.Decimal(1), 2**70, None, 1j, "1"])
+def test_refuses_scores_that_are_no_numbers_of_numpy(value):
+    with pytest.raises(TypeError, match="real numbers"):
+        select_masks({"a": np.array([value, value])}, 0.5)
+
+
+def zeros_told(scores, sparsity, **options):
+    """The warning of zeros that are kept by their position; None without one."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        select_masks(scores, sparsity, **options)
+    [words] = [str(warning.message) for warning in told] or [None]
+    return words
+
+
+@pytest.fixture(params=["in one pass", "in several"])
+def passes(request, monkeypatch):
+    if request.param == "in several":
+        monkeypatch.setattr(threshold, "_MOST_NEAR", 0)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_says_how_many_zeros_are_kept_by_their_position(passes, dtype):
+    scores = {"a": np.array([0, 0, 1], dtype), "b": np.array([0, 2, 0, 0], dtype)}
+    scores["c"] = np.array([3], dtype)
+    assert zeros_told(scores, 5 / 8) is None
+    words = zeros_told(scores, 3 / 8)
+    assert words.startswith("2 of the kept connections have a score of zero")
+    assert "2 of 'a'." in words
+    assert "initialized with zeros" in words
+    assert "exclude=['a']" in words
+    assert "sparsity" not in words
+    assert "2 of 'a', 1 of 'b'." in zeros_told(scores, 2 / 8)
+    assert zeros_told(scores, 0) is None  # nothing is chosen
+
+
+def test_zeros_are_told_of_each_group():
+    scores = {"a": np.array([0.0, 0, 0, 0]), "b": np.arange(4.0)}
+    assert "2 of 'a'." in zeros_told(scores, 0.5, scope="layer")
+    assert zeros_told(scores, 0.25, scope={"a": 0.0, "b": 0.5}) is None
+    assert "1 of 'a'." in zeros_told(scores, 0.5, min_kept=1)
+
+
+def test_zeros_of_signed_scores_are_told_where_they_are_divided():
+    scores = {"a": np.array([0.0, -1, 0, -2, 3, -4])}
+    assert zeros_told(scores, 3 / 6) is None  # all three of 0 and above are kept
+    assert zeros_told(scores, 2 / 6) is None
+    assert "1 of 'a'." in zeros_told(scores, 4 / 6)
+
+
+def test_zeros_of_products_are_told(place):
+    ones = keras.ops.ones((10,))
+    zeros = keras.ops.convert_to_tensor(np.arange(10, dtype=np.float32) // 5)
+    assert "1 of 'a'." in zeros_told({"a": Product(zeros, ones)}, 0.4)
+    assert zeros_told({"a": Product(zeros, ones)}, 0.5) is None
 
 
 def test_a_sparsity_in_half_precision_counts_exactly():

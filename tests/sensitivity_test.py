@@ -38,15 +38,19 @@ def gradients(model, *batches, **options):
 
 
 def numpy_loss(weights, x, y):
-    """The loss of `model` in inference mode with fresh statistics, in float64."""
+    """The loss of `model` in inference mode with fresh statistics, in float64.
+
+    Without the penalties on its kernels, but with that on what a layer gives.
+    """
     kernel1, bias1, kernel2, bias2 = weights
-    hidden = (x.astype(np.float64) @ kernel1 + bias1) / np.sqrt(1 + 1e-3)
-    logits = hidden @ kernel2 + bias2
+    hidden = x.astype(np.float64) @ kernel1 + bias1
+    logits = hidden / np.sqrt(1 + 1e-3) @ kernel2 + bias2
     log_sum = np.log(np.exp(logits).sum(axis=1))
-    return np.mean(log_sum - logits[np.arange(len(y)), y])
+    activity = 0.01 * np.abs(hidden).sum() / len(x)
+    return np.mean(log_sum - logits[np.arange(len(y)), y]) + activity
 
 
-def test_equals_finite_differences_of_the_data_loss_alone(model, data):
+def test_equals_finite_differences_of_the_loss_without_penalties(model, data):
     layers = [model.layers[0], model.layers[3]]
     weights = [v.numpy().astype(np.float64) for layer in layers for v in layer.weights]
     found = list(gradients(model, data, loss=LOSS).values())
@@ -146,7 +150,8 @@ def test_several_outputs_with_loss_weights(data):
     np.testing.assert_allclose(both["a/kernel"], 2 * alone["a/kernel"], rtol=1e-5)
 
 
-def test_a_model_that_is_not_compiled_needs_a_loss(model, data):
+def test_a_model_that_is_not_compiled_needs_a_loss(data):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"not compiled.*pass loss="):
         gradients(model, data)
     model.compile("sgd")
@@ -163,7 +168,8 @@ def test_labels_out_of_range(model, data, label, loss):
         gradients(model, (x, y), loss=loss)
 
 
-def test_a_label_that_the_loss_ignores_is_no_output(model, data):
+def test_a_label_that_the_loss_ignores_is_no_output(data):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     x, y = data
     kept = y.copy()
@@ -326,7 +332,8 @@ def test_replicas_share_a_batch_as_one_device(data, examples, where, reduction):
     np.testing.assert_equal(snip_tf.get_masks(pruned), snip_tf.get_masks(expected))
     shared, alone = gradients(model, (x, y)), gradients(network(), (x, y))
     for path in alone:
-        np.testing.assert_allclose(shared[path], alone[path], rtol=1e-5, atol=1e-7)
+        least = 1e-6 * np.abs(alone[path]).max()
+        np.testing.assert_allclose(shared[path], alone[path], rtol=1e-5, atol=least)
     pruned.fit(x[:2], y[:2], verbose=0)  # Keras fails on 11 with two replicas
     assert snip_tf.sparsity(pruned) == 0.5
 

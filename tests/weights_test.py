@@ -83,6 +83,98 @@ def test_include_adds_and_exclude_takes_away(model):
     assert "head/kernel" not in paths(model, exclude=lambda path, v: v.shape[-1] == 3)
 
 
+def test_layers_stand_for_all_their_weights(model):
+    inner, head = model.get_layer("inner"), model.get_layer("head")
+    both = model.get_layer("both")
+    assert "head/kernel" not in paths(model, exclude=head)
+    assert "inner/fc/kernel" not in paths(model, exclude=inner)
+    assert "inner/fc/kernel" not in paths(model, exclude=inner.layers[0])
+    assert paths(model, exclude=["att/*", both, inner]) == ["head/kernel"]
+    assert paths(model, exclude=model.layers[:-1]) == ["head/kernel"]
+    assert "head/bias" in paths(model, include=(head, "inner/*"))
+    assert "inner/fc/bias" in paths(model, include=(head, "inner/*"))
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random", exclude=head)
+    assert "head/kernel" not in snip_tf.get_masks(pruned)
+    own = pruned.get_layer("inner")
+    assert "inner/fc/kernel" not in paths(pruned, exclude=own)
+
+
+def test_layers_that_are_not_of_the_model_are_named(model):
+    other = layers.Dense(2, name="heads")
+    with pytest.raises(ValueError, match=r"`exclude` .*'heads' .*mean 'head'"):
+        paths(model, exclude=[other])
+    copied = snip_tf.apply_masks(model, {"head/kernel": np.ones((8, 3), bool)})
+    with pytest.raises(ValueError, match=r"'head' .*another of that name"):
+        paths(model, exclude=copied.get_layer("head"))
+    with pytest.raises(ValueError, match="`exclude` to choose at least one"):
+        paths(model, exclude=model.layers[0])  # the input
+    with pytest.raises(TypeError, match=r"`exclude` to be a glob pattern, a layer"):
+        paths(model, exclude=layers.Dense)
+
+
+class Container(keras.Model):
+    """Parts that only a training step of its own would call."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = list(parts)
+
+
+def part(name, *shape):
+    stack = [layers.Dense(units, name=f"fc{units}") for units in shape[1:]]
+    return keras.Sequential([keras.Input(shape[:1]), *stack], name=name)
+
+
+def test_a_model_without_call_is_built_if_its_parts_are():
+    model = Container(part("generator", 4, 8, 6), part("critic", 6, 8, 1))
+    expected = [
+        "generator/fc8/kernel",
+        "generator/fc6/kernel",
+        "critic/fc8/kernel",
+        "critic/fc1/kernel",
+    ]
+    assert paths(model) == expected
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
+    assert paths(pruned) == expected
+    assert snip_tf.sparsity(pruned) == 0.5
+    again = snip_tf.prune_model(pruned, sparsity=0.75, criterion="magnitude")
+    assert snip_tf.sparsity(again) == 0.75
+    same = snip_tf.apply_masks(model, snip_tf.get_masks(again))
+    assert snip_tf.sparsity(same) == 0.75
+    stripped = snip_tf.strip_pruning(again)
+    assert paths(stripped) == expected
+    kernels = snip_tf.prunable_weights(stripped).values()
+    assert sum(np.count_nonzero(kernel) for kernel in kernels) == 34
+    assert [row.kept for row in snip_tf.report(again).weights] == [
+        mask.sum() for mask in snip_tf.get_masks(again).values()
+    ]
+    assert "fc8" in capture_summary(again)
+    critic = snip_tf.prune_model(
+        model, sparsity=0.5, criterion="random", exclude=model.parts[0]
+    )
+    assert list(snip_tf.get_masks(critic)) == expected[2:]
+
+
+def capture_summary(model):
+    lines = []
+    snip_tf.summary(model, print_fn=lines.append)
+    return "\n".join(map(str, lines))
+
+
+def test_parts_that_are_not_built_are_named():
+    unbuilt = keras.Sequential([layers.Dense(3)], name="generator")
+    model = Container(unbuilt, part("critic", 6, 1))
+    with pytest.raises(ValueError, match=r"without `call`.*not built: 'generator'"):
+        paths(model)
+
+    class WithCall(Container):
+        def call(self, x):
+            return self.parts[1](self.parts[0](x))
+
+    with pytest.raises(ValueError, match="not built"):
+        paths(WithCall(part("generator", 4, 6), part("critic", 6, 1)))
+
+
 def test_frozen_weights_are_not_prunable_even_if_included(model):
     model.get_layer("inner").trainable = False
     assert "inner/fc/kernel" not in paths(model)

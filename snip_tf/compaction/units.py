@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,7 +52,22 @@ def unit_masks(
             f"model={model.name!r}, whose features are all tied to its inputs, its "
             f"outputs or a layer that cannot be analysed"
         )
-    return units.masks(units.kept(units.scores(gradients), sparsity, budget))
+    scores = units.scores(gradients)
+    keep = units.kept(scores, sparsity, budget)
+    _warn_of_zeros(scores == 0, keep)
+    return units.masks(keep)
+
+
+def _warn_of_zeros(zero: np.ndarray, keep: np.ndarray) -> None:
+    """Warns of units that are kept by their position alone."""
+    if (zero & keep).any() and (zero & ~keep).any():
+        warnings.warn(
+            f"{(zero & keep).sum()} of the kept units have a score of zero, as others "
+            f"that are removed, and were chosen by their position alone. Most often "
+            f"this is because a layer after them is initialized with zeros: initialize "
+            f"it with small random numbers, or score after a few steps of training.",
+            stacklevel=4,
+        )
 
 
 class Units:

@@ -2,13 +2,17 @@
 
 A criterion is a callable `(model, weights, batches, *, loss, training)` that returns
 `{weight path: scores}`, an array of the weight's shape for each of `weights`; the
-connections with the largest scores are kept. Two attributes change how it is called:
+connections with the largest scores are kept. `loss` is what the user gave, or None for
+what `fit` minimizes; an `objective=` comes as a `loss` that the criteria here take in
+turn, with batches of which the first element is all that the data yields. Attributes
+change how a criterion is called:
 
 - `needs_data = False`: `batches` may be empty.
 - `steps`: an iterative criterion is called so often, with one more argument, `masks`:
   `{weight path: bool array}`, what was kept in the step before. After step t of T the
   fraction kept is keep^(t / T). What was removed stays removed, unless the criterion
   has `revives = True`.
+- `with_seed(seed)`: returns the criterion to use with the `seed` of `prune_model`.
 
 Example:
 

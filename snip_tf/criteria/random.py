@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -38,6 +39,14 @@ class Random:
 
     def __post_init__(self):
         check_seed(self.seed)
+
+    def with_seed(self, seed: int | None) -> Random:
+        """The same, of whichever class, with this seed if it has none of its own."""
+        if self.seed is not None:
+            return self
+        seeded = copy.copy(self)
+        object.__setattr__(seeded, "seed", seed)  # a class may have another constructor
+        return seeded
 
     def __call__(
         self,

@@ -36,7 +36,7 @@ def snip(
         model: a built `keras.Model`.
         weights: `{weight path: variable}` to score.
         batches: tuples `(x, y, sample_weight)`; g is averaged over them with its sign.
-        loss: what `Model.compile` takes as `loss`. None takes the compiled one.
+        loss: what `Model.compile` takes as `loss`. None takes what `fit` minimizes.
         training: the mode of the forward pass.
 
     Returns:

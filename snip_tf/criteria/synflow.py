@@ -68,4 +68,21 @@ class SynFlow:
     ) -> dict[str, np.ndarray]:
         """The scores of one step; see `snip_tf.criteria`."""
         del loss, training
+        batches = list(batches)
+        _check_numbers(model, batches)
         return flow(model, weights, ones_for(model, batches), masks)
+
+
+def _check_numbers(model: keras.Model, batches: list[Batch]) -> None:
+    """Raises a ValueError if the model takes text, of which there are no ones."""
+    inputs = batches[0][0] if batches else getattr(model, "inputs", None)
+    types = [leaf.dtype for leaf in keras.tree.flatten(inputs) if leaf is not None]
+    # Of NumPy, of TensorFlow, or a name.
+    if any(getattr(t, "kind", "") in tuple("OSU") or "string" in str(t) for t in types):
+        raise ValueError(
+            f"Expected a model that takes numbers with criterion='synflow', which "
+            f"scores with ones for an input. Received: model={model.name!r}, which "
+            f"takes text (type string). Prune the model behind the layer that reads "
+            f"the text, or use 'snip', 'iterative_snip', 'force' or 'grasp', with "
+            f"data, or 'magnitude' or 'random', without."
+        )

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import warnings
 
 import hypothesis
 import hypothesis.strategies as st
@@ -366,7 +367,7 @@ def test_grasp_knows_short_names():
 
 def test_grasp_says_that_it_does_not_know_a_loss():
     model, (x, y) = dense(12, 9, 4), data()
-    with pytest.warns(UserWarning, match="'own_crossentropy' is none of Keras' own"):
+    with pytest.warns(UserWarning, match="'own_crossentropy' is not a built-in"):
         found = grasp_scores(model, x, y, own_crossentropy)
     weights = prunable_weights(model)
     plain = criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss=LOSS)
@@ -411,6 +412,84 @@ def test_random_takes_the_seed_of_the_call():
     )
     assert (first == second).all()
     assert (first != other).any()
+
+
+class Halved(criteria.Random):
+    """A criterion of one's own, with a constructor of its own."""
+
+    def __init__(self, path, seed=None):
+        super().__init__(seed)
+        object.__setattr__(self, "path", path)
+
+    def __call__(self, model, weights, batches, **options):
+        scores = super().__call__(model, weights, batches, **options)
+        return scores | {self.path: scores[self.path] / 2}
+
+
+def test_a_subclass_stays_what_it_is():
+    model = dense(12, 9, 4)
+
+    def masks(criterion, seed=None):
+        options = {"sparsity": 0.5, "criterion": criterion, "seed": seed}
+        return bits(snip_tf.prune_model(model, **options))
+
+    path = next(iter(snip_tf.prunable_weights(model)))
+    own = Halved(path)
+    assert (masks(own, 3) == masks(own, 3)).all()
+    assert (masks(own, 3) == masks(Halved(path, seed=3), 4)).all()
+    assert (masks(own, 3) != masks(own, 4)).any()
+    assert (masks(own, 3) != masks("random", 3)).any()
+    assert own.seed is None
+
+
+def with_a_branch_of_zeros():
+    inputs = keras.Input((8,))
+    branch = layers.Dense(16, "relu", name="branch")(inputs)
+    last = layers.Dense(8, kernel_initializer="zeros", name="last")(branch)
+    joined = layers.Add()([inputs, last])
+    return keras.Model(inputs, layers.Dense(4, name="head")(joined))
+
+
+@pytest.mark.parametrize(
+    ("zeros", "options"),
+    [
+        ("branch", {}),
+        ("branch", {"criterion": criteria.IterativeSnip(steps=4)}),
+        ("branch", {"criterion": criteria.Force(steps=4)}),
+        ("last", {"criterion": "grasp", "scope": "layer"}),
+        ("last", {"criterion": "magnitude", "scope": "layer"}),
+        ("branch", {"pattern": "2:4"}),
+        ("branch", {"pattern": "2x2"}),
+        ("branch", {"scope": "erk"}),
+    ],
+    ids=str,
+)
+def test_zeros_that_are_kept_by_their_position_are_told(zeros, options):
+    keras.utils.set_random_seed(0)
+    model = with_a_branch_of_zeros()
+    x, y = np.random.rand(32, 8), np.arange(32) % 4
+    options = {"sparsity": 0.5, "loss": LOSS, **options}
+    with pytest.warns(UserWarning, match="score of zero") as told:
+        pruned = snip_tf.prune_model(model, x, y, **options)
+    [words] = [str(one.message) for one in told if "score of zero" in str(one.message)]
+    kept = int(snip_tf.get_masks(pruned)[f"{zeros}/kernel"].sum())
+    assert f"{kept} of '{zeros}/kernel'" in words
+    assert not any("Lower the sparsity" in str(one.message) for one in told)
+    with warnings.catch_warnings():
+        # What was chosen before is not told again.
+        warnings.filterwarnings("error", message=".*score of zero")
+        snip_tf.prune_model(pruned, x, y, **options)
+
+
+def test_units_of_zeros_that_are_kept_by_their_position_are_told():
+    keras.utils.set_random_seed(0)
+    stack = [layers.Dense(8, "relu"), layers.Dense(8), layers.Dense(4)]
+    model = keras.Sequential([keras.Input((8,)), *stack])
+    model.layers[1].kernel.assign(np.eye(8) * (np.arange(8) == 3)[:, np.newaxis])
+    x, y = np.random.rand(32, 8), np.arange(32) % 4
+    options = {"sparsity": 0.25, "loss": LOSS, "pattern": "units"}
+    with pytest.warns(UserWarning, match="kept units have a score of zero"):
+        snip_tf.prune_model(model, x, y, **options)
 
 
 @pytest.mark.parametrize("steps", [0, 2.5])

@@ -1,0 +1,126 @@
+"""Examples along axis 0 of whatever `Model.fit` takes as an array, dense or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Tensors of TensorFlow that NumPy has no form for.
+_RAGGED_OR_SPARSE = (tf.RaggedTensor, tf.SparseTensor)
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of a nest is an array of some kind."""
+    return hasattr(leaf, "shape")
+
+
+def as_rows(leaf: Any) -> Any:
+    """The array in a form from which rows can be taken."""
+    if leaf is None or isinstance(leaf, _RAGGED_OR_SPARSE):
+        return leaf
+    if hasattr(leaf, "tocsr"):  # a SciPy matrix, which is as small only if it stays one
+        return leaf.tocsr()
+    if hasattr(leaf, "iloc"):  # pandas
+        return _of_table(leaf)
+    if hasattr(leaf, "detach"):  # PyTorch
+        leaf = leaf.detach().cpu()
+    return np.asarray(leaf)
+
+
+def _of_table(table: Any) -> np.ndarray:
+    """The numbers of a DataFrame or a Series, as `fit` takes them."""
+    array = table.to_numpy()
+    if array.dtype == object and not is_text(array):
+        # Columns of several types, such as numbers and truth values.
+        array = table.astype(keras.config.floatx()).to_numpy()
+    return array[:, np.newaxis] if array.ndim == 1 else array
+
+
+def take(leaf: Any, rows: slice | np.ndarray) -> Any:
+    """Some of the rows, each at most once."""
+    if leaf is None:
+        return None
+    if isinstance(leaf, tf.SparseTensor):
+        return _take_sparse(leaf, rows)
+    if isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice):
+        return tf.gather(leaf, rows)
+    return leaf[rows]
+
+
+def _take_sparse(tensor: tf.SparseTensor, rows: slice | np.ndarray) -> tf.SparseTensor:
+    count, *others = (int(size) for size in tensor.dense_shape)
+    rows = np.arange(count)[rows]
+    position = np.full(count, -1)  # of each row among those taken
+    position[rows] = np.arange(len(rows))
+    indices = np.array(tensor.indices)
+    indices[:, 0] = position[indices[:, 0]]
+    taken = np.flatnonzero(indices[:, 0] >= 0)
+    part = tf.SparseTensor(
+        indices[taken], tf.gather(tensor.values, taken), [len(rows), *others]
+    )
+    return tf.sparse.reorder(part)
+
+
+def join(leaves: Sequence[Any]) -> Any:
+    """Arrays that `fed` returned, one after the other."""
+    if leaves[0] is None:
+        return None
+    if isinstance(leaves[0], tf.SparseTensor):
+        return tf.sparse.concat(0, list(leaves))
+    if tf.is_tensor(leaves[0]):
+        return tf.concat(leaves, axis=0)
+    return np.concatenate(leaves)
+
+
+def fed(nest: Any) -> Any:
+    """Arrays as a model takes them: text and SciPy matrices as tensors."""
+    nest = keras.tree.map_structure(_fed, nest)
+    if not any(map(tf.is_tensor, keras.tree.flatten(nest))):
+        return nest
+    # Keras refuses tensors beside arrays.
+    return keras.tree.map_structure(
+        lambda leaf: tf.convert_to_tensor(leaf) if _is_dense(leaf) else leaf, nest
+    )
+
+
+def _is_dense(leaf: Any) -> bool:
+    return is_array(leaf) and not isinstance(leaf, _RAGGED_OR_SPARSE)
+
+
+def _fed(leaf: Any) -> Any:
+    if not is_array(leaf) or tf.is_tensor(leaf):
+        return leaf
+    rows = as_rows(leaf)
+    if hasattr(rows, "tocsr"):
+        entries = rows.tocoo()
+        indices = np.stack([entries.row, entries.col], axis=1).astype(np.int64)
+        tensor = tf.SparseTensor(indices, entries.data, entries.shape)
+        return tf.sparse.reorder(tensor)
+    return tf.constant(rows, tf.string) if is_text(rows) else rows
+
+
+def example_count(batch: Any) -> int:
+    """The number of examples in a mini-batch `(x, y, sample_weight)`."""
+    leaves = [leaf for leaf in keras.tree.flatten(batch[0]) if leaf is not None]
+    # What an objective is given may have numbers for the whole batch beside the rest.
+    return next((count(leaf) for leaf in leaves if len(leaf.shape)), 1)
+
+
+def count(leaf: Any) -> int:
+    """The number of rows."""
+    return int(leaf.nrows() if isinstance(leaf, tf.RaggedTensor) else leaf.shape[0])
+
+
+def is_text(array: Any) -> bool:
+    """Whether an array, or a tensor, is of strings."""
+    if tf.is_tensor(array):
+        return array.dtype == tf.string
+    if not isinstance(array, np.ndarray):
+        return False
+    if array.dtype == object:
+        return array.size > 0 and all(isinstance(v, (str, bytes)) for v in array.flat)
+    return array.dtype.kind in "SUT"

@@ -1,0 +1,462 @@
+"""What is scored is what `fit` minimizes, without penalties on weights.
+
+The witness is a tape over what `keras.Model.train_step` differentiates.
+"""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import snip_tf
+from snip_tf.weights import prunable_weights
+from tests.replicas import two_replicas
+
+layers, ops = keras.layers, keras.ops
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 6)).astype(np.float32)
+Y = RNG.normal(size=(24, 2)).astype(np.float32)
+WEIGHT = RNG.random(24).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
+def of_fit(model, x, y=None, sample_weight=None, training=False):
+    """w * dL/dw of what `fit` minimizes but for the penalties, in magnitude."""
+    weights = prunable_weights(model)
+    with tf.GradientTape() as tape:
+        y_pred = model(x, training=training)
+        loss = model.compute_loss(x, y, y_pred, sample_weight)
+        for variable in model.trainable_variables:
+            if variable.regularizer is not None:
+                loss -= variable.regularizer(variable)
+    found = tape.gradient(loss, [weight.value for weight in weights.values()])
+    return {
+        path: np.abs(np.asarray(weight) * np.asarray(tf.convert_to_tensor(gradient)))
+        for (path, weight), gradient in zip(weights.items(), found, strict=True)
+        if gradient is not None
+    }
+
+
+def assert_scored(model, expected, *data, **options):
+    """SNIP's scores are these, but for their sum; masks, too, are chosen by them."""
+    total = sum(score.sum() for score in expected.values())
+    options = {"batch_size": len(X), **options}
+    found = snip_tf.connection_sensitivity(model, *data, **options)
+    assert found.keys() == expected.keys()
+    for path, score in expected.items():
+        np.testing.assert_allclose(
+            found[path], score / total, rtol=2e-4, atol=1e-7, err_msg=path
+        )
+
+
+def functional(cls=keras.Model, regularizer=None, **options):
+    x = keras.Input((6,))
+    options = {"name": "hidden", "kernel_regularizer": regularizer, **options}
+    hidden = layers.Dense(9, "tanh", **options)(x)
+    return cls(x, layers.Dense(2, kernel_regularizer=regularizer, name="out")(hidden))
+
+
+class Adds(keras.Model):
+    """A term of the outputs beside the compiled loss."""
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training:
+            loss += 3 * ops.mean(ops.square(y_pred[:, 0] - ops.sum(x, axis=-1)))
+        return loss
+
+
+class Alone(keras.Model):
+    """All of the loss, as before Keras 3.3, with a metric and what layers add."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seen = keras.metrics.Mean()
+
+    def compute_loss(self, inputs, targets, outputs, weights=None):
+        loss = ops.mean(ops.abs(outputs - targets)) + sum(self.losses)
+        self.seen.update_state(loss)
+        return loss
+
+
+class Keywords(keras.Model):
+    def compute_loss(self, x, y, y_pred, *args, **kwargs):
+        loss = super().compute_loss(x, y, y_pred, *args, **kwargs)
+        return loss + ops.mean(ops.exp(y_pred))
+
+
+class Positional(keras.Model):
+    def compute_loss(self, *args):
+        return super().compute_loss(*args) + ops.mean(ops.square(args[2]))
+
+
+class Inner(keras.Model):
+    """Adds the penalties of a layer by hand, which are then no others than Keras'."""
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        return ops.mean(ops.square(y - y_pred)) + sum(self.get_layer("out").losses)
+
+
+@pytest.mark.parametrize("regularizer", [None, "l2"])
+@pytest.mark.parametrize("cls", [Adds, Alone, Keywords, Positional])
+def test_an_own_compute_loss(cls, regularizer):
+    model = functional(cls, regularizer, activity_regularizer="l1")
+    model.compile("sgd", "mse")
+    data = (X, Y) if cls is Alone else (X, Y, WEIGHT)
+    expected = of_fit(model, *data)
+    assert_scored(model, expected, *data)
+    masks = snip_tf.get_masks(snip_tf.prune_model(model, *data, sparsity=0.5))
+    chosen = snip_tf.select_masks(expected, 0.5)
+    assert sum((masks[path] != chosen[path]).sum() for path in masks) <= 2
+
+
+def test_penalties_of_a_layer_in_compute_loss():
+    model = functional(Inner, "l2")
+    model.compile("sgd")
+    plain = functional()
+    plain.set_weights(model.get_weights())
+    plain.compile("sgd", "mse")
+    found = [snip_tf.connection_sensitivity(m, X, Y) for m in (model, plain)]
+    for one, other in zip(*(scores.values() for scores in found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-8)
+
+
+def test_penalties_are_in_the_losses_of_every_other_thread():
+    seen = []
+    model = functional(Alone, "l2")
+
+    class Watches(Alone):
+        def compute_loss(self, *args, **kwargs):
+            looks = threading.Thread(target=lambda: seen.append(len(model.losses)))
+            looks.start()
+            looks.join()
+            seen.append(len(self.losses))
+            return super().compute_loss(*args, **kwargs)
+
+    watching = functional(Watches, "l2")
+    watching.compile("sgd")
+    snip_tf.connection_sensitivity(watching, X, Y)
+    assert seen == [2, 0]
+    assert len(watching.losses) == 2
+
+
+def test_compute_loss_needs_no_compiled_loss():
+    model = functional(Alone)
+    model.compile("sgd")
+    assert_scored(model, of_fit(model, X, Y), X, Y)
+    # With NumPy's usual type, as `fit` takes it.
+    double = X.astype(np.float64), Y.astype(np.float64)
+    assert_scored(model, of_fit(model, X, Y), *double)
+
+
+def test_a_loss_replaces_compute_loss():
+    model, plain = functional(Adds), functional()
+    plain.set_weights(model.get_weights())
+    plain.compile("sgd", "mae")
+    model.compile("sgd", "mse")
+    assert_scored(model, of_fit(plain, X, Y), X, Y, loss="mae")
+
+
+class Balances(layers.Layer):
+    """A mixture of experts with a term that balances them."""
+
+    def build(self, shape):
+        self.experts = self.add_weight(
+            (4, shape[-1], 3), "glorot_uniform", name="experts"
+        )
+        self.gate = self.add_weight((shape[-1], 4), "glorot_uniform", name="gate")
+
+    def call(self, x):
+        share = ops.softmax(x @ self.gate)
+        self.add_loss(4 * ops.sum(ops.square(ops.mean(share, axis=0))))
+        return ops.einsum("be,bi,eio->bo", share, x, self.experts)
+
+
+class Codebook(layers.Layer):
+    """Vectors to quantize by, with the terms of a VQ-VAE."""
+
+    def build(self, shape):
+        self.codes = self.add_weight((5, shape[-1]), "uniform", name="codes")
+
+    def call(self, x):
+        nearest = ops.argmin(ops.sum((x[:, None] - self.codes) ** 2, -1), -1)
+        chosen = ops.take(self.codes, nearest, axis=0)
+        self.add_loss(ops.mean((ops.stop_gradient(x) - chosen) ** 2))
+        self.add_loss([0.25 * ops.mean((x - ops.stop_gradient(chosen)) ** 2)])
+        return x + ops.stop_gradient(chosen - x)
+
+
+class Divergence(layers.Layer):
+    """What a VAE draws, here with no noise, and its divergence."""
+
+    def call(self, inputs):
+        mean, log_variance = inputs
+        terms = 1 + log_variance - ops.square(mean) - ops.exp(log_variance)
+        self.add_loss(-0.5 * ops.mean(ops.sum(terms, axis=-1)))
+        return mean
+
+
+def encoder(dtype=None):
+    x = keras.Input((6,))
+    hidden = layers.Dense(8, "relu", name="hidden", dtype=dtype)(x)
+    mean = layers.Dense(3, name="mean", dtype=dtype)(hidden)
+    variance = layers.Dense(3, name="variance", dtype=dtype)(hidden)
+    code = Divergence(name="sampling", dtype=dtype)([mean, variance])
+    return keras.Model(x, code, name="encoder")
+
+
+def vae(dtype=None):
+    """A model in a model; the inner one adds a term."""
+    x = keras.Input((6,))
+    decoder = keras.Sequential([layers.Dense(6, name="decoded")], name="decoder")
+    return keras.Model(x, decoder(encoder(dtype)(x)))
+
+
+class Itself(keras.Model):
+    """Adds a term in its own call."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = layers.Dense(7, "tanh"), layers.Dense(6)
+
+    def call(self, x):
+        code = self.first(x)
+        self.add_loss(ops.mean(ops.square(code)))
+        return self.second(code)
+
+
+def sequence(*stack):
+    return keras.Sequential([keras.Input((6,)), *stack])
+
+
+ADDING = {
+    "activity": lambda: sequence(
+        layers.Dense(7, activity_regularizer="l2"), layers.Dense(6)
+    ),
+    "balance": lambda: sequence(Balances(), layers.Dense(6)),
+    "codebook": lambda: sequence(layers.Dense(4), Codebook(), layers.Dense(6)),
+    "divergence in a model": vae,
+    "the model": Itself,
+}
+
+
+@pytest.mark.parametrize("loss", ["mse", None])
+@pytest.mark.parametrize("kind", ADDING)
+def test_what_layers_add_counts(kind, loss):
+    model = ADDING[kind]()
+    model.compile("sgd", loss)
+    model(X)  # built
+    expected = of_fit(model, X, X)
+    # What is behind the layer that adds a term has no part in that term.
+    exclude = [path for path in prunable_weights(model) if path not in expected]
+    data = (X,) if loss is None else (X, X)
+    assert_scored(model, expected, *data, exclude=exclude or None)
+
+
+def test_terms_are_added_to_a_loss_that_is_given():
+    model = vae()
+    model.compile("sgd", "mse")
+    expected = of_fit(model, X, X)
+    fresh = vae()
+    fresh.set_weights(model.get_weights())
+    assert_scored(fresh, expected, X, X, loss="mse")
+
+
+def test_an_activity_is_no_loss_of_a_model_that_is_not_compiled():
+    with pytest.raises(ValueError, match=r"not compiled.*objective="):
+        snip_tf.connection_sensitivity(functional(activity_regularizer="l2"), X, Y)
+
+
+def test_terms_of_a_pruned_model_count():
+    model = vae()
+    model.compile("sgd", "mse")
+    pruned = snip_tf.prune_model(model, X, X, sparsity=0.5)
+    assert_scored(pruned, of_fit(pruned, X, X), X, X)
+
+
+def test_terms_count_while_another_thread_calls_the_model():
+    model, stop = vae(), threading.Event()
+    model.compile("sgd", "mse")
+    expected = snip_tf.connection_sensitivity(model, X, X)
+
+    def serve():
+        while not stop.is_set():
+            model(X[:2])
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        for _ in range(20):
+            found = snip_tf.connection_sensitivity(model, X, X)
+            for path, score in expected.items():
+                np.testing.assert_array_equal(found[path], score)
+    finally:
+        stop.set()
+        server.join()
+
+
+class Labelled(layers.Layer):
+    """CTC as a layer, as in Keras' example of captchas."""
+
+    def call(self, labels, logits):
+        lengths = (ops.shape(logits)[0],)
+        steps = ops.full(lengths, logits.shape[1], "int32")
+        count = ops.full(lengths, labels.shape[1], "int32")
+        self.add_loss(ops.mean(ops.ctc_loss(labels, logits, count, steps)))
+        return logits
+
+
+def test_ctc_as_a_layer():
+    x, labels = keras.Input((16, 6)), keras.Input((3,), dtype="int32")
+    logits = layers.Dense(5)(layers.Dense(8, "tanh")(x))
+    model = keras.Model([x, labels], Labelled()(labels, logits))
+    model.compile("adam")
+    data = [
+        RNG.normal(size=(24, 16, 6)).astype(np.float32),
+        RNG.integers(1, 5, size=(24, 3)).astype(np.int32),
+    ]
+    assert_scored(model, of_fit(model, data), data)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_in_half_precision_as_in_full(policy):
+    half, full = vae(policy), vae()
+    full.set_weights(half.get_weights())
+    for model in (half, full):
+        model.compile("sgd", "mse")
+    assert_scored(half, of_fit(full, X, X), X, X)
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+@pytest.mark.parametrize("examples", [24, 23])
+@pytest.mark.parametrize("kind", ["adds", "own", "two outputs"])
+def test_replicas_score_as_one_device(kind, examples, where):
+    make = {"adds": vae, "own": lambda: functional(Adds), "two outputs": heads}[kind]
+    y = {"adds": X, "own": Y, "two outputs": [X[:, :1], X[:, 1:4]]}[kind]
+    y = keras.tree.map_structure(lambda leaf: leaf[:examples], y)
+    alone = make()
+    alone.compile("sgd", "mse")
+    expected = snip_tf.connection_sensitivity(alone, X[:examples], y)
+    with two_replicas().scope():
+        model = make()
+        model.compile("sgd", "mse")
+        model.set_weights(alone.get_weights())
+        if where == "inside":
+            found = snip_tf.connection_sensitivity(model, X[:examples], y)
+    if where == "outside":
+        found = snip_tf.connection_sensitivity(model, X[:examples], y)
+    for path, score in expected.items():
+        np.testing.assert_allclose(found[path], score, rtol=1e-4, atol=1e-7)
+
+
+def heads():
+    x = keras.Input((6,))
+    hidden = layers.Dense(8, "tanh", name="hidden")(x)
+    outputs = [layers.Dense(1, name="one")(hidden), layers.Dense(3, name="two")(hidden)]
+    return keras.Model(x, outputs)
+
+
+def test_several_outputs_beside_a_term():
+    model = heads()
+    y = {"one": X[:, :1], "two": np.arange(24) % 3}
+    mean = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", {"one": "mae", "two": mean}, {"one": 0.3, "two": 2.0})
+    assert_scored(model, of_fit(model, X, y), X, y)
+
+
+class Student(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = (
+            keras.Sequential(
+                [keras.Input((6,)), layers.Dense(5, "tanh", name="a"), layers.Dense(2)],
+                name=name,
+            )
+            for name in ("student", "teacher[0]")
+        )
+
+    def call(self, x):
+        return self.student(x)
+
+
+def test_names_all_weights_that_are_not_reached_with_one_exclude():
+    model = Student()
+    with pytest.raises(ValueError, match=r"does not depend on") as caught:
+        snip_tf.prune_model(model, X, Y, sparsity=0.5, loss="mse")
+    for path in prunable_weights(model):
+        assert (repr(path) in str(caught.value)) == path.startswith("teacher")
+    assert "exclude=['teacher[[]0]/*']" in str(caught.value)
+    scores = snip_tf.connection_sensitivity(
+        model, X, Y, loss="mse", exclude=["teacher[[]0]/*"]
+    )
+    assert all(path.startswith("student/") for path in scores)
+
+
+def test_keras_distiller():
+    teacher, student = (
+        sequence(layers.Dense(n, "relu"), layers.Dense(3)) for n in (9, 5)
+    )
+    teacher.trainable = False
+    model = keras.distillation.Distiller(
+        teacher, student, keras.distillation.LogitsDistillation(), 1.0, 0.3
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss=loss)
+    y = np.arange(24) % 3
+    model(X)
+    assert_scored(model, of_fit(model, X, y), X, y)
+
+
+class Bounded(layers.Layer):
+    """Clips its own kernel before it is used."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight((shape[-1], 7), "random_normal", name="kernel")
+
+    def call(self, x):
+        self.kernel.assign(ops.clip(2 * self.kernel, -0.05, 0.05))
+        return x @ self.kernel
+
+
+class UnitNorm(Bounded):
+    def call(self, x):
+        before = x @ self.kernel
+        self.kernel.assign(self.kernel / ops.norm(self.kernel, axis=0))
+        return before + x @ self.kernel
+
+
+CHANGING = {
+    "spectral": lambda: layers.SpectralNormalization(layers.Dense(7), 2),
+    "clipped": Bounded,
+    "unit norm": UnitNorm,
+}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", CHANGING)
+def test_a_layer_that_assigns_to_its_kernel(kind, policy):
+    model = sequence(CHANGING[kind](), layers.Dense(2))
+    model.compile("sgd", "mse")
+    weights = model.get_weights()
+    paths = list(prunable_weights(model))
+    expected = snip_tf.connection_sensitivity(model, X, Y, training=True)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    # A step of plain SGD takes the gradient away from what is in the variable then.
+    values = [weight.value for weight in prunable_weights(model).values()]
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(X, Y, model(X, training=True))
+    found = tape.gradient(loss, values)
+    model.set_weights(weights)
+    scores = [np.abs(np.asarray(w) * g) for w, g in zip(values, found, strict=True)]
+    total = sum(score.sum() for score in scores)
+    for path, score in zip(paths, scores, strict=True):
+        np.testing.assert_allclose(expected[path], score / total, rtol=1e-4, atol=1e-7)
