@@ -9,11 +9,11 @@ import math
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Node, tensors, trace
+from snip_tf.compaction.graph import Node, has_graph, tensors, trace
 from snip_tf.compaction.kinds.kind import Kind
 from snip_tf.compaction.plan import Plan
 from snip_tf.copying import Copies, copy_unmasked
-from snip_tf.masked_layer import all_masks, is_made_of_layers
+from snip_tf.masked_layer import all_masks
 from snip_tf.weights import layer_tree, weights_by_path
 from snip_tf.wrapping import get_masks, strip_pruning
 
@@ -139,7 +139,7 @@ def layer_rows(model: keras.Model, compacted: bool = True) -> list[LayerRow]:
     seconds for a large model.
     """
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
-    if not is_made_of_layers(plain):
+    if not has_graph(plain):
         return [
             dataclasses.replace(
                 _of_weights(layer, layer.name),

@@ -128,18 +128,16 @@ class Recurrent(Kind):
         kept = change.outputs[0][: self._units]
         folded = ~rows & self._folded(self._read(kept), change.constants[0])
 
-        def resized(config: dict[str, Any]) -> dict[str, Any]:
-            bias = config["use_bias"] or bool(folded.any())
-            return {**config, "units": int(kept.sum()), "use_bias": bias}
-
-        config = self.operation.get_config()
+        bias = self._layers[0].use_bias or bool(folded.any())
+        changes = {"units": int(kept.sum()), "use_bias": bias}
         if len(self._layers) == 1:
-            return change.like(self.operation, **resized(config))
+            return change.like(self.operation, **changes)
+        config = self.operation.get_config()
         both = {
             # Without the shapes that Keras would build it for.
             name: {
                 **config[name],
-                "config": resized(config[name]["config"]),
+                "config": {**config[name]["config"], **changes},
                 "build_config": None,
             }
             for name in ("layer", "backward_layer")
