@@ -156,12 +156,14 @@ def _asked_for_configurations(model: keras.Model, format: str) -> Iterator[None]
         if not parts:
             raise
         layer = parts[-1]  # the innermost, as those around it ask it for its own
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise ValueError(
             f"Expected a model of which Keras can make a configuration, which "
             f"format={format!r} keeps beside the weights. Received: "
             f"model={model.name!r}, in which {layer.name!r} of class "
-            f"{type(layer).__name__} gives none: {error} Implement `get_config` there, "
-            f"or use format='saved_model' or format='litert', which need none."
+            f"{type(layer).__name__} gives none ({reason}). Implement the `get_config` "
+            f"that is missing, or use format='saved_model' or format='litert', which "
+            f"need none."
         ) from error
 
 

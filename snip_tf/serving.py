@@ -48,6 +48,12 @@ def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
     # There is no public name for what `model.export` finds out. (A test calls it.)
     from keras.src.export.export_utils import get_input_signature
 
+    if isinstance(model, keras.Sequential) and not hasattr(model, "inputs"):
+        raise ValueError(
+            f"Expected a model whose inputs are known. Received: the Sequential model "
+            f"{model.name!r}, one of whose layers has been run on numbers alone. Begin "
+            f"it with a `keras.Input`, and give that layer a `compute_output_shape`."
+        )
     signature = get_input_signature(model)
     parameters = inspect.signature(model.call).parameters.values()
     needed = [p.name for p in parameters if _is_needed(p)]

@@ -69,10 +69,12 @@ def has_graph(layer: Any) -> bool:
     Its class may add to these what it likes, such as a `train_step`, but no `call`.
     """
     classes = (keras.Sequential, functional_class())
-    if not isinstance(layer, classes) or not layer.built:
+    # (A Sequential model may be built without, by layers that run on numbers alone.)
+    if not isinstance(layer, classes) or not hasattr(layer, "inputs"):
         return False
-    own = getattr(layer.call, "__func__", None) in [cls.call for cls in classes]
-    return own and type(layer).__call__ is keras.Layer.__call__
+    call = getattr(layer.call, "__func__", None)  # a class's, or that of an object
+    of_keras = call in [cls.call for cls in classes]
+    return of_keras and type(layer).__call__ is keras.Layer.__call__
 
 
 def trace(model: keras.Model) -> Graph:
@@ -92,8 +94,8 @@ def trace(model: keras.Model) -> Graph:
         raise ValueError(
             f"Expected a keras.Sequential or a Functional model, whose graph can be "
             f"read. Received: model={model.name!r} of type {type(model).__name__}, "
-            f"which runs its layers in code of its own. If its `call` only calls "
-            f"layers, `keras.Model(inputs, model.call(inputs))` with "
+            f"which runs its layers in code of its own (its `call`). If that only "
+            f"calls layers, `keras.Model(inputs, model.call(inputs))` with "
             f"`inputs = keras.Input(...)` makes it Functional."
         )
     same: dict[int, keras.KerasTensor] = {}

@@ -23,7 +23,7 @@ from snip_tf.weights import why_not_prunable
 Arrays = list[np.ndarray]
 
 # Of these the value at one place depends on the argument at that place alone.
-ELEMENTWISE = {
+_ELEMENTWISE = {
     getattr(keras.activations, name)
     for name in (
         *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid"),
@@ -33,6 +33,13 @@ ELEMENTWISE = {
     )
     if hasattr(keras.activations, name)  # older Keras lacks some
 }
+
+
+def is_elementwise(activation: Any) -> bool:
+    """Whether a function is known to work on each number by itself."""
+    return any(activation is function for function in _ELEMENTWISE)
+
+
 # A layer is given a gather of the features that it reads where it is given at least so
 # much more: to move them costs less than to multiply by zeros, but not nothing.
 _WORTH_A_GATHER = 1 / 8

@@ -9,12 +9,12 @@ import numpy as np
 
 from snip_tf.compaction.graph import Node
 from snip_tf.compaction.kinds.kind import (
-    ELEMENTWISE,
     Arrays,
     Change,
     Kind,
     Use,
     feature_count,
+    is_elementwise,
     worth_a_gather,
 )
 
@@ -183,8 +183,8 @@ class _Cell:
         # The activation of what is remembered is the third of GRU's and LSTM's parts.
         cell = self._cell
         part = 0 if isinstance(cell, layers.SimpleRNNCell) else 2
-        at_zero = cell.activation(keras.ops.zeros((1,)))
-        if cell.activation not in ELEMENTWISE or float(at_zero[0]) != 0:
+        zero = keras.ops.zeros((1,))
+        if not is_elementwise(cell.activation) or float(cell.activation(zero)[0]) != 0:
             return np.zeros(self.units, bool)
         kernel = keras.ops.convert_to_numpy(cell.kernel)
         kernel = kernel.reshape(len(kernel), -1, self.units)[:, part]
