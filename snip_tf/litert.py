@@ -195,6 +195,8 @@ def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
             return layer(*args, **kwargs)
         [x] = given
         more = -layer.kernel.shape[0] % block
+        if x.dtype != layer.compute_dtype:
+            x = keras.ops.cast(x, layer.compute_dtype)  # LiteRT pads no other types
         x = keras.ops.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, more]])
         if layer not in wider:
             wider[layer] = like(layer, copy)
