@@ -62,7 +62,9 @@ def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
             f"Expected a model whose `call` takes one argument (a tensor, or a list or "
             f"dict of tensors), since Keras keeps the shape of the first alone. "
             f"Received: model={model.name!r} of class {type(model).__name__}, whose "
-            f"`call` needs {', '.join(needed)}. Give it one argument that holds them."
+            f"`call` needs {', '.join(needed)}. Give it one argument that holds them, "
+            f"or write a `build` of the arguments "
+            f"{', '.join(f'{name}_shape' for name in needed)}, which Keras keeps."
         )
     if batch_size is None:
         return signature
