@@ -45,7 +45,8 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
         A plain Functional `keras.Model`, compiled as `model` is, whose layers have the
         names of the originals, but fewer units. Models inside it are laid open: their
         layers become its own. No mask holds the zeros that are left in it at zero when
-        it is trained on: compact after training.
+        it is trained on: compact after training. A warning names what your class has
+        of its own to train with (`train_step`, `compute_loss`, ...), which is lost.
 
     Raises:
         TypeError: if `model` is not a Keras model or `tolerance` no number.
