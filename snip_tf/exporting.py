@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from snip_tf.copying import copy_unmasked
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.litert import convert
 from snip_tf.masked_weights import all_masks
+from snip_tf.serving import write_saved_model
 from snip_tf.sparse_files import save_sparse
-from snip_tf.weights import check_built
+from snip_tf.weights import check_built, layer_tree
 from snip_tf.wrapping import strip_pruning
 
 
@@ -44,18 +46,23 @@ def export(
             `"saved_model"`, a folder for TensorFlow Serving, whose zeros stay as they
             are;
             `"sparse"`, the smallest, what `snip_tf.load_sparse` reads.
+            `"keras"` and `"sparse"` keep the model's configuration, so that each of its
+            layers needs a `get_config`; the others need none.
         int8: bool, with `format="litert"`: weights of eight bits. LiteRT runs layers
             that are both sparse and of eight bits only without its default delegates:
             `Interpreter(path, experimental_op_resolver_type=`
             `OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)`.
-        print_fn: called with a line that tells the bytes before and after: before, of
-            the file that Keras writes of the plain model.
+        print_fn: called with a line that says how many bytes the file takes, and what
+            part that is of the plain model's weights, or with `format="keras"` of the
+            file that Keras writes of it; then with a line for each thing to know of the
+            file, such as that LiteRT runs it with TensorFlow's operations only.
 
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: if it is not built, the format is unknown, `path` has not the ending
-            of its format, `int8` is given with another format, or a SavedModel would
-            replace what is none.
+            of its format, `int8` is given with another format, a SavedModel would
+            replace what is none, a layer has no configuration that the format needs,
+            or the converter to LiteRT fails on one.
 
     Example:
 
@@ -77,28 +84,22 @@ def export(
         )
     check_folder(path)
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    before, what = _bytes_of(plain.weights), "the weights of the plain model take"
     notes: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        # Keras writes it in any case, since the comparison is with this file.
-        saved = Path(folder) / "plain.keras"
-        plain.save(saved)
-        before = saved.stat().st_size
-        if format == "keras":
-            _compress(saved, path)
-        elif format == "sparse":
+    if format == "keras":
+        before, what = _save_compressed(plain, path), "Keras writes of the plain model"
+    elif format == "sparse":
+        with _asked_for_configurations(plain, format):
             save_sparse(plain, path)
-        elif format == "litert":
-            converted = Path(folder) / "model.tflite"
-            notes = convert(plain, converted, int8)
-            with whole_file(path) as partial:
-                shutil.move(converted, partial)
-        else:
-            _export_saved_model(plain, path)
+    elif format == "litert":
+        content, notes = convert(plain, int8)
+        with whole_file(path) as partial:
+            partial.write_bytes(content)
+    else:
+        _export_saved_model(plain, path)
     after = _size(path)
-    print_fn(
-        f"{path.name}: {after:,} bytes, {after / before:.3f} of the {before:,} that "
-        f"Keras writes of the plain model"
-    )
+    ratio = after / max(before, 1)
+    print_fn(f"{path.name}: {after:,} bytes, {ratio:.3f} of the {before:,} that {what}")
     for note in notes:
         print_fn(note)
 
@@ -119,17 +120,59 @@ def _check_format(format: str, int8: bool) -> None:
         )
 
 
-def _compress(saved: Path, path: Path) -> None:
-    """Keras stores the parts of its archives as they are; zip can do better."""
-    with (
-        whole_file(path) as partial,
-        zipfile.ZipFile(saved) as plain,
-        zipfile.ZipFile(
-            partial, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=9
-        ) as compressed,
-    ):
-        for part in plain.infolist():
-            compressed.writestr(part.filename, plain.read(part))
+def _bytes_of(weights: list[keras.Variable]) -> int:
+    arrays = map(keras.ops.convert_to_numpy, weights)
+    return sum(array.nbytes for array in arrays)
+
+
+def _save_compressed(model: keras.Model, path: Path) -> int:
+    """Writes what Keras does, compressed; returns the bytes that Keras takes.
+
+    Keras stores the parts of its archives as they are; zip can do better.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "plain.keras"
+        with _asked_for_configurations(model, "keras"):
+            model.save(saved)
+        with (
+            whole_file(path) as partial,
+            zipfile.ZipFile(saved) as plain,
+            zipfile.ZipFile(
+                partial, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=9
+            ) as compressed,
+        ):
+            for part in plain.infolist():
+                compressed.writestr(part.filename, plain.read(part))
+        return saved.stat().st_size
+
+
+@contextlib.contextmanager
+def _asked_for_configurations(model: keras.Model, format: str) -> Iterator[None]:
+    """Says which part of a model has no configuration, if Keras fails to make one."""
+    try:
+        yield
+    except (NotImplementedError, TypeError, ValueError) as error:
+        parts = [part for part in layer_tree(model) if not _has_configuration(part)]
+        if not parts:
+            raise
+        layer = parts[-1]  # the innermost, as those around it ask it for its own
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise ValueError(
+            f"Expected a model of which Keras can make a configuration, which "
+            f"format={format!r} keeps beside the weights. Received: "
+            f"model={model.name!r}, in which {layer.name!r} of class "
+            f"{type(layer).__name__} gives none ({reason}). Implement the `get_config` "
+            f"that is missing, or use format='saved_model' or format='litert', which "
+            f"need none."
+        ) from error
+
+
+def _has_configuration(layer: keras.Layer) -> bool:
+    try:
+        json.dumps(keras.saving.serialize_keras_object(layer))
+    except (NotImplementedError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _export_saved_model(model: keras.Model, path: Path) -> None:
@@ -139,7 +182,7 @@ def _export_saved_model(model: keras.Model, path: Path) -> None:
             f"path={os.fspath(path)!r}, which holds something else. Name another path."
         )
     with whole_folder(path) as partial:
-        model.export(partial, format="tf_saved_model", verbose=False)
+        write_saved_model(model, partial)
 
 
 def _size(path: Path) -> int:

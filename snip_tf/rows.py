@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Node, tensors, trace
+from snip_tf.compaction.graph import Node, has_graph, tensors, trace
 from snip_tf.compaction.kinds.kind import Kind
 from snip_tf.compaction.plan import Plan
 from snip_tf.copying import Copies, copy_unmasked
-from snip_tf.masked_layer import is_made_of_layers
 from snip_tf.masked_weights import all_masks
 from snip_tf.weights import layer_tree, weights_by_path
 from snip_tf.wrapping import get_masks, strip_pruning
@@ -218,7 +217,7 @@ def analysed(
 ) -> tuple[list[LayerRow], dict[str, np.ndarray]]:
     """`layer_rows`, and of kernels by path which of their inputs are constant."""
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
-    if not is_made_of_layers(plain):
+    if not has_graph(plain):
         return [_not_analysed(layer) for layer in plain.layers if layer.weights], {}
     plan = Plan(trace(plain), tolerance=0.0)
     if compacted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,21 +26,20 @@ def ways_of(node: Node) -> dict[str, Step]:
     float32 = getattr(layer, "compute_dtype", "float32") == "float32"
     if float32 and len(node.inputs()) == 1:
         if kind is layers.Dense:
-            return _dense(layer)
+            return {name: _of_float32(way) for name, way in _dense(layer).items()}
         if kind in (layers.Conv1D, layers.Conv2D) and _is_plain(layer):
-            return {"dense": _called(node), "sparse": _convolution(layer)}
+            return {"dense": _called(node), "sparse": _of_float32(_convolution(layer))}
         if kind in (layers.SimpleRNN, layers.GRU, layers.LSTM) and _is_a_loop(layer):
-            return {"dense": _called(node), "sparse": _recurrence(layer)}
+            return {"dense": _called(node), "sparse": _of_float32(_recurrence(layer))}
         if kind in (layers.Flatten, layers.Reshape):
             return {"dense": _reshaped(node)}
         if isinstance(layer, _IDLE) and not node.kwargs.get("training"):
             return {"dense": lambda x: x}
-        function = layer.activation if kind is layers.Activation else None
         if kind is layers.ReLU and not (layer.negative_slope or layer.threshold):
             top = layer.max_value
             return {"dense": lambda x: np.clip(x, 0, top)}
-        if function in _FUNCTIONS:
-            return {"dense": _FUNCTIONS[function]}
+        if kind is layers.Activation and _in_numpy(layer.activation):
+            return {"dense": _in_numpy(layer.activation)}
     return {"dense": _called(node)}
 
 
@@ -52,6 +52,11 @@ def _called(node: Node) -> Step:
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
     return step
+
+
+def _of_float32(step: Step) -> Step:
+    """Casts what a layer of another type has made, as Keras does."""
+    return lambda x: step(np.asarray(x, np.float32))
 
 
 def _dense(layer: keras.layers.Dense) -> dict[str, Step]:
@@ -107,11 +112,11 @@ def _convolution(layer: Any) -> Step:
 
 
 def _is_a_loop(layer: Any) -> bool:
-    functions = {layer.activation}
+    functions = [layer.activation]
     if not isinstance(layer, layers.SimpleRNN):
-        functions.add(layer.recurrent_activation)
+        functions.append(layer.recurrent_activation)
     plain = not (layer.return_state or layer.stateful or layer.go_backwards)
-    return plain and functions <= _FUNCTIONS.keys()
+    return plain and all(map(_in_numpy, functions))
 
 
 def _recurrence(layer: Any) -> Step:
@@ -126,8 +131,8 @@ def _recurrence(layer: Any) -> Step:
         given = keras.ops.convert_to_numpy(cell.bias)
         bias[: given.ndim] = given  # a GRU may have one for the state, too
     bias = bias[:, :, None]
-    activation = _FUNCTIONS[cell.activation]
-    gate = _FUNCTIONS.get(getattr(cell, "recurrent_activation", None))
+    activation = _in_numpy(cell.activation)
+    gate = _in_numpy(getattr(cell, "recurrent_activation", None))
 
     def simple(x: np.ndarray, state: tuple) -> tuple:
         return (activation(x + recurrent @ state[0]),)
@@ -178,12 +183,18 @@ def _reshaped(node: Node) -> Step:
 def _finish(layer: Any) -> Callable[[np.ndarray], np.ndarray]:
     """Adds the bias and applies the activation."""
     bias = None if layer.bias is None else keras.ops.convert_to_numpy(layer.bias)
-    function = _FUNCTIONS.get(layer.activation) or _keras_function(layer.activation)
+    function = _in_numpy(layer.activation) or _keras_function(layer.activation)
 
     def finish(x: np.ndarray) -> np.ndarray:
         return function(x if bias is None else np.add(x, bias, out=x))
 
     return finish
+
+
+def _in_numpy(function: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What computes the same in NumPy, if anything here does."""
+    # (An activation may be an object that cannot be a key.)
+    return _FUNCTIONS.get(function) if inspect.isfunction(function) else None
 
 
 def _keras_function(function: Callable) -> Callable[[np.ndarray], np.ndarray]:

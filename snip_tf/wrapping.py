@@ -78,7 +78,8 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` without `MaskedLayer`s, with the names, weight paths and outputs
-        of `pruned`. Nothing holds the zeros any more: train before stripping.
+        of `pruned`. Nothing holds its zeros at zero when it is trained on: `fit` makes
+        it dense again. Train before stripping.
 
     Raises:
         TypeError: if `pruned` is not a Keras model.

@@ -55,6 +55,17 @@ def test_report_of_a_recurrent_layer_counts_each_step():
     assert row.multiply_adds == row.effective == 7 * (4 + 5) * 4 * 5
 
 
+class OwnTraining(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_report_of_a_class_that_trains_in_its_own_way():
+    inputs = keras.Input((7,))
+    model = OwnTraining(inputs, layers.Dense(5)(layers.Dense(3)(inputs)))
+    assert [row.multiply_adds for row in snip_tf.report(model).layers] == [21, 15]
+
+
 TIMES = {
     "returns its state": (lambda: layers.LSTM(5, return_state=True), (7, 4), 7 * 180),
     "a cell": (lambda: layers.RNN(layers.LSTMCell(4)), (10, 3), 10 * 112),

@@ -38,6 +38,39 @@ def test_each_way_computes_the_same(parts, head, way, seed):
         np.testing.assert_allclose(output, expected, rtol=0, atol=atol)
 
 
+class OwnTraining(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_a_class_that_trains_in_its_own_way():
+    inputs = keras.Input((6,))
+    model = OwnTraining(inputs, layers.Dense(2)(layers.Dense(40, "relu")(inputs)))
+    pruned = networks.prune_at_random(model, 0.8, np.random.default_rng(0))
+    x = np.random.default_rng(0).random((3, 6), np.float32)
+    np.testing.assert_allclose(by_layer(pruned, x, "sparse"), pruned(x), atol=1e-6)
+
+
+class Doubled:
+    """An activation that cannot be a key."""
+
+    __hash__ = None
+
+    def __call__(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize("way", ["sparse", "dense"])
+def test_layers_of_half_precision_and_activations_of_ones_own(way):
+    half = layers.Dense(30, "relu", dtype="mixed_bfloat16")
+    stack = [half, layers.Dense(20, Doubled()), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((6,)), *stack])
+    pruned = networks.prune_at_random(model, 0.5, np.random.default_rng(0))
+    x = np.random.default_rng(0).random((3, 6), np.float32)
+    expected = pruned(x)
+    np.testing.assert_allclose(by_layer(pruned, x, way), expected, atol=1e-5)
+
+
 def stack():
     dense = [layers.Dense(800, "relu"), layers.Dense(800, "tanh"), layers.Dense(10)]
     return keras.Sequential([keras.Input((700,)), *dense])

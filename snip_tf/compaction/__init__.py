@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import warnings
 
@@ -35,19 +36,22 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     Args:
         model: a `keras.Sequential` or a Functional model, pruned (`prune_model`,
             `apply_masks`) or stripped; zeros in its weights count, whatever made them.
-            It is left as it is. Compact after training: what is removed is gone.
+            Its class may be your own, as long as it has Keras' `call`. It is left as it
+            is.
         tolerance: float, weights of this magnitude or less count as zero. At 0 the
             outputs are the same up to rounding, a relative 1e-6 in float32.
 
     Returns:
         A plain Functional `keras.Model`, compiled as `model` is, whose layers have the
         names of the originals, but fewer units. Models inside it are laid open: their
-        layers become its own.
+        layers become its own. No mask holds the zeros that are left in it at zero when
+        it is trained on: compact after training. A warning names what your class has
+        of its own to train with (`train_step`, `compute_loss`, ...), which is lost.
 
     Raises:
         TypeError: if `model` is not a Keras model or `tolerance` no number.
-        ValueError: if the model is not built or runs its layers in code of its own, or
-            `tolerance` is negative.
+        ValueError: if the model is not built or runs its layers in code of its own (a
+            `call` of its class), or `tolerance` is negative.
 
     Example:
 
@@ -67,6 +71,15 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
         smaller = plan.carry_out(Copies().of)
     smaller.name = model.name
     compile_like(smaller, plain)
+    if left := _own_training(type(plain)):
+        warnings.warn(
+            f"The smaller model is a plain Functional one, without the "
+            f"{', '.join(left)} of {type(plain).__name__}: its outputs are the same, "
+            f"but `fit` and `evaluate` are Keras' own, with what `compile` was given. "
+            f"To train it as before, make one of your class of `smaller.inputs` and "
+            f"`smaller.outputs`.",
+            stacklevel=2,
+        )
     if smaller.count_params() == plain.count_params():
         names = [
             f"{b.node.name} ({type(b.operation).__name__})" for b in plan.blockers()
@@ -80,6 +93,21 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
             stacklevel=2,
         )
     return smaller
+
+
+def _own_training(cls: type[keras.Model]) -> list[str]:
+    """What a class of the user's changes of how Keras trains and evaluates a model."""
+    own = itertools.takewhile(
+        lambda base: not base.__module__.startswith("keras."), cls.__mro__
+    )
+    names = {name for base in own for name in vars(base)}
+    return [name for name in _TRAINING if name in names]
+
+
+_TRAINING = (
+    *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"),
+    *("compile", "fit", "evaluate", "predict"),
+)
 
 
 def _check_tolerance(tolerance: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from snip_tf.copying import input_like, operation_of
-from snip_tf.masked_layer import is_made_of_layers
+from snip_tf.masked_layer import functional_class
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,6 +63,20 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
 
 
+def has_graph(layer: Any) -> bool:
+    """Whether a layer is a model that runs as Keras runs Sequential or Functional ones.
+
+    Its class may add to these what it likes, such as a `train_step`, but no `call`.
+    """
+    classes = (keras.Sequential, functional_class())
+    # (A Sequential model may be built without, by layers that run on numbers alone.)
+    if not isinstance(layer, classes) or not hasattr(layer, "inputs"):
+        return False
+    call = getattr(layer.call, "__func__", None)  # a class's, or that of an object
+    of_keras = call in [cls.call for cls in classes]
+    return of_keras and type(layer).__call__ is keras.Layer.__call__
+
+
 def trace(model: keras.Model) -> Graph:
     """The graph of a Sequential or Functional model.
 
@@ -70,18 +84,18 @@ def trace(model: keras.Model) -> Graph:
     model are called once more each, which leaves traces in them.
 
     Args:
-        model: a built model of one of Keras' own classes, `keras.Sequential` or
-            Functional.
+        model: a built `keras.Sequential` or Functional model, of a class of its own
+            perhaps, but with Keras' `call`.
 
     Raises:
-        ValueError: if the model is of another class.
+        ValueError: if the model runs its layers in code of its own.
     """
-    if not is_made_of_layers(model):
+    if not has_graph(model):
         raise ValueError(
             f"Expected a keras.Sequential or a Functional model, whose graph can be "
             f"read. Received: model={model.name!r} of type {type(model).__name__}, "
-            f"which runs its layers in code of its own. If its `call` only calls "
-            f"layers, `keras.Model(inputs, model.call(inputs))` with "
+            f"which runs its layers in code of its own (its `call`). If that only "
+            f"calls layers, `keras.Model(inputs, model.call(inputs))` with "
             f"`inputs = keras.Input(...)` makes it Functional."
         )
     same: dict[int, keras.KerasTensor] = {}
@@ -117,9 +131,7 @@ def trace(model: keras.Model) -> Graph:
             held.append(outputs)
             name = prefix + operation.name
             kwargs = {**kwargs, **_accepted(operation, given)}
-            if is_made_of_layers(operation) and _can_be_laid_open(
-                operation, args, kwargs
-            ):
+            if has_graph(operation) and _can_be_laid_open(operation, args, kwargs):
                 handed_on = {k: v for k, v in kwargs.items() if v is not None}
                 own = in_own_order(args[0], operation.inputs, operation)
                 pairs = zip(own, operation.inputs, strict=True)

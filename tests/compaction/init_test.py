@@ -1,4 +1,5 @@
 import contextlib
+import warnings
 
 import hypothesis
 import hypothesis.strategies as st
@@ -253,6 +254,252 @@ def test_says_that_nothing_can_be_removed_from_a_dense_model():
     model = keras.Sequential([keras.Input((1,)), *stack])
     with pytest.warns(UserWarning, match=r"with its neighbours: norm \(LayerN"):
         snip_tf.compact(model)
+
+
+class OwnTraining(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+    def compute_loss(self, **kwargs):
+        return 2 * super().compute_loss(**kwargs)
+
+
+class OwnConstructor(keras.Model):
+    def __init__(self, width):
+        inputs = keras.Input((6,))
+        super().__init__(inputs, hidden_and_out(width)(inputs), name="own")
+        self.width = width
+
+
+class OwnSequential(keras.Sequential):
+    def test_step(self, data):
+        return super().test_step(data)
+
+
+class OwnCompile(keras.Model):
+    def compile(self, optimizer, own_loss):
+        super().compile(optimizer=optimizer)
+        self.own_loss = own_loss
+
+    def train_step(self, data):
+        return {}
+
+
+def hidden_and_out(width):
+    return keras.Sequential([layers.Dense(width, "relu"), layers.Dense(2)])
+
+
+def functional(cls):
+    inputs = keras.Input((6,))
+    return cls(inputs, hidden_and_out(40)(inputs))
+
+
+def around(model):
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, layers.Dense(2)(model(inputs)))
+
+
+OWN_CLASSES = {
+    "OwnTraining": (lambda: functional(OwnTraining), "train_step, compute_loss of"),
+    "OwnConstructor": (lambda: OwnConstructor(40), ""),
+    "OwnSequential": (lambda: OwnSequential(hidden_and_out(40).layers), "test_step of"),
+    "inside": (lambda: around(functional(OwnTraining)), ""),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_CLASSES)
+def test_a_class_may_add_what_it_likes_to_the_call_of_keras(kind):
+    make, lost = OWN_CLASSES[kind]
+    model, rng = make(), np.random.default_rng(0)
+    x = rng.normal(size=(4, 6)).astype(np.float32)
+    model(x)
+    model.compile("adam", "mse")
+    pruned = prune_at_random(model, 0.9, rng)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy
+        smaller = snip_tf.compact(pruned)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == bool(lost) and all(lost in words for words in said)
+    assert smaller.count_params() < model.count_params() / 2
+    assert_same_outputs(smaller, pruned, x)
+    smaller.fit(x, np.zeros((4, 2)), verbose=0)
+    if kind == "OwnTraining":  # as the warning says
+        OwnTraining(smaller.inputs, smaller.outputs)
+
+
+def test_a_compile_of_the_class():
+    model = functional(OwnCompile)
+    model.compile("sgd", own_loss=lambda a, b: 0.0)
+    pruned = prune_at_random(model, 0.9, np.random.default_rng(0))
+    with pytest.warns(UserWarning, match="train_step, compile of OwnCompile"):
+        smaller = snip_tf.compact(pruned)
+    assert type(smaller.optimizer) is keras.optimizers.SGD
+
+
+class OwnCall(keras.Model):
+    def call(self, x, training=None):
+        return 2 * super().call(x)
+
+
+def test_a_call_of_its_own_is_not_looked_into():
+    pruned = prune_at_random(functional(OwnCall), 0.9, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="OwnCall, which runs its layers in code"):
+        snip_tf.compact(pruned)
+    inside = prune_at_random(around(functional(OwnCall)), 0.9, np.random.default_rng(0))
+    smaller = compacted(inside)
+    assert_same_outputs(smaller, inside, np.random.rand(3, 6))
+    model = functional(keras.Model)
+    model.call = lambda x, training=None: x[:, :2]
+    with pytest.raises(ValueError, match="which runs its layers in code"):
+        snip_tf.compact(model)
+
+
+# What has no configuration, since it has none of Keras' or of its own.
+class Ridge(keras.regularizers.Regularizer):
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, x):
+        return self.weight * keras.ops.sum(x**2)
+
+
+class Scaled(keras.initializers.Initializer):
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, shape, dtype=None):
+        return keras.random.normal(shape, stddev=self.scale, dtype=dtype, seed=0)
+
+
+class Clip(keras.constraints.Constraint):
+    def __init__(self, limit):
+        self.limit = limit
+
+    def __call__(self, w):
+        return keras.ops.clip(w, -self.limit, self.limit)
+
+
+def squared(x):
+    return x**2
+
+
+class Gate:
+    """An activation that cannot be a key."""
+
+    __hash__ = None
+
+    def __call__(self, x):
+        return keras.ops.sigmoid(x)
+
+
+class Function(layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def own(*weights):
+    """Settings of a layer with these weights."""
+    settings = {"activity_regularizer": Ridge(1e-3)}
+    for weight in weights:
+        settings[f"{weight}_regularizer"] = Ridge(1e-2)
+        settings[f"{weight}_initializer"] = Scaled(0.5)
+        settings[f"{weight}_constraint"] = Clip(3.0)
+    return settings
+
+
+KERNEL, LOOP = ("kernel", "bias"), ("kernel", "recurrent", "bias")
+OWN_PARTS = {
+    "dense": (
+        (6,),
+        lambda: [
+            layers.Dense(40, squared, **own(*KERNEL)),
+            layers.Dense(30, lambda x: keras.ops.tanh(x), **own(*KERNEL)),
+            layers.Dense(30, Gate()),
+        ],
+    ),
+    "convolutions": (
+        (8, 8, 3),
+        lambda: [
+            layers.Conv2D(20, 3, **own(*KERNEL)),
+            layers.BatchNormalization(
+                **{k: v for k, v in own("beta", "gamma").items() if "activity" not in k}
+            ),
+            layers.ReLU(activity_regularizer=Ridge(1e-3)),
+            layers.DepthwiseConv2D(3, **own("depthwise", "bias")),
+            layers.SeparableConv2D(12, 3, **own("depthwise", "pointwise", "bias")),
+            layers.Conv2DTranspose(9, 2, **own(*KERNEL)),
+            layers.Flatten(),
+        ],
+    ),
+    "recurrent": (
+        (5, 6),
+        lambda: [
+            layers.LSTM(20, squared, return_sequences=True, **own(*LOOP)),
+            layers.GRU(20, recurrent_activation=Gate(), **own(*LOOP)),
+        ],
+    ),
+    "a layer beside": (
+        (6,),
+        lambda: [layers.Dense(40), Function(squared), layers.Dense(30)],
+    ),
+    "a reshape": (
+        (6,),
+        lambda: [
+            layers.Dense(24),
+            layers.Reshape((4, 6), activity_regularizer=Ridge(1e-3)),
+            layers.Conv1D(5, 2),
+            layers.Flatten(),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_PARTS)
+def test_what_has_no_configuration_is_handed_over(kind):
+    shape, make = OWN_PARTS[kind]
+    model = keras.Sequential([keras.Input(shape), *make(), layers.Dense(2)])
+    rng = np.random.default_rng(0)
+    pruned = prune_at_random(model, 0.9, rng)
+    smaller = snip_tf.compact(pruned)
+    assert smaller.count_params() < model.count_params()
+    x = rng.normal(size=(3, *shape)).astype(np.float32)
+    assert_same_outputs(smaller, pruned, x)
+    assert len(smaller.losses) == len(pruned.losses)
+    ends = ("activation", "regularizer", "initializer", "constraint")
+    for layer in model.layers:
+        old, new = layer, smaller.get_layer(layer.name)
+        if hasattr(layer, "cell"):
+            old, new = layer.cell, new.cell
+        names = [name for name in vars(old) if name.endswith(ends)]
+        assert all(getattr(new, name) is getattr(old, name) for name in names)
+
+
+def test_an_embedding_of_own_parts():
+    table = layers.Embedding(20, 30, **own("embeddings"))
+    stack = [keras.Input((5,), dtype="int32"), table, layers.Flatten(), layers.Dense(2)]
+    pruned = prune_at_random(keras.Sequential(stack), 0.9, np.random.default_rng(0))
+    smaller = snip_tf.compact(pruned)
+    assert smaller.get_layer(table.name).output_dim < 30
+    assert type(smaller.get_layer(table.name).embeddings_regularizer) is Ridge
+    assert_same_outputs(smaller, pruned, np.random.randint(0, 20, (4, 5)))
+
+
+def test_a_layer_as_an_activation_keeps_its_weights():
+    slope = layers.PReLU(name="slope")
+    stack = [layers.Dense(40, name="in"), layers.Dense(30, slope), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((6,)), *stack])
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 6)).astype(np.float32)
+    model(x)  # which makes the slopes
+    slope.alpha.assign(rng.normal(size=30))
+    pruned = prune_at_random(model, 0.9, rng)
+    smaller = snip_tf.compact(pruned)
+    assert smaller.get_layer("in").units < 40
+    assert_same_outputs(smaller, pruned, x)
 
 
 def test_refuses_a_model_that_runs_its_layers_itself():

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from snip_tf.compaction.graph import Node, is_tensor, tensors
-from snip_tf.compaction.kinds.kind import ELEMENTWISE, Kind, feature_count
+from snip_tf.compaction.kinds.kind import Kind, feature_count, is_elementwise
 from snip_tf.compaction.kinds.matrix import (
     TRANSPOSED,
     Depthwise,
@@ -126,7 +126,7 @@ def _known_kind(node: Node) -> Callable[[Node, float], Kind] | None:
         return Lookup
     if cls in (layers.Flatten, layers.Reshape):
         return _rearranging(inputs[0], outputs[0])
-    if cls is layers.Activation and operation.activation not in ELEMENTWISE:
+    if cls is layers.Activation and not is_elementwise(operation.activation):
         return None
     if cls is layers.Rescaling and np.ndim(operation.scale) + np.ndim(operation.offset):
         return None

@@ -23,7 +23,7 @@ from snip_tf.weights import why_not_prunable
 Arrays = list[np.ndarray]
 
 # Of these the value at one place depends on the argument at that place alone.
-ELEMENTWISE = {
+_ELEMENTWISE = {
     getattr(keras.activations, name)
     for name in (
         *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid"),
@@ -31,7 +31,15 @@ ELEMENTWISE = {
         *("relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softplus"),
         *("softsign", "sparse_plus", "squareplus", "tanh", "tanh_shrink", "threshold"),
     )
+    if hasattr(keras.activations, name)  # older Keras lacks some
 }
+
+
+def is_elementwise(activation: Any) -> bool:
+    """Whether a function is known to work on each number by itself."""
+    return any(activation is function for function in _ELEMENTWISE)
+
+
 # A layer is given a gather of the features that it reads where it is given at least so
 # much more: to move them costs less than to multiply by zeros, but not nothing.
 _WORTH_A_GATHER = 1 / 8
@@ -169,7 +177,7 @@ class Change:
 
     def like(self, operation: keras.Operation, **changes: Any) -> keras.Operation:
         """A new one with these settings and those of the old, not built."""
-        return type(operation).from_config({**operation.get_config(), **changes})
+        return like(operation, self.copy, **changes)
 
     def gathered(self, tensor: Any, given: np.ndarray, wanted: np.ndarray) -> Any:
         """The wanted features of a tensor that has the given ones."""
@@ -184,6 +192,50 @@ class Change:
     def all_kept(self) -> bool:
         """Whether every feature stays."""
         return all(keep.all() for keep in self.inputs + self.outputs)
+
+
+def like(operation: Any, copy: Callable, **changes: Any) -> Any:
+    """A new operation with these settings and those of the old, not built.
+
+    Regularizers, initializers, constraints and activations are handed over as they are,
+    since those of a user's may have no configuration, or one that Keras does not read.
+
+    Args:
+        operation: a layer of Keras' own, or an operation of `keras.ops`.
+        copy: makes a copy of what holds state, such as a layer that is an activation.
+        changes: settings.
+    """
+    attributes = dict(vars(operation))
+    if isinstance(operation, keras.layers.RNN):
+        attributes = {**vars(operation.cell), **attributes}
+    config = _without_objects(operation).get_config()
+    objects = {
+        name: value
+        for name, value in attributes.items()
+        if name.endswith(tuple(_NEUTRAL)) and value is not None
+    }
+    for name, value in objects.items():
+        if name in config or name == "activity_regularizer":
+            config[name] = copy(value)
+    return type(operation).from_config({**config, **changes})
+
+
+# How the names of these settings end, and what stands for them in a configuration.
+_NEUTRAL = {
+    "activation": keras.activations.linear,
+    **dict.fromkeys(("constraint", "initializer", "regularizer")),
+}
+
+
+def _without_objects(layer: Any) -> Any:
+    """A stand-in that has the attributes of a layer, but none of these objects."""
+    stand_in = object.__new__(type(layer))
+    for name, value in vars(layer).items():
+        ends = [end for end in _NEUTRAL if name.endswith(end)]
+        vars(stand_in)[name] = _NEUTRAL[ends[0]] if ends else value
+    if isinstance(layer, keras.layers.RNN):
+        vars(stand_in)["cell"] = _without_objects(layer.cell)
+    return stand_in
 
 
 def positions(tensor: keras.KerasTensor) -> int:

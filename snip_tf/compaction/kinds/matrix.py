@@ -9,13 +9,13 @@ import numpy as np
 
 from snip_tf.compaction.graph import Node
 from snip_tf.compaction.kinds.kind import (
-    ELEMENTWISE,
     Arrays,
     Change,
     Kind,
     Use,
     as_tensor,
     feature_count,
+    is_elementwise,
     nonzero,
     positions,
     worth_a_gather,
@@ -35,7 +35,7 @@ class Matrix(Kind):
         super().__init__(node, tolerance)
         layer = self.operation
         self._read = nonzero(self.weight(), tolerance)  # (inputs, outputs)
-        self._by_unit = layer.activation in ELEMENTWISE
+        self._by_unit = is_elementwise(layer.activation)
 
     def weight(self) -> np.ndarray:
         """The kernel, with inputs and outputs as its last axes."""
@@ -179,7 +179,7 @@ class Depthwise(Kind):
         super().__init__(node, tolerance)
         self._kernel = keras.ops.convert_to_numpy(self.operation.kernel)
         self._multiplier = self._kernel.shape[-1]
-        self._by_unit = self.operation.activation in ELEMENTWISE
+        self._by_unit = is_elementwise(self.operation.activation)
 
     def constants(self, inputs: Arrays) -> Arrays:  # noqa: D102
         layer = self.operation

@@ -280,6 +280,5 @@ class Rearranged(Kind):
 
 def _reshaped(layer: keras.Layer, change: Change) -> keras.Layer:
     """A Reshape to as many features as are kept."""
-    target = layer.get_config()["target_shape"]
     kept = int(change.outputs[0].sum())
-    return change.like(layer, target_shape=(*target[:-1], kept))
+    return change.like(layer, target_shape=(*layer.target_shape[:-1], kept))

@@ -9,12 +9,12 @@ import numpy as np
 
 from snip_tf.compaction.graph import Node
 from snip_tf.compaction.kinds.kind import (
-    ELEMENTWISE,
     Arrays,
     Change,
     Kind,
     Use,
     feature_count,
+    is_elementwise,
     worth_a_gather,
 )
 
@@ -128,18 +128,16 @@ class Recurrent(Kind):
         kept = change.outputs[0][: self._units]
         folded = ~rows & self._folded(self._read(kept), change.constants[0])
 
-        def resized(config: dict[str, Any]) -> dict[str, Any]:
-            bias = config["use_bias"] or bool(folded.any())
-            return {**config, "units": int(kept.sum()), "use_bias": bias}
-
-        config = self.operation.get_config()
+        bias = self._layers[0].use_bias or bool(folded.any())
+        changes = {"units": int(kept.sum()), "use_bias": bias}
         if len(self._layers) == 1:
-            return change.like(self.operation, **resized(config))
+            return change.like(self.operation, **changes)
+        config = self.operation.get_config()
         both = {
             # Without the shapes that Keras would build it for.
             name: {
                 **config[name],
-                "config": resized(config[name]["config"]),
+                "config": {**config[name]["config"], **changes},
                 "build_config": None,
             }
             for name in ("layer", "backward_layer")
@@ -185,8 +183,8 @@ class _Cell:
         # The activation of what is remembered is the third of GRU's and LSTM's parts.
         cell = self._cell
         part = 0 if isinstance(cell, layers.SimpleRNNCell) else 2
-        at_zero = cell.activation(keras.ops.zeros((1,)))
-        if cell.activation not in ELEMENTWISE or float(at_zero[0]) != 0:
+        zero = keras.ops.zeros((1,))
+        if not is_elementwise(cell.activation) or float(cell.activation(zero)[0]) != 0:
             return np.zeros(self.units, bool)
         kernel = keras.ops.convert_to_numpy(cell.kernel)
         kernel = kernel.reshape(len(kernel), -1, self.units)[:, part]

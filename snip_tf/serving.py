@@ -1,0 +1,82 @@
+"""A model as TensorFlow serves it: a SavedModel of what `predict` computes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from typing import Any
+
+import keras
+
+from snip_tf.quiet import quiet
+
+
+def write_saved_model(
+    model: keras.Model, folder: str | os.PathLike, batch_size: int | None = None
+) -> Any:
+    """Writes a model as `model.export` does, in inference mode and without a word.
+
+    (`model.export` runs a layer whose `call` has `training=True` for a default in
+    training mode.)
+
+    Args:
+        model: a built model, a copy that nothing else uses.
+        folder: the new SavedModel.
+        batch_size: the only one that it takes; None for any.
+
+    Returns:
+        The `tf.function` that it was traced from.
+
+    Raises:
+        ValueError: if it is not known what the model is called on.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    traced = archive.add_endpoint(
+        "serve",
+        functools.partial(model.__call__, training=False),
+        input_signature=_signature(model, batch_size),
+    )
+    with quiet():
+        archive.write_out(os.fspath(folder), verbose=False)
+    return traced
+
+
+def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
+    """What the model takes, an entry for each argument of its `call`."""
+    # There is no public name for what `model.export` finds out. (A test calls it.)
+    from keras.src.export.export_utils import get_input_signature
+
+    if isinstance(model, keras.Sequential) and not hasattr(model, "inputs"):
+        raise ValueError(
+            f"Expected a model whose inputs are known. Received: the Sequential model "
+            f"{model.name!r}, one of whose layers has been run on numbers alone. Begin "
+            f"it with a `keras.Input`, and give that layer a `compute_output_shape`."
+        )
+    signature = get_input_signature(model)
+    parameters = inspect.signature(model.call).parameters.values()
+    needed = [p.name for p in parameters if _is_needed(p)]
+    if len(needed) > len(signature):
+        raise ValueError(
+            f"Expected a model whose `call` takes one argument (a tensor, or a list or "
+            f"dict of tensors), since Keras keeps the shape of the first alone. "
+            f"Received: model={model.name!r} of class {type(model).__name__}, whose "
+            f"`call` needs {', '.join(needed)}. Give it one argument that holds them, "
+            f"or write a `build` of the arguments "
+            f"{', '.join(f'{name}_shape' for name in needed)}, which Keras keeps."
+        )
+    if batch_size is None:
+        return signature
+
+    def fixed(spec: Any) -> keras.InputSpec:
+        shape = (batch_size, *spec.shape[1:])
+        return keras.InputSpec(shape=shape, dtype=spec.dtype, name=spec.name)
+
+    return keras.tree.map_structure(fixed, signature)
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    listed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    optional = parameter.default is not inspect.Parameter.empty
+    return not (optional or parameter.kind in listed or parameter.name == "training")
