@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 PARTIAL = ".partial-"  # how no file of a user's begins
 
@@ -89,3 +90,18 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: if it is missing or damaged; it names the file.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected {path} to be a JSON file as it was written. Received one that "
+            f"cannot be read: {error}"
+        ) from error
