@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -53,6 +53,7 @@ _ALSO_CALLED = {
 
 _groups: list[tuple[str, set[str]]] = []
 _received: int | None = None  # the signal that ends the program
+_swallowed = False  # what it raised
 _after = ""
 _ending = threading.Lock()
 _stderr = 2  # the real one, also where what is written to it is held back
@@ -323,17 +324,25 @@ def _end_by_signals(grace: float) -> None:
     threading.Thread(target=await_signal, daemon=True).start()
     if os.environ.get(_PARENT):
         threading.Thread(target=await_orphanhood, daemon=True).start()
-    usual = sys.unraisablehook
-    # What it was raised in may not let it through, and would print it.
-    sys.unraisablehook = lambda found: None if _received else usual(found)
+    sys.unraisablehook = _unraisable
     sys.excepthook = _end_of_main
 
 
 def _interrupt(number: int, frame: object) -> None:
-    global _received
-    if _received is None:  # the program ends already
-        _received = number
+    global _received, _swallowed
+    if _received is None or _swallowed:
+        _received, _swallowed = number, False
         raise KeyboardInterrupt
+
+
+def _unraisable(found: Any) -> None:
+    """Where a `__del__` swallows the interruption, it is raised again, after it."""
+    global _swallowed
+    if _received is None:
+        sys.__unraisablehook__(found)
+    elif found.exc_type is KeyboardInterrupt:
+        _swallowed = True
+        threading.Timer(0.01, os.kill, (os.getpid(), _received)).start()
 
 
 def _end_of_main(kind: type, error: BaseException, trace: object) -> None:
@@ -349,9 +358,10 @@ def _end(number: int) -> NoReturn:
     """Ends the process at once: TensorFlow's threads would wait for each other."""
     # Of two threads one says it; unless that hangs, as nobody reads what it writes.
     if _ending.acquire(timeout=1):
-        text = f"Interrupted ({signal.Signals(number).name}). {_after}\n"
+        # Below what stands there, as a progress bar or a terminal's ^C.
+        text = f"\nInterrupted ({signal.Signals(number).name}). {_after}\n"
         with contextlib.suppress(OSError):
             if os.isatty(1):
-                os.write(1, b"\x1b[?25h\n")  # a progress bar hides the cursor
+                os.write(1, b"\x1b[?25h")  # a progress bar hides the cursor
             os.write(_stderr, text.encode())
     os._exit(128 + number)
