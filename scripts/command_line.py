@@ -22,7 +22,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +36,8 @@ _GRACE = 2.0
 _PARENT = "SNIP_TF_PARENT"
 _HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 # Flags that name files and folders.
-_PATHS = ("data_dir", "logdir", "outdir", "model", "path")
+_WRITTEN = ("path", "html", "csv", "markdown", "json")
+_PATHS = ("data_dir", "logdir", "outdir", "model", *_WRITTEN)
 # What other programs call our flags.
 _ALSO_CALLED = {
     "arch": ("network", "model", "net"),
@@ -84,22 +85,33 @@ def group(title: str) -> None:
     _groups.append((title, set(FLAGS)))
 
 
-def check_folders() -> None:
-    """Has the flags that name folders checked with the others."""
-    if "data_dir" in FLAGS:
-        flags.register_validator(
-            "data_dir",
-            _is_folder,
-            "expected an existing folder: for a first download into it, make it before "
-            "(mkdir)",
-        )
-    for name in {"logdir", "outdir"} & set(FLAGS):
-        flags.register_validator(name, bool, "expected the name of a folder")
+def check_paths() -> None:
+    """Has the flags that name files and folders checked with the others."""
+    for names, is_right, expected in (
+        (
+            ("data_dir",),
+            os.path.isdir,
+            "expected an existing folder; for a first download make it before (mkdir)",
+        ),
+        (("logdir", "outdir"), bool, "expected the name of a folder"),
+        (("model",), os.path.exists, "expected an existing file"),
+        (_WRITTEN, _is_in_folder, "expected a file in an existing folder"),
+    ):
+        for name in set(names) & set(FLAGS):
+            flags.register_validator(name, _or_unknown(is_right), expected)
 
 
-def _is_folder(path: str | None) -> bool:
-    # As gs://bucket, which tensorflow-datasets reads, too.
-    return not path or "://" in path or os.path.isdir(os.path.expanduser(path))
+def _or_unknown(is_right: Callable[[str], bool]) -> Callable[[str | None], bool]:
+    """Also true of what is not given, or is elsewhere, as gs://bucket."""
+
+    def check(path: str | None) -> bool:
+        return path is None or "://" in path or is_right(os.path.expanduser(path))
+
+    return check
+
+
+def _is_in_folder(path: str) -> bool:
+    return bool(path) and os.path.isdir(os.path.dirname(path) or ".")
 
 
 def start(after_interrupt: str, grace: float = _GRACE) -> None:

@@ -21,6 +21,7 @@ FORMATS = command_line.names("snip_tf/exporting.py", "FORMATS")
 flags.DEFINE_enum("format", "keras", FORMATS, "See `snip_tf.export`.")
 flags.DEFINE_bool("int8", False, "Weights of eight bits, with --format=litert.")
 flags.DEFINE_bool("compact", True, "Removes what is dead before.")
+command_line.check_paths()
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Nothing is half-written; the same command starts anew.")

@@ -19,6 +19,7 @@ flags.DEFINE_string("html", None, "Writes a page with pictures here.")
 flags.DEFINE_string("csv", None, "Writes a line for each layer here.")
 flags.DEFINE_string("markdown", None, "Writes a table here.")
 flags.DEFINE_string("json", None, "Writes all of it here.")
+command_line.check_paths()
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Nothing is half-written; the same command starts anew.")

@@ -60,7 +60,7 @@ flags.register_validator(
     "expected numbers, comma-separated",
 )
 
-command_line.check_folders()
+command_line.check_paths()
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Its runs are ended, too. The same command continues.", grace=12)

@@ -190,7 +190,7 @@ def _are(kind: type, values: list[str]) -> bool:
         return False
 
 
-command_line.check_folders()
+command_line.check_paths()
 flags.register_validator(
     "target_sparsity",
     lambda value: 0 <= value < 1,

@@ -31,8 +31,8 @@ GROUPS = {
 }
 REQUIRED = {
     "reproduce.py": ["--experiment=table1"],
-    "report.py": ["--model=a.keras"],
-    "export.py": ["--model=a.keras", "--path=b.keras"],
+    "report.py": [f"--model={__file__}"],
+    "export.py": [f"--model={__file__}", "--path=b.keras"],
 }
 
 
@@ -124,10 +124,10 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
         ("train.py", "0.95", "flags only, as --name=value. Received: 0.95"),
         ("train.py", "--target_sparsity=95", "for 95 % write 0.95"),
         ("train.py", "--decay_values=0.1,abc", "expected positive numbers"),
-        ("train.py", "--data_dir=mistyped", r"make it before \(mkdir\)"),
+        ("train.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("train.py", "--logdir=", "expected the name of a folder"),
         ("sweep.py", "--sparsity=0.9", "Did you mean --sparsities?"),
-        ("sweep.py", "--data_dir=mistyped", r"make it before \(mkdir\)"),
+        ("sweep.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("sweep.py", "--criteria=sinp", "iterative_snip"),
         ("sweep.py", "--criteria=snip:turn", ":shuffle"),
         ("sweep.py", "--sparsities=90", "between 0 and 1"),
@@ -137,8 +137,12 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
         ("reproduce.py", "--seed=1", "Did you mean --seeds?"),
         ("reproduce.py", "--experiment=table4", "table1.*retained"),
         ("reproduce.py", "--seeds=one", "expected numbers"),
-        ("reproduce.py", "--data_dir=mistyped", r"make it before \(mkdir\)"),
+        ("reproduce.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("report.py", "--format=html", "Unknown flag --format"),
+        ("report.py", "--model=none.keras", "existing file"),
+        ("report.py", "--csv=none/r.csv", "a file in an existing folder"),
+        ("export.py", "--model=none.keras", "existing file"),
+        ("export.py", "--path=none/a.keras", "a file in an existing folder"),
         ("export.py", "--format=tflite", "keras|litert|saved_model|sparse"),
         ("export.py", "--output=a.keras", "Did you mean --path?"),
     ],
