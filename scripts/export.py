@@ -6,33 +6,41 @@ python scripts/export.py --model=logs/model.keras --path=small.keras --nocompact
 
 import sys
 
-import keras
-from absl import app, flags
-
-import snip_tf
-from snip_tf.exporting import FORMATS
+import command_line
+from absl import flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model", None, "A `.keras` file, pruned or not.", required=True)
-flags.DEFINE_string("path", None, "Where to write.", required=True)
+command_line.group("Files")
+flags.DEFINE_string(
+    "model", None, "A `.keras` file, pruned or not; must be given.", required=True
+)
+flags.DEFINE_string("path", None, "Where to write; must be given.", required=True)
+command_line.group("How")
+FORMATS = command_line.names("snip_tf/exporting.py", "FORMATS")
 flags.DEFINE_enum("format", "keras", FORMATS, "See `snip_tf.export`.")
 flags.DEFINE_bool("int8", False, "Weights of eight bits, with --format=litert.")
 flags.DEFINE_bool("compact", True, "Removes what is dead before.")
+command_line.check_paths()
+
+if __name__ == "__main__":  # before the imports that take seconds
+    command_line.start("Nothing is half-written; the same command starts anew.")
+with command_line.silent():
+    import keras
+
+    import snip_tf
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Reads, compacts and writes."""
-    if argv[1:]:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     try:
         model = keras.models.load_model(FLAGS.model)
         if FLAGS.compact:
             model = snip_tf.compact(model)
         snip_tf.export(model, FLAGS.path, FLAGS.format, int8=FLAGS.int8)
     except (OSError, TypeError, ValueError, ImportError) as error:
-        sys.exit(str(error))
+        sys.exit(command_line.one_line(error))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -6,25 +6,32 @@ python scripts/report.py --model=logs/model.keras --html=report.html
 import sys
 from pathlib import Path
 
-import keras
-from absl import app, flags
-
-import snip_tf
-from snip_tf.files import whole_file, write_json
+import command_line
+from absl import flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model", None, "A `.keras` file, pruned or not.", required=True)
+command_line.group("Files")
+flags.DEFINE_string(
+    "model", None, "A `.keras` file, pruned or not; must be given.", required=True
+)
 flags.DEFINE_string("html", None, "Writes a page with pictures here.")
 flags.DEFINE_string("csv", None, "Writes a line for each layer here.")
 flags.DEFINE_string("markdown", None, "Writes a table here.")
 flags.DEFINE_string("json", None, "Writes all of it here.")
+command_line.check_paths()
+
+if __name__ == "__main__":  # before the imports that take seconds
+    command_line.start("Nothing is half-written; the same command starts anew.")
+with command_line.silent():
+    import keras
+
+    import snip_tf
+    from snip_tf.files import whole_file, write_json
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Reads a model, prints its report and writes it in what forms are asked for."""
-    if argv[1:]:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     try:
         report = snip_tf.report(keras.models.load_model(FLAGS.model))
         report.print()
@@ -37,7 +44,7 @@ def main(argv: list[str]) -> None:
         if FLAGS.json:
             write_json(FLAGS.json, report.to_dict())
     except (OSError, TypeError, ValueError, ImportError) as error:
-        sys.exit(str(error))
+        sys.exit(command_line.one_line(error))
 
 
 def _write(path: str, text: str) -> None:
@@ -46,4 +53,4 @@ def _write(path: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

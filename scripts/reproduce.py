@@ -9,29 +9,23 @@ OUTDIR/EXPERIMENT/BUDGET/ROW/CELL-seedN.json as soon as it is there, then a tabl
 again, and a run that was interrupted continues.
 """
 
-import concurrent.futures
-import json
+import functools
 import re
 import statistics
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import app, flags
+import command_line
+from absl import flags
 
-import snip_tf.datasets
-from snip_tf.files import write_json
-from snip_tf.paper import experiments, pictures
-from snip_tf.training import runs
+EXPERIMENTS = command_line.names("snip_tf/paper/experiments.py", "EXPERIMENTS")
 
 FLAGS = flags.FLAGS
 
+command_line.group("What is run")
 flags.DEFINE_enum(
-    "experiment",
-    None,
-    [*experiments.EXPERIMENTS, "retained"],
-    "What to run.",
-    required=True,
+    "experiment", None, [*EXPERIMENTS, "retained"], "Must be given.", required=True
 )
 flags.DEFINE_enum(
     "budget",
@@ -42,14 +36,16 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_list("rows", [], "Networks, comma-separated; default: all.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
+command_line.group("Files")
 flags.DEFINE_string(
     "data_dir",
     None,
     "Folder of prepared tensorflow-datasets, as for scripts/train.py. Without one, "
-    "smoke takes scikit-learn's digits in the place of all data sets.",
+    "smoke takes scikit-learn's digits instead of all data sets.",
 )
 flags.DEFINE_string("outdir", "results", "Folder for results, tables and pictures.")
 flags.DEFINE_string("logdir", "logs/reproduce", "Folder for the runs themselves.")
+command_line.group("Running")
 flags.DEFINE_integer(
     "jobs", 2, "Runs at a time, with a processor thread each.", lower_bound=1
 )
@@ -63,6 +59,17 @@ flags.register_validator(
     lambda seeds: seeds and all(seed.isdigit() for seed in seeds),
     "expected numbers, comma-separated",
 )
+
+command_line.check_paths()
+
+if __name__ == "__main__":  # before the imports that take seconds
+    command_line.start("Its runs are ended, too. The same command continues.", grace=12)
+with command_line.silent():
+    import snip_tf.datasets
+    from snip_tf.files import locked, read_json, whole_file, write_json
+    from snip_tf.paper import experiments, pictures
+    from snip_tf.training import runs
+    from snip_tf.training.progress import RunCount
 
 _COLUMNS = (
     "network",
@@ -98,50 +105,67 @@ class Run(NamedTuple):
         return Path(self.row) / f"{cell}-seed{self.seed}"
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs what is missing, then makes the table and the pictures."""
-    if argv[1:]:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     folder = Path(FLAGS.outdir) / FLAGS.experiment / FLAGS.budget
-    if FLAGS.experiment == "retained":
-        smoke = FLAGS.budget == "smoke" and not FLAGS.data_dir
-        datasource = "digits" if smoke else "mnist"
-        _prepare_data({datasource})
-        pictures.retained(folder, datasource, FLAGS.data_dir, int(FLAGS.seeds[0]))
-        return
-    rows = _chosen_rows()
-    chosen = [
-        Run(name, cell, seed, _flags(row, cell))
-        for seed in dict.fromkeys(map(int, FLAGS.seeds))
-        for name, row in rows.items()
-        for cell in _cells(row)
-    ]
-    failed = []
-    if not FLAGS.table_only:
-        missing = [run for run in chosen if not _is_done(run, folder)]
-        _prepare_data({run.flags["datasource"] for run in missing})
-        with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-            done = pool.map(lambda run: _execute(run, folder), missing)
-            failed = [message for message in done if message]
-    if not failed or _found(folder):
+    retained = FLAGS.experiment == "retained"
+    chosen = [] if retained else _chosen_runs()
+    failed: list[str] = []
+    if retained or not FLAGS.table_only:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                failed = _draw_retained(folder) if retained else _run(chosen, folder)
+        except BlockingIOError:
+            sys.exit(
+                f"Expected an --outdir where nothing else reproduces {FLAGS.experiment}"
+                f" in the budget {FLAGS.budget!r}. Received: {FLAGS.outdir}"
+            )
+        except OSError as error:
+            sys.exit(f"Expected to be able to write to {folder}. Received: {error}")
+    if not retained and (not failed or _found(folder)):
         _write_table(folder)
     if failed:
         sys.exit("\n".join(failed))
 
 
+def _chosen_runs() -> list[Run]:
+    return [
+        Run(name, cell, seed, _flags(row, cell))
+        for seed in dict.fromkeys(map(int, FLAGS.seeds))
+        for name, row in _chosen_rows().items()
+        for cell in _cells(row)
+    ]
+
+
+def _run(chosen: list[Run], folder: Path) -> list[str]:
+    """Does the runs that have no result yet; returns what went wrong."""
+    missing = [run for run in chosen if not _is_done(run, folder)]
+    count = RunCount(len(chosen), len(chosen) - len(missing), FLAGS.jobs)
+    print(count.overview(), flush=True)
+    _prepare_data({run.flags["datasource"] for run in missing})
+    failed = []
+    with runs.Runner(_TRAIN, FLAGS.jobs) as runner:
+        tasks = [functools.partial(_execute, runner, run, folder) for run in missing]
+        for (text, succeeded), seconds in runner.each(tasks):
+            print(count.line(text, seconds), flush=True)
+            failed += [] if succeeded else [text]
+    return failed
+
+
+def _draw_retained(folder: Path) -> list[str]:
+    """The experiment that trains nothing."""
+    smoke = FLAGS.budget == "smoke" and not FLAGS.data_dir
+    datasource = "digits" if smoke else "mnist"
+    _prepare_data({datasource})
+    pictures.retained(folder, datasource, FLAGS.data_dir, int(FLAGS.seeds[0]))
+    return []
+
+
 def _is_done(run: Run, folder: Path) -> bool:
     """Whether a result is there already; ends the program if it is of other flags."""
     path = _result_path(folder, run)
-    if not path.exists():
-        return False
-    found = json.loads(path.read_text())["flags"]
-    different = runs.differences(run.flags, found)
-    if different:
-        sys.exit(
-            f"Expected results of the same flags in --outdir. Received: {path}, made "
-            f"with {'; '.join(different)}. Name another --outdir, or remove the file."
-        )
-    return True
+    return path.exists() and bool(_read(path, run.flags))
 
 
 def _prepare_data(names: set[str]) -> None:
@@ -149,8 +173,8 @@ def _prepare_data(names: set[str]) -> None:
     for name in sorted(names):
         try:
             snip_tf.datasets.load(name, FLAGS.data_dir, max_examples=20)
-        except OSError as error:
-            sys.exit(f"The data set {name!r}: {error}")
+        except (OSError, ImportError) as error:
+            sys.exit(command_line.one_line(f"The data set {name!r}: {error}"))
 
 
 def _chosen_rows() -> dict[str, experiments.Row]:
@@ -176,25 +200,25 @@ def _result_path(folder: Path, run: Run) -> Path:
     return folder / f"{run.path()}.json"
 
 
-def _execute(run: Run, folder: Path) -> str | None:
-    """Runs the main program and keeps its result; returns what went wrong, if so."""
+def _execute(runner: runs.Runner, run: Run, folder: Path) -> tuple[str, bool]:
+    """Runs the main program and keeps its result; how it went, and whether well."""
     logdir = Path(FLAGS.logdir) / FLAGS.experiment / FLAGS.budget / run.path()
     chosen = {**run.flags, "seed": run.seed, "data_dir": FLAGS.data_dir}
-    result = runs.run(_TRAIN, chosen, logdir)
-    if isinstance(result, dict) and "diverged" in result:
-        result = f"diverged: {result['diverged']}"
-    if isinstance(result, str):
-        print(f"{run.path()} {result}", flush=True)
-        return f"{run.path()} {result}"
     path = _result_path(folder, run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, result)
-    print(
-        f"{run.path()}: error {result['final_error']:.2f} % after "
-        f"{result['training_seconds']:.0f} s of training",
-        flush=True,
-    )
-    return None
+    try:
+        result = runner.run(chosen, logdir)
+        if isinstance(result, dict) and "diverged" in result:
+            result = f"diverged: {result['diverged']}"
+        if not isinstance(result, str):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, result)
+    except OSError as error:
+        result = f"failed: {error}"
+    if isinstance(result, str):
+        return command_line.one_line(f"{run.path()} {result}"), False
+    error, seconds = result["final_error"], result["training_seconds"]
+    text = f"{run.path()}: error {error:.2f} % after {seconds:.0f} s of training"
+    return text, True
 
 
 def _flags(row: experiments.Row, cell: experiments.Cell) -> experiments.Flags:
@@ -224,7 +248,8 @@ def _write_table(folder: Path) -> None:
     command += f" --rows={','.join(found)}"
     page = [f"# {FLAGS.experiment}, {FLAGS.budget}", "", _NOTE, "", *table]
     page += ["", f"`python scripts/reproduce.py {command}`", ""]
-    (folder / "table.md").write_text("\n".join(page))
+    with whole_file(folder / "table.md") as partial:
+        partial.write_text("\n".join(page), encoding="utf-8")
     try:
         pictures.draw(FLAGS.experiment, folder, found, FLAGS.data_dir)
     except OSError as error:
@@ -239,9 +264,32 @@ def _found(folder: Path) -> pictures.Results:
             pattern = f"{Run(name, cell, '*', {}).path()}.json"
             paths = sorted(folder.glob(pattern))
             if paths:
-                results = [json.loads(path.read_text()) for path in paths]
+                results = [_read(path) for path in paths]
                 found.setdefault(name, {})[cell.name] = results
     return found
+
+
+def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
+    """A result; ends the program where it is none, or is not of the flags expected."""
+    try:
+        result = read_json(path)
+        different = runs.differences(expected or {}, dict(result["flags"]))
+        if not different:
+            _table_row("", experiments.Cell("", {}), [result])
+            [(check["iteration"], check["loss"]) for check in result["history"]]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        sys.exit(
+            command_line.one_line(
+                f"Expected {path} to be a result as a run left it. Received: one that "
+                f"is damaged ({error!r}). Remove it, and it is run again."
+            )
+        )
+    if different:
+        sys.exit(
+            f"Expected results of the same flags in --outdir. Received: {path}, made "
+            f"with {'; '.join(different)}. Name another --outdir, or remove the file."
+        )
+    return result
 
 
 def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:
@@ -286,4 +334,4 @@ def _of_the_layers(results: list[dict]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -10,8 +10,8 @@ interrupted continues. A run whose loss is no longer finite has a result, too: t
 diverged.
 """
 
-import concurrent.futures
 import csv
+import functools
 import itertools
 import json
 import statistics
@@ -20,17 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import app, flags
-
-import snip_tf.datasets
-import snip_tf.models
-from snip_tf import plots
-from snip_tf.criteria import CRITERIA
-from snip_tf.files import PARTIAL, locked, whole_file, write_json
-from snip_tf.paper import experiments
-from snip_tf.training import runs
+import command_line
+from absl import flags
 
 CONTROLS = ("shuffle", "reinitialize", "invert")
+CRITERIA = command_line.names("snip_tf/criteria/__init__.py", "CRITERIA")
+DATASETS = command_line.names("snip_tf/datasets/__init__.py", "DATASETS")
+MODELS = command_line.names("snip_tf/models/__init__.py", "MODELS")
 
 # Flags of the main program that a run's place in the sweep, or of its files, decides.
 _OWN = (
@@ -40,6 +36,7 @@ _OWN = (
 
 FLAGS = flags.FLAGS
 
+command_line.group("What is compared")
 flags.DEFINE_list("archs", ["lenet300"], "Networks, comma-separated.")
 flags.DEFINE_list(
     "datasources", [], "Data sets; default: the paper's for each network."
@@ -52,6 +49,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "The dense network comes too.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
+command_line.group("How each is trained")
 flags.DEFINE_enum(
     "budget",
     "short",
@@ -62,32 +60,47 @@ flags.DEFINE_enum(
 flags.DEFINE_multi_string(
     "flag",
     [],
-    "NAME=VALUE, a flag of scripts/train.py for every run; may be given several times.",
+    "NAME=VALUE, a flag of scripts/train.py for every run",
 )
+command_line.group("Files")
 flags.DEFINE_string(
     "data_dir",
     None,
     "Folder of prepared tensorflow-datasets, as for scripts/train.py. Without one, "
-    "smoke takes scikit-learn's digits in the place of all data sets.",
+    "smoke takes scikit-learn's digits instead of all data sets.",
 )
 flags.DEFINE_string(
     "outdir", "results/sweep", "Folder for results, table and pictures."
 )
 flags.DEFINE_string("logdir", "logs/sweep", "Folder for the runs themselves.")
+command_line.group("Running")
 flags.DEFINE_integer(
     "jobs", 2, "Runs at a time, with a processor thread each.", lower_bound=1
 )
 flags.DEFINE_bool("table_only", False, "Runs nothing; shows the results there are.")
 
+
+def _is_criterion(name: str) -> bool:
+    criterion, colon, control = name.partition(":")
+    return criterion in CRITERIA and (not colon or control in CONTROLS)
+
+
+def _numbers(values: list[str]) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return [-1.0]  # which the validator refuses
+
+
 flags.register_validator(
     "archs",
-    lambda names: names and set(names) <= set(snip_tf.models.NAMES),
-    f"expected some of {', '.join(snip_tf.models.NAMES)}",
+    lambda names: names and set(names) <= set(MODELS),
+    f"expected some of {', '.join(MODELS)}",
 )
 flags.register_validator(
     "datasources",
-    lambda names: set(names) <= set(snip_tf.datasets.NAMES),
-    f"expected some of {', '.join(snip_tf.datasets.NAMES)}",
+    lambda names: set(names) <= set(DATASETS),
+    f"expected some of {', '.join(DATASETS)}",
 )
 flags.register_validator(
     "criteria",
@@ -112,6 +125,18 @@ flags.register_validator(
     ),
     f"expected NAME=VALUE, and not {', '.join(_OWN)}, which the sweep sets itself",
 )
+
+command_line.check_paths()
+
+if __name__ == "__main__":  # before the imports that take seconds
+    command_line.start("Its runs are ended, too. The same command continues.", grace=12)
+with command_line.silent():
+    import snip_tf.datasets
+    from snip_tf import plots
+    from snip_tf.files import PARTIAL, locked, read_json, whole_file, write_json
+    from snip_tf.paper import experiments
+    from snip_tf.training import runs
+    from snip_tf.training.progress import RunCount
 
 _TRAIN = Path(__file__).with_name("train.py")
 _DENSE = "dense"
@@ -151,21 +176,21 @@ class Run(NamedTuple):
         return Path(f"{self.arch}-{self.datasource}") / f"{name}-seed{self.seed}"
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs what is missing, then makes the table and the pictures."""
-    if argv[1:]:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     outdir = Path(FLAGS.outdir)
     failed: list[str] = []
     if not FLAGS.table_only:
-        outdir.mkdir(parents=True, exist_ok=True)
         try:
+            outdir.mkdir(parents=True, exist_ok=True)
             with locked(outdir):
                 failed = _run_missing(outdir)
         except BlockingIOError:
             sys.exit(
                 f"Expected an --outdir that no other sweep uses. Received: {outdir}"
             )
+        except OSError as error:
+            sys.exit(f"Expected to be able to write to {outdir}. Received: {error}")
     results = _results(outdir)
     if results:
         rows = _write_csv(results, outdir)
@@ -181,23 +206,22 @@ def main(argv: list[str]) -> None:
 
 def _run_missing(outdir: Path) -> list[str]:
     """Does the runs that have no result yet; returns what went wrong."""
-    missing = [run for run in _chosen() if not _is_done(run, outdir)]
+    chosen = _chosen()
+    missing = [run for run in chosen if not _is_done(run, outdir)]
+    count = RunCount(len(chosen), len(chosen) - len(missing), FLAGS.jobs)
+    print(count.overview(), flush=True)
     for name in sorted({_flags(run)["datasource"] for run in missing}):
         try:  # before several processes would download it at once
             snip_tf.datasets.load(name, FLAGS.data_dir, max_examples=20)
-        except OSError as error:
-            sys.exit(f"The data set {name!r}: {error}")
+        except (OSError, ImportError) as error:
+            sys.exit(command_line.one_line(f"The data set {name!r}: {error}"))
     failed = []
-    with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-        started = [pool.submit(_execute, run, outdir) for run in missing]
-        try:
-            for done in concurrent.futures.as_completed(started):
-                if message := done.result():
-                    failed.append(message)
-                _write_csv(_results(outdir), outdir)
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            sys.exit("Interrupted. The same command continues.")
+    with runs.Runner(_TRAIN, FLAGS.jobs) as runner:
+        tasks = [functools.partial(_execute, runner, run, outdir) for run in missing]
+        for (text, succeeded), seconds in runner.each(tasks):
+            print(count.line(text, seconds), flush=True)
+            failed += [] if succeeded else [text]
+            _write_csv(_results(outdir), outdir)
     return failed
 
 
@@ -234,7 +258,7 @@ def _is_done(run: Run, outdir: Path) -> bool:
     path = _result_path(run, outdir)
     if not path.exists():
         return False
-    result = json.loads(path.read_text())
+    result = _read(path)
     there = {"budget": result["budget"], **result["given"]}
     now = json.loads(json.dumps({"budget": FLAGS.budget, **_flags(run)}))
     different = [
@@ -254,15 +278,13 @@ def _result_path(run: Run, outdir: Path) -> Path:
     return outdir / "runs" / f"{run.path()}.json"
 
 
-def _execute(run: Run, outdir: Path) -> str | None:
-    """Runs the main program and keeps its result; returns what went wrong, if so."""
+def _execute(runner: runs.Runner, run: Run, outdir: Path) -> tuple[str, bool]:
+    """Runs the main program and keeps its result; how it went, and whether well."""
     given = _flags(run)
     path = _result_path(run, outdir)
     try:
-        result = runs.run(
-            _TRAIN,
-            {**given, "data_dir": FLAGS.data_dir},
-            Path(FLAGS.logdir) / run.path(),
+        result = runner.run(
+            {**given, "data_dir": FLAGS.data_dir}, Path(FLAGS.logdir) / run.path()
         )
         if not isinstance(result, str):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,22 +293,55 @@ def _execute(run: Run, outdir: Path) -> str | None:
     except OSError as error:
         result = f"failed: {error}"
     if isinstance(result, str):
-        print(f"{run.path()} {result}", flush=True)
-        return f"{run.path()} {result}"
+        return command_line.one_line(f"{run.path()} {result}"), False
     if "diverged" in result:
-        print(f"{run.path()} diverged: {result['diverged']}", flush=True)
-        return None
+        return f"{run.path()} diverged: {result['diverged']}", True
     error, seconds = result["final_error"], result["training_seconds"]
-    print(f"{run.path()}: error {error:.2f} % after {seconds:.0f} s", flush=True)
-    return None
+    return f"{run.path()}: error {error:.2f} % after {seconds:.0f} s", True
 
 
 def _results(outdir: Path) -> list[dict]:
     """The results that there are, in the order of their names."""
     paths = sorted((outdir / "runs").glob("*/*-seed*.json"))
     # What was killed while it wrote leaves a partial file.
-    whole = [path for path in paths if not path.name.startswith(PARTIAL)]
-    return [json.loads(path.read_text()) for path in whole]
+    return [_read(path) for path in paths if not path.name.startswith(PARTIAL)]
+
+
+def _read(path: Path) -> dict:
+    """A result; ends the program with the name of the file where it is none."""
+    try:
+        result = read_json(path)
+        _check(result)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        sys.exit(
+            command_line.one_line(
+                f"Expected {path} to be a result as a sweep wrote it. Received: one "
+                f"that is damaged ({error!r}). Remove it, and it is run again."
+            )
+        )
+    return result
+
+
+def _check(result: dict) -> None:
+    """Raises one of many errors where a result is not as a sweep writes it."""
+    row = _row(result)
+    known = {"arch": MODELS, "datasource": DATASETS}
+    wrong = [name for name, values in known.items() if row[name] not in values]
+    if row["criterion"] != _DENSE and not _is_criterion(row["criterion"]):
+        wrong.append("criterion")
+    # Of a run that diverged most are not known.
+    needed = {"sparsity", "seed", "pruning_seconds"}
+    if row["diverged"] is None:
+        needed |= {"final_error", "training_seconds"}
+    wrong += [
+        name
+        for name in _COLUMNS[3:]
+        if not isinstance(row[name], str if name == "diverged" else int | float)
+        and (row[name] is not None or name in needed)
+    ]
+    if wrong or not isinstance(result["budget"], str):
+        raise ValueError(f"no proper {', '.join(wrong) or 'budget'}")
+    dict(result["given"])
 
 
 def _write_csv(results: list[dict], outdir: Path) -> list[dict]:
@@ -298,13 +353,17 @@ def _write_csv(results: list[dict], outdir: Path) -> list[dict]:
     ):
         table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(
+            {name: command_line.csv_cell(cell) for name, cell in row.items()}
+            for row in rows
+        )
     return rows
 
 
 def _row(result: dict) -> dict:
     # The sparsity that was asked for, from which the obtained one differs by rounding.
-    row = {**{name: result.get(name) for name in _COLUMNS}, **result["run"]}
+    row = {name: result.get(name) for name in _COLUMNS}
+    row |= {name: result["run"][name] for name in Run._fields}
     kernels = [layer for layer in result["layers"] if "bias" not in layer["path"]]
     # The gates of a recurrent cell have two kernels, either of which may enter them.
     plain = [layer for layer in kernels if "recurrent" not in layer["path"]]
@@ -428,21 +487,10 @@ def _draw(rows: list[dict], outdir: Path) -> None:
         if curves:
             figure = plots.error_by_criterion(curves, _there(dense, "final_error"))
             path = outdir / f"{arch}-{datasource}.png"
-            figure.savefig(path, dpi=150)
-            print(f"{path} is drawn")
-
-
-def _is_criterion(name: str) -> bool:
-    criterion, colon, control = name.partition(":")
-    return criterion in CRITERIA and (not colon or control in CONTROLS)
-
-
-def _numbers(values: list[str]) -> list[float]:
-    try:
-        return [float(value) for value in values]
-    except ValueError:
-        return [-1.0]  # which the validator refuses
+            with whole_file(path) as partial:
+                figure.savefig(partial, dpi=150, format="png")
+            print(f"Wrote {path}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -23,83 +23,75 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
-import numpy as np
-import tensorflow as tf
-from absl import app, flags
+import command_line
+from absl import flags
 
-import snip_tf
-import snip_tf.criteria
-import snip_tf.datasets
-import snip_tf.models
-from snip_tf import controls
-from snip_tf.budgets import SCOPES
-from snip_tf.files import whole_file, write_json
-from snip_tf.models.initializers import INITIALIZERS
-from snip_tf.rows import weight_rows
-from snip_tf.training import cluster, loop, run_folder, schedules
-from snip_tf.training.augmentation import AUGMENTATIONS
-from snip_tf.training.progress import Progress
+AUGMENTATIONS = command_line.names("snip_tf/training/augmentation.py", "AUGMENTATIONS")
+CRITERIA = command_line.names("snip_tf/criteria/__init__.py", "CRITERIA")
+DATASETS = command_line.names("snip_tf/datasets/__init__.py", "DATASETS")
+DECAY_TYPES = command_line.names("snip_tf/training/schedules.py", "DECAY_TYPES")
+INITIALIZERS = command_line.names("snip_tf/models/initializers.py", "INITIALIZERS")
+MODELS = command_line.names("snip_tf/models/__init__.py", "MODELS")
+OPTIMIZERS = command_line.names("snip_tf/training/schedules.py", "OPTIMIZERS")
+SCOPES = command_line.names("snip_tf/budgets.py", "SCOPES")
 
 FLAGS = flags.FLAGS
 
-# The flags of the authors' release, by its names.
-flags.DEFINE_enum("datasource", "digits", snip_tf.datasets.NAMES, "Data set.")
+# As far as the authors' release has a flag, its name is that of the release.
+command_line.group("Data")
+flags.DEFINE_enum("datasource", "digits", DATASETS, "Data set.")
 flags.DEFINE_string(
     "data_dir",
     None,
-    "Folder of prepared tensorflow-datasets, read offline; what is not there is "
-    "downloaded into it.",
+    "Existing folder of prepared tensorflow-datasets, read offline; what is not there "
+    "is downloaded into it.",
 )
 flags.DEFINE_alias("path_data", "data_dir")
 flags.DEFINE_list(
     "aug_kinds", [], f"Augmentations, comma-separated: {', '.join(AUGMENTATIONS)}."
 )
-flags.DEFINE_enum("arch", "lenet5", snip_tf.models.NAMES, "Network.")
-flags.DEFINE_float(
-    "target_sparsity",
-    0.9,
-    "Fraction of the prunable weights that is removed; 0 trains the dense network.",
+flags.DEFINE_integer(
+    "max_examples",
+    None,
+    "Takes only so many training and test examples, to try something out.",
+    lower_bound=20,
 )
-flags.DEFINE_integer("batch_size", 100, "Examples in a mini-batch.", lower_bound=1)
-flags.DEFINE_integer("train_iterations", 2000, "Training iterations.", lower_bound=1)
-flags.DEFINE_enum("optimizer", "sgd", list(schedules.OPTIMIZERS), "Optimizer.")
+flags.DEFINE_bool(
+    "random_labels",
+    False,
+    "Trains on the labels in another order, which says nothing of the images; those "
+    "that the network is scored on, validation and test keep theirs.",
+)
+
+command_line.group("Network")
+flags.DEFINE_enum("arch", "lenet5", MODELS, "Network.")
 flags.DEFINE_enum(
-    "lr_decay_type", "constant", schedules.DECAY_TYPES, "Learning rate schedule."
-)
-flags.DEFINE_float("lr", 0.1, "Learning rate, if constant.")
-flags.DEFINE_list(
-    "decay_boundaries", [], "Iterations at which a piecewise rate changes."
-)
-flags.DEFINE_list("decay_values", [], "Learning rates, one more than boundaries.")
-flags.DEFINE_enum(
-    "initializer_w_bp", "vs", list(INITIALIZERS), "Initializer of w before pruning."
+    "initializer_w_bp", "vs", INITIALIZERS, "Initializer of w before pruning."
 )
 flags.DEFINE_enum(
-    "initializer_b_bp", "zeros", list(INITIALIZERS), "Initializer of b before pruning."
+    "initializer_b_bp", "zeros", INITIALIZERS, "Initializer of b before pruning."
 )
 flags.DEFINE_enum(
     "initializer_w_ap",
     None,
-    list(INITIALIZERS),
+    INITIALIZERS,
     "Initializer of w after pruning: draws the weights anew, as the release does. "
     "Default: the weights that were scored are trained.",
 )
 flags.DEFINE_enum(
     "initializer_b_ap",
     "zeros",
-    list(INITIALIZERS),
+    INITIALIZERS,
     "Initializer of b after pruning, where initializer_w_ap is given.",
 )
-flags.DEFINE_string("logdir", "logs", "Folder for all that is written.")
-flags.DEFINE_integer(
-    "check_interval", 100, "Iterations between validations.", lower_bound=1
+
+command_line.group("Pruning")
+flags.DEFINE_float(
+    "target_sparsity",
+    0.9,
+    "Fraction of the prunable weights that is removed; 0 trains the dense network.",
 )
-flags.DEFINE_integer(
-    "save_interval", 500, "Iterations between checkpoints.", lower_bound=1
-)
-# Flags of our own.
-flags.DEFINE_enum("criterion", "snip", list(snip_tf.criteria.CRITERIA), "Criterion.")
+flags.DEFINE_enum("criterion", "snip", CRITERIA, "Criterion.")
 flags.DEFINE_enum(
     "control",
     "none",
@@ -108,7 +100,7 @@ flags.DEFINE_enum(
     "to places drawn at random, reinitialize draws the weights anew, invert keeps the "
     "lowest scores.",
 )
-flags.DEFINE_enum("scope", "global", list(SCOPES), "What is ranked together.")
+flags.DEFINE_enum("scope", "global", SCOPES, "What is ranked together.")
 flags.DEFINE_float(
     "min_kept",
     0,
@@ -136,6 +128,17 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
     "prune_biases", False, "Prunes biases with the weights, as the release does."
 )
+
+command_line.group("Training")
+flags.DEFINE_integer("batch_size", 100, "Examples in a mini-batch.", lower_bound=1)
+flags.DEFINE_integer("train_iterations", 2000, "Training iterations.", lower_bound=1)
+flags.DEFINE_enum("optimizer", "sgd", OPTIMIZERS, "Optimizer.")
+flags.DEFINE_enum("lr_decay_type", "constant", DECAY_TYPES, "Learning rate schedule.")
+flags.DEFINE_float("lr", 0.1, "Learning rate, if constant.")
+flags.DEFINE_list(
+    "decay_boundaries", [], "Iterations at which a piecewise rate changes."
+)
+flags.DEFINE_list("decay_values", [], "Learning rates, one more than boundaries.")
 flags.DEFINE_float("weight_decay", 5e-4, "Of all kernels and biases.", lower_bound=0)
 flags.DEFINE_enum(
     "weight_decay_form",
@@ -150,12 +153,21 @@ flags.DEFINE_enum(
     ["float32", "mixed_float16", "mixed_bfloat16"],
     "Precision of training; pruning scores in float32.",
 )
+flags.DEFINE_bool("jit_compile", False, "Compiles training steps with XLA.")
 flags.DEFINE_integer(
-    "max_examples",
-    None,
-    "Takes only so many training and test examples, to try something out.",
-    lower_bound=20,
+    "seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**32 - 1
 )
+
+command_line.group("Files")
+flags.DEFINE_string("logdir", "logs", "Folder for all that is written.")
+flags.DEFINE_integer(
+    "check_interval", 100, "Iterations between validations.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "save_interval", 500, "Iterations between checkpoints.", lower_bound=1
+)
+
+command_line.group("Several processors or machines")
 flags.DEFINE_enum(
     "strategy",
     "auto",
@@ -169,17 +181,16 @@ flags.DEFINE_float(
     "Seconds that a worker waits for the others to start.",
     lower_bound=1,
 )
-flags.DEFINE_bool("jit_compile", False, "Compiles training steps with XLA.")
-flags.DEFINE_bool(
-    "random_labels",
-    False,
-    "Trains on the labels in another order, which says nothing of the images; those "
-    "that the network is scored on, validation and test keep theirs.",
-)
-flags.DEFINE_integer(
-    "seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**32 - 1
-)
 
+
+def _are(kind: type, values: list[str]) -> bool:
+    try:
+        return all(kind(value) > 0 for value in values)
+    except ValueError:
+        return False
+
+
+command_line.check_paths()
 flags.register_validator(
     "target_sparsity",
     lambda value: 0 <= value < 1,
@@ -199,6 +210,16 @@ flags.register_validator(
     "lr", lambda value: 0 < value < math.inf, "expected a positive number"
 )
 flags.register_validator(
+    "decay_boundaries",
+    lambda values: _are(int, values),
+    "expected whole numbers, comma-separated",
+)
+flags.register_validator(
+    "decay_values",
+    lambda values: _are(float, values),
+    "expected positive numbers, comma-separated",
+)
+flags.register_validator(
     "weight_decay", lambda value: 0 <= value < math.inf, "expected 0 or more"
 )
 
@@ -208,10 +229,32 @@ _PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")
 _BEST_OF = 5
 
 
-def main(argv: list[str]) -> None:
+def _chosen_flags() -> dict[str, object]:
+    own = FLAGS.get_key_flags_for_module(__name__)
+    return {flag.name: flag.value for flag in own if flag.name not in _PLACES}
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    command_line.start("The same command continues.")
+    command_line.refuse_taken(Path(FLAGS.logdir), _chosen_flags())
+with command_line.silent():
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import snip_tf
+    import snip_tf.datasets
+    import snip_tf.models
+    from snip_tf import controls
+    from snip_tf.files import whole_file, write_json
+    from snip_tf.rows import weight_rows
+    from snip_tf.selection import Selection
+    from snip_tf.training import cluster, loop, run_folder, schedules
+    from snip_tf.training.progress import Progress
+
+
+def main() -> None:
     """Reads the data, prunes, trains, and writes what came out."""
-    if argv[1:]:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     logdir = Path(FLAGS.logdir)
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     workers = _find_workers()
@@ -231,6 +274,11 @@ def main(argv: list[str]) -> None:
             with _told():
                 digest = {"the training data": _digest(data)}
                 cluster.check_agreement(strategy, digest)
+        with strategy.scope():
+            network = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+        _check_kept(network)
+        if workers:
+            with _told():
                 cluster.check_shared_folder(strategy, workers, logdir, "--logdir")
         logdir.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -240,7 +288,7 @@ def main(argv: list[str]) -> None:
                 # A run may have come while data was loaded.
                 run_folder.check_flags(logdir, _chosen_flags())
             run_folder.keep_flags(own, _chosen_flags())
-            _run(data, optimizer, strategy, logdir, own)
+            _run(data, network, optimizer, strategy, logdir, own)
     except OSError as error:
         if error.errno is None:
             raise  # not of the operating system
@@ -261,12 +309,13 @@ def main(argv: list[str]) -> None:
 
 def _run(
     data: snip_tf.datasets.Dataset,
+    network: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
     logdir: Path,
     own: Path,
 ) -> None:
-    """Prunes and trains a network, or continues, and writes the results.
+    """Prunes and trains `network`, or continues, and writes the results.
 
     What there is to continue is in `logdir`; `own` is where this worker writes.
     """
@@ -274,13 +323,12 @@ def _run(
         saved = run_folder.load_checkpoint(logdir)
     if saved:
         model, history = saved
-        network = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
         with _told():
             run_folder.check_model(logdir, model, network, FLAGS.target_sparsity)
         print(f"Continuing at iteration {loop.iterations_done(history)}.")
     else:
         with _out_of_memory("scoring_batch_size", "batch_size"):
-            model = _make_model(data, optimizer, strategy, own)
+            model = _make_model(data, network, optimizer, strategy, own)
         history = []
     if FLAGS.random_labels:
         data = _with_random_labels(data)
@@ -333,7 +381,7 @@ def _told(about: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        sys.exit(f"{about}{error}")
+        sys.exit(command_line.one_line(f"{about}{error}"))
 
 
 def _make_optimizer() -> keras.optimizers.Optimizer:
@@ -354,15 +402,37 @@ def _load_data() -> snip_tf.datasets.Dataset:
             data = snip_tf.datasets.load(
                 FLAGS.datasource, FLAGS.data_dir, FLAGS.seed, FLAGS.max_examples
             )
-    except OSError as error:
-        sys.exit(f"--datasource={FLAGS.datasource}: {error}")
-    examples = len(data.train[0])
-    if FLAGS.batch_size > examples:
+    except (OSError, ImportError) as error:
+        sys.exit(command_line.one_line(f"--datasource={FLAGS.datasource}: {error}"))
+    images, labels = data.train
+    for name in ("batch_size", "scoring_batch_size"):
+        if (FLAGS[name].value or 0) > len(images):
+            sys.exit(
+                f"Expected --{name} to be at most the {len(images)} training examples. "
+                f"Received: --{name}={FLAGS[name].value}"
+            )
+    fewest = np.bincount(labels, minlength=data.classes).min()
+    if (FLAGS.examples_per_class or 0) > fewest:
         sys.exit(
-            f"Expected --batch_size to be at most the {examples} training examples. "
-            f"Received: --batch_size={FLAGS.batch_size}"
+            f"Expected --examples_per_class to be at most {fewest}, the training "
+            f"examples of the smallest class. "
+            f"Received: --examples_per_class={FLAGS.examples_per_class}"
+        )
+    if FLAGS.aug_kinds and images.ndim < 4:
+        sys.exit(
+            f"Expected no --aug_kinds with --datasource={FLAGS.datasource}, whose "
+            f"examples are sequences. Received: --aug_kinds={','.join(FLAGS.aug_kinds)}"
         )
     return data
+
+
+def _check_kept(network: keras.Model) -> None:
+    """Ends the program, before it writes, if the sparsity does not allow --min_kept."""
+    weights = snip_tf.prunable_weights(network, _include())
+    shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    if FLAGS.target_sparsity:
+        with _told():
+            Selection(shapes, FLAGS.target_sparsity, FLAGS.scope, _min_kept())
 
 
 def _with_random_labels(data: snip_tf.datasets.Dataset) -> snip_tf.datasets.Dataset:
@@ -387,11 +457,6 @@ def _out_of_memory(*names: str) -> Iterator[None]:
         )
         reason = str(error).partition("\n")[0]
         sys.exit(f"Out of memory: {reason} Lower {chosen}.")
-
-
-def _chosen_flags() -> dict[str, object]:
-    own = FLAGS.get_key_flags_for_module(__name__)
-    return {flag.name: flag.value for flag in own if flag.name not in _PLACES}
 
 
 def _find_workers() -> cluster.Cluster | None:
@@ -468,6 +533,7 @@ def _network(
 
 def _make_model(
     data: snip_tf.datasets.Dataset,
+    dense: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
     own: Path,
@@ -477,9 +543,8 @@ def _make_model(
     criterion = FLAGS.criterion
     if FLAGS.control == "invert":
         criterion = controls.invert(criterion)
-    seconds, masks = 0.0, {}
-    with strategy.scope():
-        dense = model = _network(data, FLAGS.initializer_w_bp, FLAGS.initializer_b_bp)
+    seconds, masks, model = 0.0, {}, dense
+    with strategy.scope(), _told():
         if FLAGS.target_sparsity:
             start = time.perf_counter()
             model = snip_tf.prune_model(
@@ -493,7 +558,7 @@ def _make_model(
                 scope=FLAGS.scope,
                 min_kept=_min_kept(),
                 on_collapse=FLAGS.on_collapse,
-                include="*bias" if FLAGS.prune_biases else None,
+                include=_include(),
                 seed=FLAGS.seed,
             )
             seconds = time.perf_counter() - start
@@ -515,6 +580,10 @@ def _scoring_batch_size() -> int | None:
     if FLAGS.examples_per_class:
         return None
     return FLAGS.scoring_batch_size or FLAGS.batch_size
+
+
+def _include() -> str | None:
+    return "*bias" if FLAGS.prune_biases else None
 
 
 def _min_kept() -> float:
@@ -580,4 +649,4 @@ def _commit() -> str | None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -32,7 +32,13 @@ UNSEEN = {
     "snip_tf/training/loop.py": {"tensorboard"},  # by tf.summary
 }
 # What a program finds because it lies in its own folder.
-BESIDE = {"processes": "benchmarks.processes"}
+BESIDE = {
+    "command_line": "scripts.command_line",
+    "processes": "benchmarks.processes",
+}
+# What tests read of the files at the root; others may be a user's own, or written by
+# the commands in the README.
+READ = {"BUILD", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"}
 MAY_IMPORT_TENSORFLOW = (
     "snip_tf/compiling.py",
     "snip_tf/litert.py",
@@ -99,7 +105,7 @@ def is_true(root: Path) -> bool:
 
 def targets(root: Path) -> list[Target]:
     trees = parse(root)
-    data = {file.name for file in root.iterdir() if file.is_file()}
+    data = {file.name for file in root.iterdir() if file.is_file()} & READ
     return [target_of(path, trees, data) for path in trees]
 
 
@@ -143,7 +149,8 @@ def imports(path: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=aliases):
-                yield from ((alias.name, "") for alias in aliases)
+                names = (alias.name for alias in aliases)
+                yield from ((BESIDE.get(name, name), "") for name in names)
             case ast.ImportFrom(module=module, names=aliases, level=level):
                 base = absolute(path, "." * level + (module or ""))
                 yield from ((base, alias.name) for alias in aliases)

@@ -67,15 +67,16 @@ def load(
 
     Args:
         name: one of `NAMES`.
-        data_dir: folder of prepared tensorflow-datasets, read offline; what is not
-            there is downloaded into it.
+        data_dir: existing folder of prepared tensorflow-datasets, read offline; what
+            it lacks is downloaded into it.
         seed: int, which examples are held out.
         max_examples: int, only so many training and test examples are taken, the first
             ones; None takes all.
 
     Raises:
         ValueError: if the name is not known.
-        OSError: if the data set is neither there nor can be downloaded, or is damaged.
+        OSError: if the data set is neither there nor can be downloaded, or is damaged,
+            or the folder does not exist.
 
     Example:
 

@@ -11,8 +11,8 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
     """50,000 + 10,000 photographs of 32 x 32 x 3 pixels, in ten classes.
 
     Args:
-        data_dir: folder of prepared data sets; what is there is read offline, what is
-            not is downloaded into it. None takes tensorflow-datasets' default.
+        data_dir: existing folder of prepared data sets; what it holds is read offline,
+            the rest is downloaded into it. None takes tensorflow-datasets' default.
 
     Returns:
         `{"train": (images, labels), "test": (images, labels)}`; images are float32 in

@@ -25,7 +25,8 @@ def load_arrays(
 
     Args:
         name: the name in tensorflow-datasets.
-        data_dir: folder of prepared data sets. None takes tensorflow-datasets' default.
+        data_dir: existing folder of prepared data sets. None takes tensorflow-datasets'
+            default.
         test_split: the name in tensorflow-datasets of the split to test on.
 
     Returns:
@@ -34,6 +35,7 @@ def load_arrays(
     Raises:
         OSError: if it is neither there nor can be downloaded, or the folder is damaged.
     """
+    _check_folder(data_dir)
     import tensorflow_datasets as tfds  # slow to import
 
     # tensorflow-datasets, and what it stands on, raise errors of many kinds, plain
@@ -70,6 +72,18 @@ def load_arrays(
             raise _damaged(name, builder.data_dir, error)
         arrays[key] = (inputs, labels)
     return arrays
+
+
+def _check_folder(data_dir: str | None) -> None:
+    """tensorflow-datasets would make a folder of a mistyped name."""
+    # Names like gs://bucket are its own matter.
+    if data_dir is None or "://" in data_dir:
+        return
+    if not os.path.isdir(os.path.expanduser(data_dir)):
+        raise FileNotFoundError(
+            f"Expected `data_dir` (--data_dir) to be an existing folder. Received: "
+            f"{data_dir!r}. For a first download into it, make it before (mkdir)."
+        )
 
 
 def _damaged(name: str, folder: str | os.PathLike, error: Exception) -> OSError:

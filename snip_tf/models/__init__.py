@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -101,7 +103,15 @@ def build(
     except ValueError as error:
         if not shape:
             raise
+        usual = inspect.signature(MODELS[name]).parameters["input_shape"].default
         raise ValueError(
-            f"Expected an `input_shape` that {name} can take. Received: "
-            f"input_shape={input_shape}. The error: {error}"
+            f"Expected an `input_shape` that {name} can take, as {usual}. Received: "
+            f"input_shape={input_shape}. {_reason(error)}"
         ) from error
+
+
+def _reason(error: ValueError) -> str:
+    """Of Keras' lines the one that says what is wrong, without its colours."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n")
+    said = [line for line in lines if line and not line.startswith("Exception ")]
+    return said[0] if said else str(error)

@@ -14,6 +14,7 @@ import snip_tf.datasets
 import snip_tf.models
 from snip_tf import plots
 from snip_tf.batches import make_batches
+from snip_tf.files import whole_file
 from snip_tf.paper import experiments
 
 if TYPE_CHECKING:
@@ -134,9 +135,11 @@ def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> 
 
 def _keep(path: Path, figure: Figure, data: object) -> None:
     """Writes the picture and, beside it, what it was drawn from."""
-    path.with_suffix(".json").write_text(json.dumps(_rounded(data)) + "\n")
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    print(f"{path.with_suffix('.png')} is drawn")
+    with whole_file(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(_rounded(data)) + "\n")
+    with whole_file(path.with_suffix(".png")) as partial:
+        figure.savefig(partial, dpi=150, format="png")
+    print(f"Wrote {path.with_suffix('.png')}")
 
 
 def _rounded(data: object) -> object:

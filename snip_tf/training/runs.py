@@ -2,65 +2,158 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from snip_tf.files import locked, read_json
 
+Outcome = TypeVar("Outcome")
 
-def run(program: Path, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any] | str:
-    """Runs `scripts/train.py` to its end; started again, it continues.
+# Seconds in which a run ends by itself once it is asked to.
+_GRACE = 6.0
+# In the environment of a run: the process without which it goes on for nobody.
+_PARENT = "SNIP_TF_PARENT"
+
+
+class Runner:
+    """Runs a program several times, some at a time.
+
+    Where an exception leaves the `with` block of one, as that of an interruption, the
+    runs under way are ended, with all processes that they started.
 
     Args:
-        program: where that is.
-        flags: `{name: value}`, without the dashes; None is left out.
-        logdir: its folder, where what it says goes to output.txt.
-
-    Returns:
-        Its result, with the history of its checks; of a run whose loss was no longer
-        finite, what is known of it, with `"diverged"`, the words that say so; or words
-        that say how it failed.
+        program: `scripts/train.py`.
+        jobs: runs at a time.
     """
-    chosen = {**flags, "logdir": logdir}
-    command = [sys.executable, str(program)]
-    command += [f"--{name}={v}" for name, v in chosen.items() if v is not None]
-    logdir.mkdir(parents=True, exist_ok=True)
-    log, diverged = logdir / "output.txt", logdir / "diverged.json"
-    _await_free(logdir)
-    diverged.unlink(missing_ok=True)  # of a run before this
-    with open(log, "w") as output:
+
+    def __init__(self, program: Path, jobs: int):
+        self._program = program
+        self._pool = concurrent.futures.ThreadPoolExecutor(jobs)
+        self._children: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()  # of the children
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._end()
+        self._pool.shutdown()
+
+    def each(
+        self, tasks: Sequence[Callable[[], Outcome]]
+    ) -> Iterator[tuple[Outcome, float]]:
+        """What each task returns, as soon as it does, and the seconds it took."""
+
+        def timed(task: Callable[[], Outcome]) -> tuple[Outcome, float]:
+            start = time.monotonic()
+            return task(), time.monotonic() - start
+
+        started = [self._pool.submit(timed, task) for task in tasks]
+        for done in concurrent.futures.as_completed(started):
+            yield done.result()
+
+    def run(self, flags: Mapping[str, Any], logdir: Path) -> dict[str, Any] | str:
+        """Runs the program to its end; started again, it continues.
+
+        Args:
+            flags: `{name: value}`, without the dashes; None is left out.
+            logdir: its folder, where what it says goes to output.txt.
+
+        Returns:
+            Its result, with the history of its checks; of a run whose loss was no
+            longer finite, what is known of it, with `"diverged"`, the words that say
+            so; or words that say how it failed.
+        """
+        chosen = {**flags, "logdir": logdir}
+        command = [sys.executable, str(self._program)]
+        command += [f"--{name}={v}" for name, v in chosen.items() if v is not None]
+        logdir.mkdir(parents=True, exist_ok=True)
+        log, diverged = logdir / "output.txt", logdir / "diverged.json"
+        self._await_free(logdir)
+        diverged.unlink(missing_ok=True)  # of a run before this
+        status = self._status(command, log)
+        try:
+            if status and diverged.exists():
+                return dict(read_json(diverged))
+            if status:
+                last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+                return f"failed with status {status}: {last} (all it said is in {log})"
+            history = read_json(logdir / "history.json")
+            return {**dict(read_json(logdir / "result.json")), "history": history}
+        except (OSError, TypeError, ValueError) as error:
+            return f"failed: it left no whole result in {logdir}: {error}"
+
+    def _await_free(self, logdir: Path) -> None:
+        """Returns once nothing trains there, as a run that was started by hand."""
+        while not self._ended.is_set():
+            try:
+                with locked(logdir):
+                    return
+            except BlockingIOError:
+                self._ended.wait(1)
+
+    def _status(self, command: list[str], log: Path) -> int:
         # One thread each: two runs side by side finish sooner than one after the other.
         environment = {
             **os.environ,
             "TF_NUM_INTRAOP_THREADS": "1",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
+            _PARENT: str(os.getpid()),
         }
-        done = subprocess.run(command, stdout=output, stderr=output, env=environment)
-    if done.returncode and not diverged.exists():
-        last = log.read_text(errors="replace").strip().rpartition("\n")[2]
-        return f"failed with status {done.returncode}: {last} (all it said is in {log})"
-    try:
-        if done.returncode:
-            return dict(read_json(diverged))
-        history = read_json(logdir / "history.json")
-        return {**dict(read_json(logdir / "result.json")), "history": history}
-    except (OSError, TypeError, ValueError) as error:
-        return f"left no whole result in {logdir}: {error}"
+        with open(log, "w") as output:
+            with self._lock:
+                if self._ended.is_set():
+                    return -signal.SIGTERM
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    process_group=0,  # so that all it starts can be ended with it
+                )
+                self._children.add(child)
+            status = child.wait()
+        self._children.discard(child)
+        return status
+
+    def _end(self) -> None:
+        """Asks the runs under way to end, and kills those that do not."""
+        with self._lock:
+            self._ended.set()
+            children = list(self._children)
+        for child in children:
+            _signal(child, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0, deadline - time.monotonic()))
+        for child in children:
+            _signal(child, signal.SIGKILL)
 
 
-def _await_free(logdir: Path) -> None:
-    """Returns once nothing trains there: a run outlives the program that started it."""
-    while True:
-        try:
-            with locked(logdir):
-                return
-        except BlockingIOError:
-            time.sleep(1)
+def _signal(child: subprocess.Popen, number: int) -> None:
+    """To the process and all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
 
 
 def differences(flags: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -1,14 +1,20 @@
 """scripts/reproduce.py: every experiment in its `smoke` budget, on digits."""
 
+import fcntl
 import functools
 import json
+import os
 import re
+import signal
+import time
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from snip_tf.paper import experiments
-from tests.programs import run_smoke
+from tests.programs import loaded, run_smoke, start_smoke
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -91,6 +97,9 @@ def test_runs_only_what_is_missing_and_shows_what_there_is(tmp_path):
     second = run(tmp_path, *arguments, "--seeds=0,1")
     assert "98-seed0: error" not in second
     assert "98-seed1: error" in second
+    assert "4 runs: 2 done already, 2 to do, 2 at a time." in second
+    assert "[4 of 4] lenet300/" in second
+    assert second.count("left)") == 1
     shown = run(tmp_path, "--experiment=table1", "--table_only")
     assert "error" not in shown.partition("| network")[0]
     [line] = [
@@ -124,15 +133,74 @@ def test_results_of_other_flags_are_not_taken_for_the_same(tmp_path):
     assert len(list(folder.iterdir())) == 1
 
 
+def test_interrupted_it_ends_its_runs(tmp_path):
+    program = start_smoke("reproduce.py", tmp_path, "--experiment=table1", "--jobs=1")
+    while not list(tmp_path.glob("logs/reproduce/**/output.txt")):
+        assert program.poll() is None, program.stdout.read()
+        time.sleep(0.05)
+    program.send_signal(signal.SIGTERM)
+    said, _ = program.communicate()
+    assert program.returncode == 143
+    words = "Its runs are ended, too. The same command continues."
+    assert said.endswith(f"\nInterrupted (SIGTERM). {words}\n")
+    assert not list(tmp_path.glob("results/**/*.json"))
+
+
+@pytest.fixture(scope="module")
+def reproduce():
+    with loaded("scripts/reproduce.py") as module:
+        yield module
+
+
+@pytest.fixture
+def main(reproduce, tmp_path):
+    """In this process."""
+
+    def run_main(*arguments):
+        folders = (f"--outdir={tmp_path / 'out'}", f"--logdir={tmp_path / 'logs'}")
+        with flagsaver.flagsaver():
+            flags.FLAGS(["reproduce.py", "--budget=smoke", *folders, *arguments])
+            reproduce.main()
+
+    return run_main
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--experiment=table4"], "table1.*retained"),
         (["--experiment=table1", "--rows=vgg"], "lenet300, lenet5.*Received: vgg"),
-        (["--experiment=table1", "--seeds=one"], "expected numbers"),
         (["--experiment=table1", "--table_only"], "Received: none"),
     ],
 )
-def test_refuses(tmp_path, arguments, message):
-    assert re.search(message, run(tmp_path, *arguments, code=1))
+def test_refuses(main, tmp_path, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        main(*arguments)
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("experiment", ["table1", "retained"])
+def test_one_folder_is_written_by_one_process(main, tmp_path, experiment):
+    folder = tmp_path / "out" / experiment / "smoke"
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(SystemExit, match="where nothing else reproduces"):
+            main(f"--experiment={experiment}")
+    finally:
+        os.close(descriptor)
+    assert not os.listdir(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"flags": {}}', '{"flags": 1}', "[" * 100_000]
+)
+@pytest.mark.parametrize("arguments", [(), ("--table_only",)])
+def test_a_damaged_result_is_named(main, tmp_path, content, arguments):
+    path = tmp_path / "out/table1/smoke/lenet300/98-seed0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
+        main("--experiment=table1", *arguments)
+    assert refusal.value.code.isprintable()
     assert not (tmp_path / "logs").exists()

@@ -3,13 +3,16 @@
 import csv
 import functools
 import json
+import re
 import signal
 import time
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from snip_tf.files import PARTIAL
-from tests.programs import run_smoke, start_smoke
+from tests.programs import loaded, run_smoke, start_smoke
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -17,6 +20,14 @@ pytest.importorskip("matplotlib")
 CRITERIA = ["snip", "force", "snip:shuffle", "snip:reinitialize", "snip:invert"]
 
 run = functools.partial(run_smoke, "sweep.py")
+
+
+def start_until_it_trains(folder, *arguments):
+    sweep = start_smoke("sweep.py", folder, *arguments)
+    while not list(folder.glob("logs/sweep/*/*/flags.json")):
+        assert sweep.poll() is None, sweep.stdout.read()
+        time.sleep(0.05)
+    return sweep
 
 
 def rows(folder):
@@ -57,6 +68,13 @@ def test_criteria_and_controls(tmp_path):
         line = f"Dense: {error} %" if name == "dense" else f"| {name} | {error} |"
         assert line in page
     assert page.strip() in output
+    assert "6 runs: 0 done already, 6 to do, 2 at a time." in output
+    for number in range(1, 7):
+        left = r" \(about \d+ \w+ left\)" if number < 6 else ""
+        assert re.search(
+            rf"\[{number} of 6\] lenet300-digits/[^ ]+: .*s{left}\n", output
+        )
+    assert not re.search(r"^[IWEF]\d{4} |absl::InitializeLog", output, re.MULTILINE)
     from matplotlib.image import imread
 
     assert imread(tmp_path / "results/sweep/lenet300-digits.png").std() > 0.01
@@ -69,13 +87,16 @@ def test_what_is_there_is_not_run_again(tmp_path):
     path.parent.mkdir(parents=True)
     # What a sweep that was killed while it wrote has left behind.
     path.with_name(f"{PARTIAL}{path.name}").write_text("{")
-    killed = start_smoke("sweep.py", tmp_path, *arguments)
-    while not list(tmp_path.glob("logs/sweep/*/*/flags.json")):
-        assert killed.poll() is None
-        time.sleep(0.05)
+    long = ("--flag=train_iterations=100000",)
+    killed = start_until_it_trains(tmp_path, *arguments, *long)
+    [log] = tmp_path.glob("logs/sweep/*/*/output.txt")
     killed.kill()
-    killed.wait()
-    run(tmp_path, *arguments)  # while the run that was under way still ends
+    killed.communicate()
+    end = time.monotonic() + 60
+    while not log.read_text().endswith("The same command continues.\n"):
+        assert time.monotonic() < end, "the run goes on for nobody"
+        time.sleep(0.1)
+    run(tmp_path, *arguments)
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "final_error": 12.25}))
     output = run(tmp_path, "--criteria=random,magnitude", *arguments[1:])
@@ -103,31 +124,117 @@ def test_a_run_that_diverges_is_a_result(tmp_path):
     assert "diverged:" not in run(tmp_path, *arguments)
 
 
-def test_an_interrupted_sweep_starts_nothing_more(tmp_path):
+def test_an_interrupted_sweep_ends_its_runs(tmp_path):
     arguments = ("--criteria=random,magnitude,snip", "--sparsities=0.9", "--jobs=1")
-    # A shell has its background processes, and so theirs, ignore the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    sweep = start_smoke("sweep.py", tmp_path, *arguments)
-    signal.signal(signal.SIGINT, before)
-    while not list(tmp_path.glob("logs/sweep/*/*/flags.json")):
-        assert sweep.poll() is None
-        time.sleep(0.05)
-    sweep.send_signal(signal.SIGINT)
-    assert sweep.wait() == 1
-    assert len(list(tmp_path.glob("logs/sweep/*/*"))) == 1
+    sweep = start_until_it_trains(
+        tmp_path, *arguments, "--flag=train_iterations=100000"
+    )
+    sweep.send_signal(signal.SIGINT)  # to it alone
+    said, _ = sweep.communicate()
+    assert sweep.returncode == 130
+    assert said.endswith(
+        "\nInterrupted (SIGINT). Its runs are ended, too. The same command continues.\n"
+    )
+    assert "Traceback" not in said
+    assert "failed" not in said
+    [log] = tmp_path.glob("logs/sweep/*/*/output.txt")
+    assert "Interrupted (SIGTERM)." in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    with loaded("scripts/sweep.py") as module:
+        yield module
+
+
+@pytest.fixture
+def show(sweep, tmp_path, capsys):
+    """What `--table_only` says, in this process, of results in tmp_path."""
+
+    def show_it():
+        with flagsaver.flagsaver():
+            flags.FLAGS(["sweep.py", "--table_only", f"--outdir={tmp_path}"])
+            sweep.main()
+        return capsys.readouterr().out
+
+    return show_it
+
+
+def write_result(folder, **changes):
+    layer = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
+    result = {
+        "run": {
+            "arch": "lenet300",
+            "datasource": "digits",
+            "criterion": "snip",
+            "sparsity": 0.5,
+            "seed": 0,
+        },
+        "budget": "smoke",
+        "given": {},
+        "final_error": 1.5,
+        "best_checkpoint_error": 1.5,
+        "validation_error": 1.5,
+        "pruning_seconds": 0.1,
+        "training_seconds": 2.0,
+        "layers": [layer],
+    }
+    path = folder / "runs" / "lenet300-digits" / "snip-50-seed0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**result, **changes}))
+    return path
+
+
+def test_results_are_shown(show, tmp_path):
+    write_result(tmp_path)
+    assert "| snip | 1.50 |" in show()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    "changes",
     [
-        (("--criteria=sinp",), "iterative_snip"),
-        (("--criteria=snip:turn",), ":shuffle"),
-        (("--sparsities=90",), "between 0 and 1"),
-        (("--archs=lenet",), "lenet300"),
-        (("--flag=min_kept",), "NAME=VALUE"),
-        (("--flag=criterion=snip",), "sets itself"),
-        (("--table_only",), "Received: none"),
+        {"layers": [{}]},
+        {"layers": None},
+        {"final_error": None},
+        {"final_error": "=1+1"},
+        {"run": {"arch": "lenet300"}},
+        {"given": 3},
+        {"budget": None},
+        {"totals": 1},
     ],
 )
-def test_refuses(tmp_path, arguments, words):
-    assert words in run(tmp_path, *arguments, code=1)
+def test_a_result_that_is_none_is_named(show, tmp_path, changes):
+    path = write_result(tmp_path, **changes)
+    with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
+        show()
+    assert refusal.value.code.isprintable()
+
+
+@pytest.mark.parametrize("name", ["../../a", "a | b", "=cmd()"])
+def test_a_result_of_no_network_is_named(show, tmp_path, name):
+    run = {"arch": name, "datasource": "digits", "criterion": "snip"}
+    path = write_result(tmp_path, run={**run, "sparsity": 0.5, "seed": 0})
+    with pytest.raises(SystemExit, match=re.escape(str(path))):
+        show()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100_000, "\xff"])
+def test_a_damaged_result_is_named(show, tmp_path, content):
+    path = write_result(tmp_path)
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
+        show()
+    assert refusal.value.code.isprintable()
+
+
+def test_words_in_the_table_of_a_spreadsheet_are_no_formula(show, tmp_path):
+    write_result(tmp_path, diverged='=HYPERLINK("a")', final_error=None)
+    assert "1 diverged" in show()
+    with open(tmp_path / "results.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["diverged"] == """'=HYPERLINK("a")"""
+
+
+def test_nothing_to_show(show, tmp_path):
+    with pytest.raises(SystemExit, match="Received: none"):
+        show()

@@ -30,6 +30,16 @@ def test_export_compacts_and_writes(model, tmp_path):
     assert os.listdir(tmp_path) == ["small.keras"]
 
 
+def test_export_says_no_more_than_the_size(model, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    flags = (f"--model={model}", "--path=small.tflite", "--format=litert")
+    done = run_program("export.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert done.stdout.startswith("small.tflite: ")
+    assert done.stdout.count("\n") == 1
+
+
 def test_report_writes_all_its_forms(model, tmp_path):
     forms = {"html": "r.html", "csv": "r.csv", "markdown": "r.md", "json": "r.json"}
     flags = [f"--{form}={name}" for form, name in forms.items()]
@@ -41,18 +51,9 @@ def test_report_writes_all_its_forms(model, tmp_path):
     assert kept["totals"]["multiply_adds"] == 266_200
 
 
-@pytest.mark.parametrize(
-    ("program", "arguments", "words"),
-    [
-        ("export.py", ["--model=none.keras", "--path=a.keras"], "File not found"),
-        ("export.py", ["--path=a.h5"], "ends in '.keras'"),
-        ("report.py", ["--model=none.keras"], "File not found"),
-        ("report.py", ["--csv=none/r.csv"], "folder that is there"),
-    ],
-)
-def test_says_in_words_what_is_wrong(model, tmp_path, program, arguments, words):
-    done = run_program(program, f"--model={model}", *arguments, cwd=tmp_path)
+def test_says_in_a_line_what_is_wrong(model, tmp_path):
+    done = run_program("export.py", f"--model={model}", "--path=a.h5", cwd=tmp_path)
     assert done.returncode == 1
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "ends in '.keras'" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert not os.listdir(tmp_path)

@@ -1,33 +1,30 @@
 """scripts/train.py: a few real runs as processes of their own, and what it refuses."""
 
+import dataclasses
 import errno
 import fcntl
-import importlib.util
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from absl.testing import flagsaver
 
 import snip_tf
 import snip_tf.datasets
 from snip_tf.training import loop
 from snip_tf.weights import weights_by_path
+from tests.programs import loaded, run_program, start_program
 from tests.replicas import two_replicas
 
 pytest.importorskip("sklearn")
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "train.py"
 LENET300 = ("--arch=lenet300", "--optimizer=momentum", "--check_interval=20")
 SHORT = (*LENET300, "--train_iterations=20", "--save_interval=20")
 # Long enough to be killed in the middle.
@@ -42,7 +39,7 @@ LONG = (
     "--decay_boundaries=90,150",
     "--decay_values=0.1,0.01,0.001",
 )
-REFUSALS = (app.UsageError, SystemExit)
+REFUSALS = (flags.Error, SystemExit)
 FILES = {
     "checkpoint.keras",
     "flags.json",
@@ -55,22 +52,9 @@ FILES = {
 FILES_IF_PRUNED = FILES | {"masks.npz", "stripped.keras"}
 
 
-def start(logdir, *arguments, **options):
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), f"--logdir={logdir}", *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        text=True,
-        **options,
-    )
-
-
 def run(logdir, *arguments):
-    process = start(
-        logdir, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
+    done = run_program("train.py", f"--logdir={logdir}", *arguments, cwd=logdir.parent)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return logdir
 
 
@@ -95,14 +79,22 @@ def like_the_release(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def continued(tmp_path_factory):
-    """Killed after its first checkpoint, then started again."""
+    """Interrupted after its first checkpoint, killed after another, started again."""
     logdir = tmp_path_factory.mktemp("runs") / "continued"
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with start(logdir, *LONG, **options) as process:
-        lines = iter(process.stdout.readline, "")
-        assert any(line.startswith("20/160") for line in lines), "no checkpoint"
-        process.kill()
-    assert not (logdir / "result.json").exists(), "killed too late to be a test"
+    for iteration, number in ((20, signal.SIGINT), (60, signal.SIGKILL)):
+        arguments = (f"--logdir={logdir}", *LONG)
+        with start_program("train.py", *arguments, cwd=logdir.parent) as process:
+            lines = iter(process.stdout.readline, "")
+            assert any(line.startswith(f"{iteration}/160") for line in lines)
+            process.send_signal(number)
+            rest = process.stdout.read()
+        assert not (logdir / "result.json").exists(), "ended too late to be a test"
+        if number == signal.SIGINT:
+            assert process.returncode == 130
+            assert rest.endswith(
+                "\nInterrupted (SIGINT). The same command continues.\n"
+            )
+            assert "Traceback" not in rest
     return run(logdir, *LONG)
 
 
@@ -260,15 +252,8 @@ def test_draws_the_weights_anew_as_the_release_does(undisturbed, like_the_releas
 
 @pytest.fixture(scope="module")
 def train():
-    """The script as a module, in this process; its flags go when the tests are over."""
-    spec = importlib.util.spec_from_file_location("script_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    before = set(flags.FLAGS)
-    spec.loader.exec_module(module)
-    yield module
-    flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)
-    del sys.modules[spec.name]
+    with loaded("scripts/train.py") as module:
+        yield module
 
 
 @pytest.fixture
@@ -279,7 +264,11 @@ def parse(train):
 
 @pytest.fixture
 def main(train, parse):
-    return lambda *arguments: train.main(parse(*arguments))
+    def run_main(*arguments):
+        parse(*arguments)
+        train.main()
+
+    return run_main
 
 
 @pytest.fixture
@@ -303,16 +292,6 @@ def test_a_mirrored_strategy_gives_the_same(dense, main, tmp_path, monkeypatch):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     main(*arguments, "--strategy=mirrored")
     assert read(tmp_path / "result.json") == first
-
-
-def test_refuses_at_the_command_line(tmp_path):
-    """Before anything is written, with a status that other programs understand."""
-    logdir = tmp_path / "logs"
-    process = start(logdir, "--target_sparsity=95", stderr=subprocess.PIPE)
-    _, message = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "for 95 % write 0.95" in message
-    assert not logdir.exists()
 
 
 @pytest.mark.parametrize(
@@ -352,31 +331,57 @@ def test_refuses_a_value_and_says_what_is_known(parse, argument, known):
                 "--decay_boundaries=ten",
                 "--decay_values=0.1,0.01",
             ],
-            "'ten'",
+            "ten.*: expected whole numbers",
         ),
+        (["--decay_values=0.1,abc"], "abc.*: expected positive numbers"),
     ],
 )
 @pytest.mark.usefixtures("no_work")
 def test_refuses_a_schedule_that_does_not_fit(main, tmp_path, arguments, message):
     logdir = tmp_path / "logs"
-    with pytest.raises(REFUSALS, match=f"--decay_boundaries.*{message}"):
+    with pytest.raises(REFUSALS, match=f"--decay_.*{message}"):
         main(f"--logdir={logdir}", *arguments)
     assert not logdir.exists()
 
 
-@pytest.mark.usefixtures("no_work")
-def test_refuses_what_is_no_flag(main):
-    with pytest.raises(REFUSALS, match=r"flags only.*0\.95"):
-        main("0.95")
-
-
-def test_refuses_a_batch_larger_than_the_data(main, tmp_path, monkeypatch):
-    """Before it prunes, and without a claim to the folder."""
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch_size=1351"], "--batch_size to be at most the 1350 training"),
+        (["--scoring_batch_size=1351"], "--scoring_batch_size to be at most the 1350"),
+        (
+            ["--examples_per_class=100000"],
+            "--examples_per_class to be at most 1[0-9]{2},",
+        ),
+        (["--min_kept=1000000"], "`min_kept`.*Received: min_kept=1000000"),
+        (["--min_kept=0.5", "--scope=layer"], "`min_kept`.*Received: min_kept=0.5"),
+        (["--arch=vgg_d"], r"vgg_d can take, as \(32, 32, 3\).*size would be zero"),
+    ],
+)
+def test_refuses_what_the_data_and_the_network_do_not_allow(
+    main, tmp_path, monkeypatch, arguments, message
+):
+    """In one line, before it prunes, and without a claim to the folder."""
     monkeypatch.setattr(snip_tf, "prune_model", lambda *_, **__: pytest.fail("pruned"))
     logdir = tmp_path / "logs"
-    with pytest.raises(REFUSALS, match=r"batch_size.*1351"):
-        main(f"--logdir={logdir}", *SHORT, "--batch_size=1351")
+    with pytest.raises(SystemExit, match=message) as refusal:
+        main(f"--logdir={logdir}", *SHORT, *arguments)
+    assert refusal.value.code.isprintable()
     assert not logdir.exists()
+
+
+def test_refuses_augmentations_of_sequences(main, tmp_path, monkeypatch):
+    data = snip_tf.datasets.load("digits")
+    rows = dataclasses.replace(data, train=(data.train[0][..., 0], data.train[1]))
+    monkeypatch.setattr(snip_tf.datasets, "load", lambda *_: rows)
+    with pytest.raises(SystemExit, match=r"no --aug_kinds.*sequences"):
+        main(f"--logdir={tmp_path}", *SHORT, "--aug_kinds=fliplr")
+
+
+def test_what_cannot_be_pruned_is_said_in_a_line(main, tmp_path):
+    with pytest.raises(SystemExit, match="a score that is not zero") as refusal:
+        main(f"--logdir={tmp_path}", *SHORT, "--initializer_w_bp=zeros")
+    assert refusal.value.code.isprintable()
 
 
 @pytest.fixture
@@ -528,10 +533,10 @@ def test_refuses_a_checkpoint_of_another_run(
 ):
     for name in ("checkpoint.keras", "history.json", "pruning.json"):
         shutil.copy(undisturbed / name, tmp_path)
-    argv = parse(f"--logdir={tmp_path}", *SHORT, flag)
+    parse(f"--logdir={tmp_path}", *SHORT, flag)
     (tmp_path / "flags.json").write_text(json.dumps(train._chosen_flags()))
     with pytest.raises(REFUSALS, match=f"or none. Received: .*{found}"):
-        train.main(argv)
+        train.main()
 
 
 @pytest.mark.parametrize(
@@ -600,6 +605,6 @@ def test_a_full_disk_leaves_what_was_there(main, monkeypatch, tmp_path):
     assert "checkpoint.keras" not in names(tmp_path)
 
 
-def test_path_data_is_the_releases_name_of_data_dir(parse):
-    parse("--path_data=a folder")
-    assert flags.FLAGS.data_dir == "a folder"
+def test_path_data_is_the_releases_name_of_data_dir(parse, tmp_path):
+    parse(f"--path_data={tmp_path}")
+    assert str(tmp_path) == flags.FLAGS.data_dir

@@ -1,51 +1,149 @@
+"""Runs of a small program instead of scripts/train.py, which takes seconds to start."""
+
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
 from snip_tf.training import runs
 
-PROGRAM = """
-import json, pathlib, sys
-logdir = pathlib.Path(sys.argv[-1].removeprefix("--logdir="))
-files = json.loads({files!r})
-for name, text in files.items():
-    (logdir / name).write_text(text)
-print("the last line")
-sys.exit({status})
+TRAIN = """
+import json, os, signal, subprocess, sys, time
+logdir = sys.argv[-1].removeprefix("--logdir=")
+def write(name, text):
+    with open(f"{logdir}/{name}", "w") as file:
+        file.write(text)
 """
-HISTORY = [{"iteration": 1}]
-GOOD = {"result.json": '{"final_error": 2}', "history.json": json.dumps(HISTORY)}
+ENDS_WELL = "write('history.json', '[1]')\nwrite('result.json', '{\"error\": 2}')\n"
+SLEEPS = "write('pid', str(os.getpid()))\nwrite('begun', '')\ntime.sleep(100)\n"
+IGNORES_AND_STARTS_ANOTHER = (
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
+    "write('pid', str(os.getpid()))\n"
+    "write('other', str(other.pid))\n"
+    "write('begun', '')\n"
+    "time.sleep(100)\n"
+)
 
 
-def run(tmp_path, files, status=0):
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(files=json.dumps(files), status=status))
-    return runs.run(program, {}, tmp_path / "logs")
+@pytest.fixture
+def runner(tmp_path):
+    def make(body, jobs=1):
+        program = tmp_path / "train.py"
+        program.write_text(TRAIN + body)
+        return runs.Runner(program, jobs)
+
+    return make
 
 
-def test_gives_the_result_and_the_history(tmp_path):
-    assert run(tmp_path, GOOD) == {"final_error": 2, "history": HISTORY}
+def is_alive(pid):
+    """A process that ended, and was adopted by nobody, may stay as a zombie."""
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
+    ).stdout
+    return bool(state) and not state.startswith("Z")
 
 
-@pytest.mark.parametrize("name", GOOD)
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
-def test_says_which_file_is_damaged(tmp_path, name, content):
-    said = run(tmp_path, {**GOOD, name: content})
-    assert "left no whole result" in said
-    assert str(tmp_path / "logs" / name) in said
+def await_(path):
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
-def test_says_that_a_result_is_missing_or_no_dict(tmp_path):
-    assert "result.json" in run(tmp_path, {"history.json": "[]"})
-    assert "left no whole result" in run(tmp_path, {**GOOD, "result.json": "3"})
+def test_a_result_with_its_history(runner, tmp_path):
+    with runner(ENDS_WELL) as each:
+        result = each.run({"lr": 0.1, "data_dir": None}, tmp_path / "logs")
+    assert result == {"error": 2, "history": [1]}
 
 
-def test_gives_what_is_known_of_a_run_that_diverged(tmp_path):
-    files = {"diverged.json": '{"diverged": "nan"}'}
-    assert run(tmp_path, files, status=1) == {"diverged": "nan"}
-    said = run(tmp_path, {"diverged.json": "{"}, status=1)
-    assert str(tmp_path / "logs" / "diverged.json") in said
+def test_a_run_that_diverged(runner, tmp_path):
+    (tmp_path / "diverged.json").write_text("{}")  # of a run before this
+    with runner("write('diverged.json', '{\"diverged\": \"nan\"}')\nexit(1)") as each:
+        assert each.run({}, tmp_path) == {"diverged": "nan"}
 
 
-def test_says_how_a_run_failed(tmp_path):
-    assert run(tmp_path, {}, status=3).startswith("failed with status 3: the last line")
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("sys.exit('no such flag')", "failed with status 1: no such flag (all it said"),
+        ("print('first'); os.kill(os.getpid(), 9)", "failed with status -9: first"),
+        (ENDS_WELL + "write('result.json', '{')", "result.json"),
+        (ENDS_WELL + "write('history.json', '[' * 100000)", "history.json"),
+        (ENDS_WELL + "os.remove(f'{logdir}/history.json')", "history.json"),
+        (ENDS_WELL + "write('result.json', '3')", "no whole result"),
+        ("write('diverged.json', '{')\nexit(1)", "diverged.json"),
+    ],
+)
+def test_how_a_run_failed(runner, tmp_path, body, words):
+    with runner(body) as each:
+        text = each.run({}, tmp_path)
+    assert text.startswith("failed")
+    assert words in text
+
+
+def test_each_as_soon_as_it_is_done(runner):
+    def task(seconds):
+        time.sleep(seconds)
+        return seconds
+
+    with runner("", jobs=2) as each:
+        tasks = [lambda s=s: task(s) for s in (0.3, 0.01, 0.02)]
+        done = list(each.each(tasks))
+    assert [outcome for outcome, _ in done] == [0.01, 0.02, 0.3]
+    assert all(outcome <= seconds < 10 for outcome, seconds in done)
+
+
+@pytest.mark.parametrize(
+    ("body", "processes"),
+    [(SLEEPS, 2), (IGNORES_AND_STARTS_ANOTHER, 4)],
+    ids=["asked", "killed"],
+)
+def test_an_interruption_ends_the_runs_and_starts_no_more(
+    runner, tmp_path, monkeypatch, body, processes
+):
+    monkeypatch.setattr(runs, "_GRACE", 0.2)
+    folders = [tmp_path / f"{number}" for number in range(4)]
+
+    def interrupt():
+        for folder in folders[:2]:
+            await_(folder / "begun")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), runner(body, jobs=3) as each:
+        tasks = [lambda f=folder: each.run({}, f) for folder in folders]
+        list(each.each([*tasks[:2], interrupt, *tasks[2:]]))
+    written = [path for f in folders[:2] for path in f.glob("[po]*[!t]")]
+    pids = [int(path.read_text()) for path in written]
+    assert len(pids) == processes
+    assert not any(map(is_alive, pids))
+    assert not folders[3].exists()
+
+
+def test_a_run_waits_for_another_in_its_folder(runner, tmp_path):
+    holder = (
+        "import fcntl, os, sys, time\n"
+        "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
+        "print('locked', flush=True)\n"
+        "time.sleep(0.5)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE
+    )
+    other.stdout.readline()
+    with runner(ENDS_WELL) as each:
+        assert each.run({}, tmp_path)["error"] == 2
+    assert other.wait() == 0
+    other.stdout.close()
+
+
+def test_a_run_knows_without_whom_it_goes_on_for_nobody(runner, tmp_path):
+    body = ENDS_WELL + (
+        "write('result.json', json.dumps({'parent': os.environ['SNIP_TF_PARENT']}))"
+    )
+    with runner(body) as each:
+        assert int(each.run({}, tmp_path)["parent"]) == os.getpid()
+    assert json.loads((tmp_path / "result.json").read_text())

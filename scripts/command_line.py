@@ -1,0 +1,379 @@
+"""What the programs share: flags in groups, an end by signals, quiet libraries.
+
+It imports nothing slow, so that --help, a wrong flag and Ctrl-C are answered at once:
+a program calls `start` once its flags are defined, and imports the library after that.
+"""
+
+import ast
+import contextlib
+import difflib
+import faulthandler
+import glob
+import importlib.util
+import inspect
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags
+
+FLAGS = flags.FLAGS
+
+# Seconds in which an interrupted program may unwind, before it is ended wherever it is.
+_GRACE = 2.0
+# The process that started this one and must outlive it, as snip_tf.training.runs says.
+_PARENT = "SNIP_TF_PARENT"
+_HELP = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
+# Flags that name files and folders.
+_WRITTEN = ("path", "html", "csv", "markdown", "json")
+_PATHS = ("data_dir", "logdir", "outdir", "model", *_WRITTEN)
+# What other programs call our flags.
+_ALSO_CALLED = {
+    "arch": ("network", "model", "net"),
+    "datasource": ("dataset", "data"),
+    "data_dir": ("datadir", "dataset_dir", "path"),
+    "logdir": ("output", "outdir", "out", "save_dir", "results"),
+    "outdir": ("output", "out", "results"),
+    "lr": ("learning_rate", "rate"),
+    "train_iterations": ("epochs", "steps", "max_steps", "iterations"),
+    "target_sparsity": ("pruning_rate", "density", "ratio"),
+    "jobs": ("workers", "processes"),
+    "path": ("output", "out"),
+}
+
+_groups: list[tuple[str, set[str]]] = []
+_received: int | None = None  # the signal that ends the program
+_swallowed = False  # what it raised
+_after = ""
+_ending = threading.Lock()
+_stderr = 2  # the real one, also where what is written to it is held back
+_started = False
+
+
+def names(path: str, variable: str) -> list[str]:
+    """The keys of a literal dict of the library, or the items of a literal tuple.
+
+    They are read from its text: to import it takes seconds.
+    """
+    spec = importlib.util.find_spec("snip_tf")
+    [root] = spec.submodule_search_locations
+    for node in ast.parse((Path(root).parent / path).read_text("utf-8")).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=value)
+            ) if name == variable:
+                return list(
+                    map(ast.literal_eval, getattr(value, "keys", None) or value.elts)
+                )
+    raise LookupError(f"{path} has no literal {variable}")
+
+
+def group(title: str) -> None:
+    """The flags that are defined from here on are shown under this title."""
+    _groups.append((title, set(FLAGS)))
+
+
+def check_paths() -> None:
+    """Has the flags that name files and folders checked with the others."""
+    for names, is_right, expected in (
+        (
+            ("data_dir",),
+            os.path.isdir,
+            "expected an existing folder; for a first download make it before (mkdir)",
+        ),
+        (("logdir", "outdir"), bool, "expected the name of a folder"),
+        (("model",), os.path.exists, "expected an existing file"),
+        (_WRITTEN, _is_in_folder, "expected a file in an existing folder"),
+    ):
+        for name in set(names) & set(FLAGS):
+            flags.register_validator(name, _or_unknown(is_right), expected)
+
+
+def _or_unknown(is_right: Callable[[str], bool]) -> Callable[[str | None], bool]:
+    """Also true of what is not given, or is elsewhere, as gs://bucket."""
+
+    def check(path: str | None) -> bool:
+        return path is None or "://" in path or is_right(os.path.expanduser(path))
+
+    return check
+
+
+def _is_in_folder(path: str) -> bool:
+    return bool(path) and os.path.isdir(os.path.dirname(path) or ".")
+
+
+def start(after_interrupt: str, grace: float = _GRACE) -> None:
+    """Reads the flags, or ends the program with what is wrong with them.
+
+    Args:
+        after_interrupt: a sentence for who interrupts the program.
+        grace: seconds in which it then ends by itself, or is ended.
+    """
+    global _started, _after
+    _started, _after = True, after_interrupt
+    _end_by_signals(grace)
+    _parse()
+    # Of the libraries, warnings; of CUDA's errors, those where there is a GPU.
+    level = "2" if glob.glob("/dev/nvidia[0-9]*") else "3"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _parse() -> None:
+    if _HELP & set(sys.argv[1:]):
+        with contextlib.suppress(BrokenPipeError):
+            print(_help(), flush=True)
+        sys.exit(0)
+    try:
+        rest = FLAGS(sys.argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(
+            f"Unknown flag --{error.flagname}.{_did_you_mean(error.flagname)} "
+            f"--help shows all flags."
+        )
+    except flags.Error as error:
+        sys.exit(one_line(f"{error}. --help shows all flags."))
+    for name in set(_PATHS) & set(FLAGS):
+        if FLAGS[name].value:  # a shell leaves the ~ of --name=~/a as it is
+            FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
+    if rest:
+        sys.exit(f"Expected flags only, as --name=value. Received: {' '.join(rest)}")
+
+
+def _own_flags() -> list[str]:
+    """In the order in which they were defined."""
+    before = _groups[0][1]
+    return [name for name in FLAGS if name not in before]
+
+
+def _help() -> str:
+    """What the program does, then its flags by group."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = [inspect.getdoc(sys.modules["__main__"]) or ""]
+    ends = [before for _, before in _groups[1:]] + [set(FLAGS)]
+    for (title, before), end in zip(_groups, ends, strict=True):
+        lines += ["", f"{title}:"]
+        for name in (n for n in _own_flags() if n in end - before):
+            text, value = _about(FLAGS[name])
+            lines.append(
+                f"  --[no]{name}" if FLAGS[name].boolean else f"  --{name}={value}"
+            )
+            lines += textwrap.wrap(
+                text,
+                width,
+                initial_indent=" " * 6,
+                subsequent_indent=" " * 6,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def _about(flag: flags.Flag) -> tuple[str, str]:
+    """What it is for, with the values it may have, and its default."""
+    text, value = " ".join(flag.help.split()), (flag.default_as_str or "").strip("'")
+    if isinstance(flag, flags.EnumFlag):
+        known = flag.parser.enum_values
+        text = f"{text.partition('>: ')[2]} One of {', '.join(known)}."
+    if flag.boolean and flag.default:
+        text += " On by default."
+    return text, value
+
+
+def _did_you_mean(unknown: str) -> str:
+    """Flags that share a word with it, or are spelled alike."""
+    unknown = unknown.replace("-", "_").lower()
+    own = _own_flags()
+    words = set(unknown.split("_"))
+    near = difflib.get_close_matches(unknown, own, 3)
+    near += [name for name in own if unknown in _ALSO_CALLED.get(name, ())]
+    near += [name for name in own if words & set(name.split("_"))]
+    chosen = [f"--{name}" for name in dict.fromkeys(near)][:3]
+    return f" Did you mean {' or '.join(chosen)}?" if chosen else ""
+
+
+def refuse_taken(logdir: Path, chosen: Mapping[str, object]) -> None:
+    """Ends the program if another run has the folder, or it holds one of other flags.
+
+    The run itself checks this, too. But that is after TensorFlow and data are loaded.
+    """
+    if not logdir.is_dir() or os.environ.get("TF_CONFIG"):  # whose workers share it
+        return
+    if _is_locked(logdir):
+        sys.exit(
+            f"Expected --logdir to be free. Received: {logdir}, where another process "
+            f"is training now. Wait for it, or name another --logdir."
+        )
+    try:
+        earlier = dict(json.loads((logdir / "flags.json").read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return  # of which the run says what is wrong
+    different = [
+        f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
+        for name in sorted(earlier.keys() | chosen.keys())
+        if earlier.get(name) != chosen.get(name)
+    ]
+    if different and (logdir / "checkpoint.keras").exists():
+        sys.exit(
+            f"Expected --logdir to be new, or to hold a run with the same flags to "
+            f"continue. Received: {logdir}, where {'; '.join(different)}. Name another "
+            f"--logdir."
+        )
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def one_line(text: object) -> str:
+    """Words of others, as of a library's error, without line ends and escape codes."""
+    return " ".join(plain(text).split())
+
+
+def plain(text: object) -> str:
+    """Without what moves a terminal's cursor or colours it."""
+    text = re.sub(
+        r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)", "", str(text)
+    )
+    return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]", " ", text)
+
+
+def csv_cell(value: object) -> object:
+    """A text that no spreadsheet takes for a formula; numbers as they are.
+
+    Reference: https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    formula = isinstance(value, str) and value.startswith(
+        ("=", "+", "-", "@", "\t", "\r")
+    )
+    return f"'{value}" if formula else value
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Holds back what libraries write to stderr, unless the body fails.
+
+    TensorFlow's C++ logs before it has read TF_CPP_MIN_LOG_LEVEL; with 0 all is shown.
+    """
+    global _stderr
+    wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
+    if wanted or not _started or sys.stderr is None:
+        yield
+        return
+    _stderr = os.dup(2)
+    faulthandler.enable(_stderr)  # says at least where a library aborts
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(_stderr, b"" if _received else held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(_stderr, 2)
+            faulthandler.disable()
+
+
+def _end_by_signals(grace: float) -> None:
+    """SIGINT and SIGTERM end the program with one line, wherever it is.
+
+    The handler raises a KeyboardInterrupt, so that what is being written is removed.
+    Python calls it between two steps of its own, for which TensorFlow may let it wait
+    for minutes. A thread, therefore, ends the process after the grace period.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # A background job of a shell ignores SIGINT, which is for the one in front.
+    wanted = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    for number in wanted:
+        signal.signal(number, _interrupt)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def end_by(number: int) -> NoReturn:
+        time.sleep(grace)
+        _end(number)
+
+    def await_signal() -> None:
+        while (number := os.read(reader, 1)[0]) not in wanted:
+            pass
+        end_by(number)
+
+    def await_orphanhood() -> None:
+        while os.getppid() == int(os.environ[_PARENT]):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        end_by(signal.SIGTERM)
+
+    threading.Thread(target=await_signal, daemon=True).start()
+    if os.environ.get(_PARENT):
+        threading.Thread(target=await_orphanhood, daemon=True).start()
+    sys.unraisablehook = _unraisable
+    sys.excepthook = _end_of_main
+
+
+def _interrupt(number: int, frame: object) -> None:
+    global _received, _swallowed
+    if _received is None or _swallowed:
+        _received, _swallowed = number, False
+        raise KeyboardInterrupt
+
+
+def _unraisable(found: Any) -> None:
+    """Where a `__del__` swallows the interruption, it is raised again, after it."""
+    global _swallowed
+    if _received is None:
+        sys.__unraisablehook__(found)
+    elif found.exc_type is KeyboardInterrupt:
+        _swallowed = True
+        threading.Timer(0.01, os.kill, (os.getpid(), _received)).start()
+
+
+def _end_of_main(kind: type, error: BaseException, trace: object) -> None:
+    if _received is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    _end(_received)
+
+
+def _end(number: int) -> NoReturn:
+    """Ends the process at once: TensorFlow's threads would wait for each other."""
+    # Of two threads one says it; unless that hangs, as nobody reads what it writes.
+    if _ending.acquire(timeout=1):
+        # Below what stands there, as a progress bar or a terminal's ^C.
+        text = f"\nInterrupted ({signal.Signals(number).name}). {_after}\n"
+        with contextlib.suppress(OSError):
+            if os.isatty(1):
+                os.write(1, b"\x1b[?25h")  # a progress bar hides the cursor
+            os.write(_stderr, text.encode())
+    os._exit(128 + number)

@@ -1,0 +1,241 @@
+"""What all programs do with flags and signals, before they load a library."""
+
+import fcntl
+import importlib.util
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from snip_tf import budgets, criteria, datasets, exporting, models
+from snip_tf.models import initializers
+from snip_tf.paper import experiments
+from snip_tf.training import augmentation, schedules
+from tests.programs import ROOT, run_program, start_program
+
+GROUPS = {
+    "train.py": [
+        "Data",
+        "Network",
+        "Pruning",
+        "Training",
+        "Files",
+        "Several processors",
+    ],
+    "sweep.py": ["What is compared", "How each is trained", "Files", "Running"],
+    "reproduce.py": ["What is run", "Files", "Running"],
+    "report.py": ["Files"],
+    "export.py": ["Files", "How"],
+}
+REQUIRED = {
+    "reproduce.py": ["--experiment=table1"],
+    "report.py": [f"--model={__file__}"],
+    "export.py": [f"--model={__file__}", "--path=b.keras"],
+}
+
+
+@pytest.fixture(scope="module")
+def command_line():
+    path = ROOT / "scripts" / "command_line.py"
+    spec = importlib.util.spec_from_file_location("command_line_alone", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def without_libraries(tmp_path):
+    """A folder in which those that take long to import cannot be imported."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    for name in ("keras", "numpy", "tensorflow"):
+        (folder / f"{name}.py").write_text("raise ImportError('it is too early')")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, without_libraries):
+    """Runs a program that must end before it imports them."""
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+
+    def run_it(name, *arguments, code=1):
+        done = run_program(name, *arguments, cwd=cwd, first=[without_libraries])
+        assert done.returncode == code, done.stderr
+        assert not os.listdir(cwd), "it has written something"
+        assert "Traceback" not in done.stderr
+        return done.stdout or done.stderr
+
+    return run_it
+
+
+@pytest.mark.parametrize(
+    ("path", "variable", "values"),
+    [
+        ("snip_tf/budgets.py", "SCOPES", budgets.SCOPES),
+        ("snip_tf/criteria/__init__.py", "CRITERIA", criteria.CRITERIA),
+        ("snip_tf/datasets/__init__.py", "DATASETS", datasets.DATASETS),
+        ("snip_tf/exporting.py", "FORMATS", exporting.FORMATS),
+        ("snip_tf/models/__init__.py", "MODELS", models.MODELS),
+        ("snip_tf/models/initializers.py", "INITIALIZERS", initializers.INITIALIZERS),
+        ("snip_tf/paper/experiments.py", "EXPERIMENTS", experiments.EXPERIMENTS),
+        (
+            "snip_tf/training/augmentation.py",
+            "AUGMENTATIONS",
+            augmentation.AUGMENTATIONS,
+        ),
+        ("snip_tf/training/schedules.py", "DECAY_TYPES", schedules.DECAY_TYPES),
+        ("snip_tf/training/schedules.py", "OPTIMIZERS", schedules.OPTIMIZERS),
+    ],
+)
+def test_names_are_read_without_an_import(command_line, path, variable, values):
+    assert command_line.names(path, variable) == list(values)
+
+
+def test_names_that_the_library_lacks(command_line):
+    with pytest.raises(LookupError, match=r"budgets\.py has no literal NAMES"):
+        command_line.names("snip_tf/budgets.py", "NAMES")
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_help_shows_the_programs_own_flags_in_groups(run, name):
+    text = run(name, "--help", code=0)
+    titles = re.findall(r"^(\w[^\n]*):$", text, re.MULTILINE)
+    for title, expected in zip(titles, GROUPS[name], strict=True):
+        assert title.startswith(expected)
+    script = (ROOT / "scripts" / name).read_text()
+    defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', script)
+    shown = re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE)
+    assert shown == defined
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "words"),
+    [
+        ("train.py", "--sparsity=0.9", "Did you mean --target_sparsity?"),
+        ("train.py", "--data-dir=a", "Did you mean --data_dir"),
+        ("train.py", "--learning_rate=0.1", "Did you mean --lr?"),
+        ("train.py", "--epochs=3", "Did you mean --train_iterations?"),
+        ("train.py", "--dataset=mnist", "--datasource"),
+        ("train.py", "--criteria=snip", "Did you mean --criterion"),
+        ("train.py", "--abracadabra", "Unknown flag --abracadabra. --help shows"),
+        ("train.py", "0.95", "flags only, as --name=value. Received: 0.95"),
+        ("train.py", "--target_sparsity=95", "for 95 % write 0.95"),
+        ("train.py", "--decay_values=0.1,abc", "expected positive numbers"),
+        ("train.py", "--data_dir=mistyped", r"\(mkdir\)"),
+        ("train.py", "--logdir=", "expected the name of a folder"),
+        ("sweep.py", "--sparsity=0.9", "Did you mean --sparsities?"),
+        ("sweep.py", "--data_dir=mistyped", r"\(mkdir\)"),
+        ("sweep.py", "--criteria=sinp", "iterative_snip"),
+        ("sweep.py", "--criteria=snip:turn", ":shuffle"),
+        ("sweep.py", "--sparsities=90", "between 0 and 1"),
+        ("sweep.py", "--archs=lenet", "lenet300"),
+        ("sweep.py", "--flag=min_kept", "NAME=VALUE"),
+        ("sweep.py", "--flag=criterion=snip", "sets itself"),
+        ("reproduce.py", "--seed=1", "Did you mean --seeds?"),
+        ("reproduce.py", "--experiment=table4", "table1.*retained"),
+        ("reproduce.py", "--seeds=one", "expected numbers"),
+        ("reproduce.py", "--data_dir=mistyped", r"\(mkdir\)"),
+        ("report.py", "--format=html", "Unknown flag --format"),
+        ("report.py", "--model=none.keras", "existing file"),
+        ("report.py", "--csv=none/r.csv", "a file in an existing folder"),
+        ("export.py", "--model=none.keras", "existing file"),
+        ("export.py", "--path=none/a.keras", "a file in an existing folder"),
+        ("export.py", "--format=tflite", "keras|litert|saved_model|sparse"),
+        ("export.py", "--output=a.keras", "Did you mean --path?"),
+    ],
+)
+def test_refuses_at_once_in_a_line(run, name, argument, words):
+    text = run(name, *REQUIRED.get(name, ()), argument)
+    assert re.search(words, text)
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_names_the_flags_that_must_be_given(run, name):
+    missing = REQUIRED[name][0].partition("=")[0]
+    assert missing in run(name)
+
+
+def test_a_folder_that_another_run_has_is_refused_at_once(run, tmp_path):
+    logdir = tmp_path / "logs"
+    logdir.mkdir()
+    folder = os.open(logdir, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        assert "another process is training now" in run(
+            "train.py", f"--logdir={logdir}"
+        )
+    finally:
+        os.close(folder)
+    assert not os.listdir(logdir)
+
+
+def test_a_folder_with_a_run_of_other_flags_is_refused_at_once(run, tmp_path):
+    (tmp_path / "checkpoint.keras").touch()
+    (tmp_path / "flags.json").write_text(json.dumps({"seed": 3}))
+    text = run("train.py", f"--logdir={tmp_path}")
+    assert "--seed was 3 there and is 0 now" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_signal_while_libraries_are_imported(name, number, tmp_path):
+    """Twice, as by somebody impatient."""
+    (tmp_path / "keras.py").write_text(
+        "import sys, time\n"
+        "sys.stderr.write('says much')\n"
+        "print('imported', flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    flags = REQUIRED.get(name, ())
+    with start_program(name, *flags, cwd=tmp_path, first=[tmp_path]) as process:
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(number)
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.returncode == 128 + number
+    assert re.fullmatch(rf"\nInterrupted \({number.name}\)\. [^\n]+\.\n", rest)
+
+
+def test_a_signal_that_python_does_not_get_to(tmp_path):
+    """As in a long step of TensorFlow: here a lock that is waited for in C."""
+    (tmp_path / "keras.py").write_text(
+        "import ctypes\n"
+        "print('imported', flush=True)\n"
+        "lock = ctypes.create_string_buffer(256)\n"
+        "for _ in range(2):\n"
+        "    ctypes.CDLL(None).pthread_mutex_lock(lock)\n"
+    )
+    with start_program("train.py", cwd=tmp_path, first=[tmp_path]) as process:
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    assert rest == "\nInterrupted (SIGINT). The same command continues.\n"
+
+
+def test_what_libraries_say_is_shown_where_they_fail(tmp_path):
+    (tmp_path / "keras.py").write_text(
+        "import sys\nsys.stderr.write('no GPU')\n1 / 0\n"
+    )
+    done = run_program("train.py", cwd=tmp_path, first=[tmp_path])
+    assert "no GPU" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_cell_is_no_formula(command_line, text):
+    assert command_line.csv_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["snip", "1-2", "", None, -1.5])
+def test_other_cells_stay(command_line, value):
+    assert command_line.csv_cell(value) == value
+
+
+def test_words_of_others_are_made_plain(command_line):
+    text = "\x1b[1mred\x1b[0m \x1b]0;title\x07is\n\x9b2J \x08bad\x7f"
+    assert command_line.one_line(text) == "red is 2J bad"
