@@ -20,7 +20,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 PARTIAL = ".partial-"  # how the names of the folders begin that are written to first
 _OURS = re.compile(re.escape(PARTIAL) + "(?P<boot>[0-9a-f]{8})-[a-z0-9_]{8}")
