@@ -152,7 +152,7 @@ class Copies:
         if isinstance(value, tf.Variable):
             return _tensorflow_variable(value)
         if isinstance(value, tf.random.Generator):
-            return tf.random.Generator.from_state(value.state, value.algorithm)
+            return tf.random.Generator.from_state(value.state.numpy(), value.algorithm)
         if isinstance(value, keras.Operation):
             # Of a Functional graph (`keras.ops`); it has no state.
             return type(value).from_config(value.get_config())
@@ -379,6 +379,8 @@ def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool
         held = [*value.keys(), *value.values()]
     elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
         held = list(value)
+    elif isinstance(value, tf.Module):
+        held = list(vars(value).values())
     elif type(value).__module__.partition(".")[0] in ("keras", "numpy", "tensorflow"):
         return False
     else:
@@ -396,6 +398,14 @@ def _tensorflow_variable(variable: tf.Variable) -> tf.Variable:
         synchronization=variable.synchronization,
         aggregation=variable.aggregation,
         shape=variable.shape,
+    )
+
+
+def holds_tensorflow_state(layer: keras.Layer) -> bool:
+    """Whether a layer has state of TensorFlow's own, of which no Keras scope knows."""
+    return any(
+        _reach(value, set(), (tf.Variable, tf.random.Generator))
+        for value in vars(layer).copy().values()
     )
 
 

@@ -10,10 +10,20 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from snip_tf.copying import operation_of
+from snip_tf.copying import holds_tensorflow_state, operation_of
 from snip_tf.weights import layer_tree
 
 _HALF = ("float16", "bfloat16")
+
+
+def is_changed(model: keras.Model) -> bool:
+    """Whether to score a model changes it, if only for a while."""
+    return any(
+        layer.compute_dtype in _HALF
+        or getattr(layer, "_remat_mode", None) is not None
+        or holds_tensorflow_state(layer)
+        for layer in layer_tree(model)
+    )
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from snip_tf.criteria import CRITERIA
 from snip_tf.criteria.settings import check_seed, check_steps
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
+from snip_tf.numerics import is_changed
 from snip_tf.objective import Objective, build, loss_or_objective
 from snip_tf.scores import check_finite
 from snip_tf.selection import Selection, warn_of_zeros
@@ -33,6 +34,7 @@ from snip_tf.weights import (
     check_model,
     is_built,
     prunable_weights,
+    weights_by_path,
 )
 from snip_tf.wrapping import apply_masks, current_masks, masked_copy
 
@@ -219,9 +221,12 @@ def prune_model(
         data = read()
     check_built(model)
     weights = prunable_weights(model, include, exclude)
+    scored, its_weights = _to_score(model, weights, criterion)
     if pattern == "units":
         data = read() if data is None else data
-        gradients = mean_gradients(model, weights, data, loss=loss, training=training)
+        gradients = mean_gradients(
+            scored, its_weights, data, loss=loss, training=training
+        )
         return apply_masks(
             model, unit_masks(model, weights, gradients, sparsity, budget)
         )
@@ -235,13 +240,29 @@ def prune_model(
     )
     # Only now, so that what is wrong with an argument is said before any is read.
     data = read() if data is None else data
-    score = functools.partial(criterion, model, weights, loss=loss, training=training)
+    score = functools.partial(
+        criterion, scored, its_weights, loss=loss, training=training
+    )
     masks = _masks(score, criterion, weights, data, selection)
     warn_of_zeros(selection.zeros, stacklevel=3)
     _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
     others = {p: m for p, m in current_masks(model).items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
     return masked_copy(model, itertools.chain(unpacked, others.items()))
+
+
+def _to_score(
+    model: keras.Model, weights: Mapping[str, keras.Variable], criterion: Callable
+) -> tuple[keras.Model, Mapping[str, keras.Variable]]:
+    """The model; or a copy, if scoring changes layers, which other threads may call."""
+    changes = getattr(criterion, "changes_layers", None)
+    if changes is None:
+        changes = getattr(criterion, "needs_data", True) and is_changed(model)
+    if not changes:
+        return model, weights
+    copied = masked_copy(model, current_masks(model).items())
+    by_path = weights_by_path(copied)
+    return copied, {path: by_path[path] for path in weights}
 
 
 def _masks(
@@ -330,6 +351,7 @@ def connection_sensitivity(
         seed=seed,
     )
     weights = prunable_weights(model, include, exclude)
+    model, weights = _to_score(model, weights, snip)
     scores = snip(model, weights, data, loss=loss, training=training)
     arrays = {path: np.asarray(score) for path, score in scores.items()}
     for path, array in arrays.items():

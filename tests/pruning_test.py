@@ -416,3 +416,67 @@ def test_refuses_micro_batches_of_no_example():
     x, y = np.zeros((4, 8)), np.zeros((4, 3))
     with pytest.raises(ValueError, match="`micro_batch_size` to be at least 1"):
         snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse", micro_batch_size=0)
+
+
+class Counting(keras.layers.Layer):
+    """Keeps state of TensorFlow's own, as a variable, in a module and in a dict."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls = tf.Variable(0.0, trainable=False)
+        self.module = tf.Module()
+        self.module.scales = {"first": tf.Variable([1.0, 1.0], trainable=False)}
+        self.generator = tf.random.Generator.from_seed(1)
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        self.module.scales["first"].assign_add([0.5, 0.5])
+        return x * self.module.scales["first"] + 0 * self.generator.normal(())
+
+    def state(self):
+        scale = self.module.scales["first"]
+        return [self.calls.numpy(), scale.numpy(), self.generator.state.numpy()]
+
+
+def test_state_of_tensorflow_is_copied_and_left_as_it_is():
+    layer = Counting(name="counting")
+    model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((8, 2), np.float32), np.ones((8, 3), np.float32)
+    before = layer.state()
+    pruned = snip_tf.prune_model(model, x, y, sparsity=0.5, training=True)
+    snip_tf.connection_sensitivity(model, x, y)
+    pruned.fit(x, y, verbose=0)
+    np.testing.assert_equal(layer.state(), before)
+    own = pruned.get_layer("counting")
+    assert all(
+        (np.array(a) != b).any() for a, b in zip(own.state(), before, strict=True)
+    )
+
+
+class Spy(keras.layers.Layer):
+    """Looks at layers of the original while it, or a copy of it, is called."""
+
+    live, seen = (), set()
+
+    def call(self, x):
+        Spy.seen.update(
+            (layer.dtype_policy.name, layer.trainable) for layer in Spy.live
+        )
+        Spy.seen.update(x.offset for x in Spy.live if hasattr(x, "offset"))
+        return x
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp", "synflow"])
+def test_nobody_sees_a_model_change_while_it_is_scored(criterion):
+    """Half precision is scored in float32, SynFlow in float64: in a copy."""
+    keras.utils.set_random_seed(0)
+    mixed = {"dtype": "mixed_bfloat16"}
+    shift = keras.layers.Rescaling(0.5, offset=1.0, **mixed)
+    parts = [shift, Spy(**mixed), keras.layers.Dense(3, **mixed)]
+    model = keras.Sequential([keras.Input((2,)), *parts])
+    model.compile("sgd", "mse")
+    x, y = np.ones((8, 2), np.float32), np.ones((8, 3), np.float32)
+    Spy.live, Spy.seen = tuple(parts), set()
+    snip_tf.prune_model(model, x, y, sparsity=0.5, criterion=criterion)
+    assert Spy.seen == {"mixed_bfloat16", 1.0}

@@ -12,6 +12,8 @@ change how a criterion is called:
   `{weight path: bool array}`, what was kept in the step before. After step t of T the
   fraction kept is keep^(t / T). What was removed stays removed, unless the criterion
   has `revives = True`.
+- `changes_layers = True`: it is given a copy of the model, whose layers it may change
+  while it computes.
 - `with_seed(seed)`: returns the criterion to use with the `seed` of `prune_model`.
 
 Example:

@@ -52,6 +52,7 @@ class SynFlow:
 
     steps: int = 100
     needs_data: ClassVar[bool] = False
+    changes_layers: ClassVar[bool] = True  # to compute in float64
 
     def __post_init__(self):
         check_steps(self.steps)
