@@ -460,9 +460,7 @@ class Spy(keras.layers.Layer):
     live, seen = (), set()
 
     def call(self, x):
-        Spy.seen.update(
-            (layer.dtype_policy.name, layer.trainable) for layer in Spy.live
-        )
+        Spy.seen.update(layer.dtype_policy.name for layer in Spy.live)
         Spy.seen.update(x.offset for x in Spy.live if hasattr(x, "offset"))
         return x
 
