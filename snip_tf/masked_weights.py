@@ -8,6 +8,7 @@ does.
 from __future__ import annotations
 
 import weakref
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -162,9 +163,13 @@ class StoredMasks(KerasSaveable):
         return "Operation"  # by which Keras skips the attributes that those have
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes each mask under the name of its weight, as bits."""
+        """Writes each mask under the name of its weight: bits, then a checksum.
+
+        HDF5 has none, and Keras does not read that of the archive around it.
+        """
         for name, weight in own_masked(self._layer()).items():
-            store[name] = np.packbits(keras.ops.convert_to_numpy(mask_of(weight)))
+            bits = np.packbits(keras.ops.convert_to_numpy(mask_of(weight)))
+            store[name] = np.concatenate([bits, _checksum(name, weight, bits)])
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the masks, if the file is of a pruned model, then zeros the weights.
@@ -197,7 +202,9 @@ class StoredMasks(KerasSaveable):
         masks = {}
         for name, bits in found.items():
             try:
-                masks[name] = unpacked(bits, own[name])
+                masks[name] = unpacked(bits[:-4], own[name])
+                if not np.array_equal(bits[-4:], _checksum(name, own[name], bits[:-4])):
+                    raise ValueError("other bits than were written")
             except ValueError as error:
                 raise ValueError(
                     f"Expected the mask of {name!r} of layer {layer!r} as a bit for "
@@ -205,6 +212,12 @@ class StoredMasks(KerasSaveable):
                     f"Received: {error}. The file is damaged, or is of another network."
                 ) from error
         return masks
+
+
+def _checksum(name: str, weight: keras.Variable, bits: np.ndarray) -> np.ndarray:
+    text = f"{name} {list(weight.shape)} ".encode()
+    number = zlib.crc32(text + bits.tobytes())
+    return np.frombuffer(number.to_bytes(4, "little"), np.uint8)
 
 
 def unpacked(bits: np.ndarray, weight: keras.Variable) -> np.ndarray:
@@ -224,6 +237,9 @@ def _has_masks(store: Any) -> bool:
     file = getattr(store, "h5_file", None)
 
     def is_of_masks(name: str) -> bool | None:
-        return True if name.endswith("/_snip_masks/vars") else None
+        last = name.rpartition("/")[2]
+        # (With one letter damaged, too.)
+        wrong = sum(a != b for a, b in zip(last, "_snip_masks", strict=False))
+        return True if len(last) == 11 and wrong <= 1 else None
 
     return bool(file and file.visit(is_of_masks))

@@ -143,31 +143,43 @@ def assert_zeros_at_least(model, masks):
         assert not weights[path].numpy()[~mask].any(), path
 
 
-@pytest.mark.parametrize(
-    "bits",
-    [
-        np.array([255], np.uint8),
-        np.full(50, 255, np.uint8),
-        np.ones(3),
-        np.full(3, 255, np.int16),
-        np.full((1, 3), 255, np.uint8),
-        np.array([255, 255, 255], np.uint8),
-    ],
-    ids=["short", "long", "floats", "int16", "shape", "bits beyond the last"],
-)
-def test_masks_that_do_not_fit_are_refused(path, bits):
+DAMAGED = {
+    "empty": lambda bits: bits[:0],
+    "short": lambda bits: bits[1:],
+    "long": lambda bits: np.tile(bits, 3),
+    "floats": lambda bits: bits.astype(np.float32),
+    "int16": lambda bits: bits.astype(np.int16),
+    "shape": lambda bits: bits[None],
+    "a bit": lambda bits: bits ^ (np.arange(bits.size) == 1).astype(np.uint8),
+    "a bit beyond the last": lambda bits: bits ^ (np.arange(bits.size) == 2),
+    "a bit of the checksum": lambda bits: bits ^ (np.arange(bits.size) == 4),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_masks_that_do_not_fit_are_refused(path, damage):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(7, name="out")])
     pruned = snip_tf.apply_masks(model, {"out/kernel": RNG.random((3, 7)) < 0.5})
     pruned.save_weights(path)
     with h5py.File(path, "a") as file:
         group = file["layers/dense/_snip_masks/vars"]
-        assert group["kernel"].shape == (3,)
+        bits = group["kernel"][:]
+        assert bits.shape == (3 + 4,)  # 21 bits, and the checksum
         del group["kernel"]
-        group["kernel"] = bits
+        group["kernel"] = DAMAGED[damage](bits)
     before = snip_tf.get_masks(pruned)
     with pytest.raises(ValueError, match="mask of 'kernel' of layer 'out'"):
         pruned.load_weights(path)
     np.testing.assert_equal(snip_tf.get_masks(pruned), before)
+
+
+def test_a_damaged_name_of_the_group_is_noticed(path):
+    pruned = snip_tf.apply_masks(network(), {"out/kernel": RNG.random((8, 3)) < 0.5})
+    pruned.save_weights(path)
+    with h5py.File(path, "a") as file:
+        file.move("layers/dense/_snip_masks", "layers/dense/_snip_mbsks")
+    with pytest.raises(ValueError, match="masks of none there"):
+        pruned.load_weights(path)
 
 
 def test_files_of_earlier_versions_still_load(path):
