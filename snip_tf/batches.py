@@ -290,7 +290,7 @@ def _common_length(data: Batch) -> int:
                 raise ValueError(
                     f"Expected arrays with the examples along axis 0. "
                     f"Received: {label} of shape (). Wrap plain Python lists in "
-                    f"numpy.asarray."
+                    f"numpy.asarray; call `.batch(...)` on a dataset of single ones."
                 )
             lengths[label] = count(leaf)
     if len(set(lengths.values())) > 1:

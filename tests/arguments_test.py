@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
+from snip_tf import datasets
 
 layers = keras.layers
 SPARSE, ONE_HOT = "sparse_categorical_crossentropy", "categorical_crossentropy"
@@ -91,6 +92,7 @@ def test_seeds_are_whole_numbers_everywhere(seed):
         ),
         lambda: snip_tf.connection_sensitivity(model, X, Y, seed=seed),
         lambda: snip_tf.criteria.Random(seed),
+        lambda: datasets.load("digits", seed=seed),
     ]
     for call in calls:
         with pytest.raises((TypeError, ValueError), match="`seed` to be a whole"):

@@ -134,6 +134,12 @@ def test_refuses_batches_that_are_none(data, error, words):
         next(make_batches(iter(data)))
 
 
+def test_single_examples_of_each_class_are_refused():
+    data = tf.data.Dataset.from_tensor_slices((X, Y))
+    with pytest.raises(ValueError, match=r"y of shape \(\).*`\.batch"):
+        make_batches(data, examples_per_class=1)
+
+
 def test_one_data_set_at_a_time():
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
     with pytest.raises(TypeError, match=r"x=data\['train'\]"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from snip_tf.criteria.settings import check_seed
 from snip_tf.datasets import (
     cifar10,
     digits,
@@ -69,12 +70,13 @@ def load(
         name: one of `NAMES`.
         data_dir: existing folder of prepared tensorflow-datasets, read offline; what
             it lacks is downloaded into it.
-        seed: int, which examples are held out.
+        seed: int, 0 or more, which examples are held out.
         max_examples: int, only so many training and test examples are taken, the first
             ones; None takes all.
 
     Raises:
-        ValueError: if the name is not known.
+        TypeError: if `seed` is not an integer.
+        ValueError: if the name is not known, or `seed` is negative.
         OSError: if the data set is neither there nor can be downloaded, or is damaged,
             or the folder does not exist.
 
@@ -90,6 +92,7 @@ def load(
             f"Expected `name` to be one of {', '.join(map(repr, NAMES))}. "
             f"Received: name={name!r}"
         )
+    check_seed(seed)
     splits = DATASETS[name](data_dir)
     classes = int(splits["train"][1].max()) + 1
     images, labels = (array[:max_examples] for array in splits["train"])
