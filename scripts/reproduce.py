@@ -275,8 +275,7 @@ def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
         result = read_json(path)
         different = runs.differences(expected or {}, dict(result["flags"]))
         if not different:
-            _table_row("", experiments.Cell("", {}), [result])
-            [(check["iteration"], check["loss"]) for check in result["history"]]
+            _check(result)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         sys.exit(
             command_line.one_line(
@@ -290,6 +289,16 @@ def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
             f"with {'; '.join(different)}. Name another --outdir, or remove the file."
         )
     return result
+
+
+def _check(result: dict) -> None:
+    """Raises one of many errors where a table or a picture needs what it lacks."""
+    _table_row("", experiments.Cell("", {}), [result])
+    for name in ("datasource", "scoring_batch_size", "seed", "target_sparsity"):
+        result["flags"][name]
+    if FLAGS.experiment == "random_labels":
+        for check in result["history"]:
+            float(check["iteration"]), float(check["loss"])
 
 
 def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:

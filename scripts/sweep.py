@@ -349,7 +349,7 @@ def _write_csv(results: list[dict], outdir: Path) -> list[dict]:
     rows = [_row(result) for result in results]
     with (
         whole_file(outdir / "results.csv") as partial,
-        open(partial, "w", newline="") as file,
+        open(partial, "w", newline="", encoding="utf-8") as file,
     ):
         table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -426,7 +426,7 @@ def _write_table(rows: list[dict], budgets: list[str], outdir: Path) -> None:
     text = "\n".join([f"# Criteria, {', '.join(budgets)}", "", _NOTE, "", *page])
     print(text)
     with whole_file(outdir / "table.md") as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def _errors(rows: list[dict], seeds: int) -> str:

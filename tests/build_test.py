@@ -2,6 +2,7 @@
 
 import graphlib
 import re
+import subprocess
 
 import pytest
 
@@ -52,6 +53,30 @@ def test_the_layers():
 
 def test_files_with_unseen_needs_exist():
     assert all((ROOT / path).is_file() for path in UNSEEN)
+
+
+def test_git_ignores_what_the_commands_of_the_readme_write():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    written = re.findall(r"--(?:html|path)=([\w.]+)|\.save\(\"([\w.]+)\"", text)
+    names = sorted({"logs/a", "results/a", *map("".join, written)})
+    assert {"report.html", "small.keras", "small.tflite"} <= set(names)
+    command = ["git", "check-ignore", *names]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        pytest.skip("there is no git")
+    if done.returncode == 128:
+        pytest.skip("this is no checkout")
+    assert done.stdout.split() == names
+
+
+def test_no_tracked_file_is_ignored():
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        pytest.skip("there is no git")
+    assert not done.stdout
 
 
 @pytest.fixture
@@ -147,6 +172,14 @@ def test_a_name_that_hides_a_module_comes_from_the_package(root):
 def test_tests_depend_on_the_programs_whose_path_they_name(root, text):
     change(root, "tests/run_test.py", f"script = {text}")
     assert deps(root, "tests/run_test.py") == {"scripts/run.py"}
+
+
+def test_what_is_written_at_the_root_is_no_part_of_it(root):
+    change(root, "tests/run_test.py", "written = 'report.html', 'small.keras'")
+    write(root)
+    change(root, "report.html", "")
+    change(root, "small.keras", "")
+    assert is_true(root)
 
 
 def test_tests_depend_on_the_conftest_above(root):

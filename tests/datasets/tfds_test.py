@@ -54,6 +54,12 @@ def test_neither_prepared_nor_a_network(tmp_path):
     assert "--data_dir" in str(caught.value)
 
 
+def test_makes_no_folder_of_a_mistyped_name(tmp_path):
+    with pytest.raises(OSError, match=r"existing folder.*mistyped.*\(mkdir\)"):
+        load_arrays("mnist", str(tmp_path / "mistyped"))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["DownloadError", "ExtractError"])
 def test_a_download_that_fails(tmp_path, monkeypatch, name):
     """These errors of tensorflow-datasets are plain exceptions, no OSError."""

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -14,7 +15,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from snip_tf.paper import experiments
-from tests.programs import loaded, run_smoke, start_smoke
+from tests.programs import ROOT, loaded, run_smoke, start_smoke
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -163,6 +164,16 @@ def main(reproduce, tmp_path):
             reproduce.main()
 
     return run_main
+
+
+def test_the_table_kept_is_that_of_the_results_kept(main, tmp_path):
+    """They are of versions before this one."""
+    kept = ROOT / "benchmarks/results/table1/full"
+    folder = tmp_path / "out/table1/full"
+    shutil.copytree(kept, folder)
+    (folder / "table.md").unlink()
+    main("--experiment=table1", "--budget=full", "--table_only")
+    assert (folder / "table.md").read_text() == (kept / "table.md").read_text()
 
 
 @pytest.mark.parametrize(

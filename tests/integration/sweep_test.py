@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import re
+import shutil
 import signal
 import time
 
@@ -12,7 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from snip_tf.files import PARTIAL
-from tests.programs import loaded, run_smoke, start_smoke
+from tests.programs import ROOT, loaded, run_smoke, start_smoke
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -28,6 +29,36 @@ def start_until_it_trains(folder, *arguments):
         assert sweep.poll() is None, sweep.stdout.read()
         time.sleep(0.05)
     return sweep
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    with loaded("scripts/sweep.py") as module:
+        yield module
+
+
+@pytest.fixture
+def main(sweep):
+    """The program in this process, in its `smoke` budget with one seed."""
+
+    def run_main(folder, *arguments):
+        outdir = f"--outdir={folder / 'results/sweep'}"
+        with flagsaver.flagsaver():
+            flags.FLAGS(["sweep.py", "--budget=smoke", "--seeds=0", outdir, *arguments])
+            sweep.main()
+
+    return run_main
+
+
+@pytest.fixture
+def show(main, tmp_path, capsys):
+    """What `--table_only` says of the results in tmp_path."""
+
+    def show_it():
+        main(tmp_path, "--table_only")
+        return capsys.readouterr().out
+
+    return show_it
 
 
 def rows(folder):
@@ -80,7 +111,7 @@ def test_criteria_and_controls(tmp_path):
     assert imread(tmp_path / "results/sweep/lenet300-digits.png").std() > 0.01
 
 
-def test_what_is_there_is_not_run_again(tmp_path):
+def test_what_is_there_is_not_run_again(main, tmp_path):
     own = "--flag=weight_decay=5e-4"
     arguments = ("--criteria=random,random", "--sparsities=0.9", "--jobs=1", own)
     path = tmp_path / "results/sweep/runs/lenet300-digits/random-90-seed0.json"
@@ -103,12 +134,12 @@ def test_what_is_there_is_not_run_again(tmp_path):
     assert "magnitude-90-seed0: error" in output
     assert "random-90-seed0: error" not in output
     assert "| random | 12.25 |" in output
-    again = run(tmp_path, "--table_only")
-    assert "| random | 12.25 |" in again
-    refused = run(tmp_path, *arguments, "--flag=min_kept=3", code=1)
-    assert "--min_kept=None, now --min_kept=3" in refused
-    refused = run(tmp_path, *arguments[:-1], code=1)
-    assert "--weight_decay=5e-4, now --weight_decay=None" in refused
+    with pytest.raises(SystemExit, match="--min_kept=None, now --min_kept=3"):
+        main(tmp_path, *arguments, "--flag=min_kept=3")
+    with pytest.raises(
+        SystemExit, match="--weight_decay=5e-4, now --weight_decay=None"
+    ):
+        main(tmp_path, *arguments[:-1])
 
 
 def test_a_run_that_diverges_is_a_result(tmp_path):
@@ -141,25 +172,6 @@ def test_an_interrupted_sweep_ends_its_runs(tmp_path):
     assert "Interrupted (SIGTERM)." in log.read_text()
 
 
-@pytest.fixture(scope="module")
-def sweep():
-    with loaded("scripts/sweep.py") as module:
-        yield module
-
-
-@pytest.fixture
-def show(sweep, tmp_path, capsys):
-    """What `--table_only` says, in this process, of results in tmp_path."""
-
-    def show_it():
-        with flagsaver.flagsaver():
-            flags.FLAGS(["sweep.py", "--table_only", f"--outdir={tmp_path}"])
-            sweep.main()
-        return capsys.readouterr().out
-
-    return show_it
-
-
 def write_result(folder, **changes):
     layer = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
     result = {
@@ -179,10 +191,21 @@ def write_result(folder, **changes):
         "training_seconds": 2.0,
         "layers": [layer],
     }
-    path = folder / "runs" / "lenet300-digits" / "snip-50-seed0.json"
+    path = folder / "results/sweep/runs/lenet300-digits/snip-50-seed0.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({**result, **changes}))
     return path
+
+
+def test_the_table_kept_is_that_of_the_results_kept(show, tmp_path):
+    """They are of versions before this one."""
+    kept, folder = ROOT / "benchmarks/results/sweep", tmp_path / "results/sweep"
+    shutil.copytree(kept, folder)
+    (folder / "table.md").unlink()
+    (folder / "results.csv").unlink()
+    show()
+    for name in ("table.md", "results.csv"):
+        assert (folder / name).read_text() == (kept / name).read_text()
 
 
 def test_results_are_shown(show, tmp_path):
@@ -230,8 +253,7 @@ def test_a_damaged_result_is_named(show, tmp_path, content):
 def test_words_in_the_table_of_a_spreadsheet_are_no_formula(show, tmp_path):
     write_result(tmp_path, diverged='=HYPERLINK("a")', final_error=None)
     assert "1 diverged" in show()
-    with open(tmp_path / "results.csv", newline="") as file:
-        [row] = csv.DictReader(file)
+    [row] = rows(tmp_path)
     assert row["diverged"] == """'=HYPERLINK("a")"""
 
 

@@ -54,8 +54,9 @@ def test_takes_a_shape_and_a_number_of_classes(name):
 def test_says_that_a_shape_does_not_fit(name, shape):
     with pytest.raises(
         ValueError, match=rf"shape` that {name} can.*{re.escape(str(shape))}"
-    ):
+    ) as caught:
         models.build(name, input_shape=shape)
+    assert str(caught.value).isprintable(), "in one line, without colours"
 
 
 def test_an_unknown_name_lists_the_known():
