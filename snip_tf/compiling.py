@@ -119,15 +119,20 @@ def _without_functions(layer: keras.Layer) -> contextlib.AbstractContextManager:
     # for grouped convolutions, that should stay compiled.
     if not any(_has_functions(part) for part in layer_tree(layer)):
         return contextlib.nullcontext()
+    return functions_inlined()
+
+
+def functions_inlined() -> contextlib.AbstractContextManager:
+    """Runs every `tf.function` line by line for a while.
+
+    One that is traced in a `keras.StatelessScope` keeps the values of that scope.
+    """
     import tensorflow as tf
 
-    return _held("functions", tf.config.functions_run_eagerly, _run_eagerly, True)
-
-
-def _run_eagerly(eagerly: bool) -> None:
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(eagerly)
+    config = tf.config
+    return held(
+        "functions", config.functions_run_eagerly, config.run_functions_eagerly, True
+    )
 
 
 @contextlib.contextmanager
@@ -139,7 +144,7 @@ def _without_rematerialization(layer: keras.Layer) -> Iterator[None]:
             if ("mode", id(part)) in _overrides or getattr(part, "_remat_mode", None):
                 get = functools.partial(getattr, part, "_remat_mode")
                 put = functools.partial(setattr, part, "_remat_mode")
-                stack.enter_context(_held(("mode", id(part)), get, put, None))
+                stack.enter_context(held(("mode", id(part)), get, put, None))
         yield
 
 
@@ -149,7 +154,7 @@ _overriding = threading.Lock()
 
 
 @contextlib.contextmanager
-def _held(
+def held(
     key: Any, get: Callable[[], Any], put: Callable[[Any], None], value: Any
 ) -> Iterator[None]:
     """Has something at a value until the last thread that asked for it has ended.

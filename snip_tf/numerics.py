@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from snip_tf.compiling import held
 from snip_tf.copying import holds_tensorflow_state, operation_of
 from snip_tf.weights import layer_tree
 
@@ -85,8 +86,7 @@ def without_shifts(model: keras.Model) -> Iterator[None]:
             setattr(layer, name, before)
 
 
-@contextlib.contextmanager
-def moments_in_full() -> Iterator[None]:
+def moments_in_full() -> contextlib.AbstractContextManager:
     """Has TensorFlow differentiate a variance by its mean, too, for a while.
 
     `tf.nn.moments`, with which Keras normalizes, leaves that out with a `stop_gradient`
@@ -102,25 +102,9 @@ def moments_in_full() -> Iterator[None]:
         mean = mean if keepdims else tf.squeeze(mean, axes)
         return mean, tf.reduce_mean(squares, axes, keepdims=keepdims)
 
-    theirs, tf.nn.moments = tf.nn.moments, moments
-    try:
-        yield
-    finally:
-        tf.nn.moments = theirs
-
-
-@contextlib.contextmanager
-def functions_inlined() -> Iterator[None]:
-    """Runs every `tf.function` line by line for a while.
-
-    One that is traced in a `keras.StatelessScope` keeps the values of that scope.
-    """
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
+    get = functools.partial(getattr, tf.nn, "moments")
+    put = functools.partial(setattr, tf.nn, "moments")
+    return held("moments", get, put, moments)
 
 
 _thread = threading.local()

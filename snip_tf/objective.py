@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from snip_tf.batches import Batch
 from snip_tf.calling import call_model, shapes
-from snip_tf.compiling import compile_arguments
+from snip_tf.compiling import compile_arguments, functions_inlined
 from snip_tf.data_loss import (
     DataLoss,
     NotDivisible,
@@ -23,7 +23,7 @@ from snip_tf.data_loss import (
     warn_not_used,
 )
 from snip_tf.examples import example_count
-from snip_tf.numerics import functions_inlined, without_penalties
+from snip_tf.numerics import without_penalties
 from snip_tf.weights import has_call
 
 _EXAMPLE = (
