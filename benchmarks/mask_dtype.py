@@ -18,7 +18,7 @@ from unittest import mock
 import keras
 import numpy as np
 
-from snip_tf import masked_layer
+from snip_tf import masked_layer, masked_weights
 from snip_tf.weights import prunable_weights
 from snip_tf.wrapping import apply_masks
 
@@ -60,11 +60,9 @@ def masked_as(dtype: str, model: keras.Model, masks: dict) -> keras.Model:
     """The masked model, with masks of another type than the library's."""
 
     def mask_variable(path, mask):
-        if isinstance(mask, keras.Variable):
-            return mask
         return keras.Variable(mask, dtype=dtype, trainable=False)
 
-    with mock.patch.object(masked_layer, "_mask_variable", mask_variable):
+    with mock.patch.object(masked_layer, "mask_variable", mask_variable):
         return apply_masks(model, masks)
 
 
@@ -87,9 +85,9 @@ def ratio(build: Callable, dtype: str) -> tuple[float, int]:
     weights = prunable_weights(model)
     masks = {path: rng.random(w.shape) < 0.05 for path, w in weights.items()}
     masked = masked_as(dtype, model, masks)
-    product = masked_layer.masked_value if dtype == "bool" else multiplied
+    product = masked_weights.masked_value if dtype == "bool" else multiplied
     # The step is traced in the first call, with the product in place of `where`.
-    with mock.patch.object(masked_layer, "masked_value", product):
+    with mock.patch.object(masked_weights, "masked_value", product):
         for each in (model, masked):
             optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

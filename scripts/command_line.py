@@ -261,17 +261,6 @@ def plain(text: object) -> str:
     return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f]", " ", text)
 
 
-def csv_cell(value: object) -> object:
-    """A text that no spreadsheet takes for a formula; numbers as they are.
-
-    Reference: https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    formula = isinstance(value, str) and value.startswith(
-        ("=", "+", "-", "@", "\t", "\r")
-    )
-    return f"'{value}" if formula else value
-
-
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Holds back what libraries write to stderr, unless the body fails.

@@ -135,6 +135,7 @@ with command_line.silent():
     from snip_tf import plots
     from snip_tf.files import PARTIAL, locked, read_json, whole_file, write_json
     from snip_tf.paper import experiments
+    from snip_tf.text import csv_cell
     from snip_tf.training import runs
     from snip_tf.training.progress import RunCount
 
@@ -354,8 +355,7 @@ def _write_csv(results: list[dict], outdir: Path) -> list[dict]:
         table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(
-            {name: command_line.csv_cell(cell) for name, cell in row.items()}
-            for row in rows
+            {name: csv_cell(cell) for name, cell in row.items()} for row in rows
         )
     return rows
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.masked_weights import StoredMasks
 from snip_tf.weights import weights_by_path
+from tests.replicas import two_replicas
 
 layers = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -506,3 +507,26 @@ def test_masks_of_low_rank_factors_are_refused():
         snip_tf.apply_masks(model, {"out/lora_kernel_b": factor})
     with pytest.raises(ValueError, match="lora_kernel_b"):
         snip_tf.MaskedLayer(layer, {"lora_kernel_b": factor})
+
+
+def test_new_masks_reach_all_replicas():
+    """And the steps that are traced already."""
+    strategy = two_replicas()
+    x, y = np.repeat(X, 2, axis=0), np.arange(32) % 3
+    with strategy.scope():
+        pruned = pruned_network()
+        pruned.compile(keras.optimizers.Adam(0.01), LOSS)
+    pruned.fit(x, y, verbose=0)
+    masks = random_masks(pruned, seed=5)
+    snip_tf.set_masks(pruned, masks)
+    pruned.fit(x, y, epochs=2, verbose=0)
+    weights = weights_by_path(pruned)
+    for path, mask in masks.items():
+        weight = weights[path]
+        for value, kept in zip(
+            strategy.experimental_local_results(weight.value),
+            strategy.experimental_local_results(weight._snip_mask.value),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(kept, mask)
+            assert not value.numpy()[~mask].any()

@@ -226,16 +226,6 @@ def test_what_libraries_say_is_shown_where_they_fail(tmp_path):
     assert "ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_a_cell_is_no_formula(command_line, text):
-    assert command_line.csv_cell(text) == f"'{text}"
-
-
-@pytest.mark.parametrize("value", ["snip", "1-2", "", None, -1.5])
-def test_other_cells_stay(command_line, value):
-    assert command_line.csv_cell(value) == value
-
-
 def test_words_of_others_are_made_plain(command_line):
     text = "\x1b[1mred\x1b[0m \x1b]0;title\x07is\n\x9b2J \x08bad\x7f"
     assert command_line.one_line(text) == "red is 2J bad"
