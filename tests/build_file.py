@@ -45,6 +45,7 @@ MAY_IMPORT_TENSORFLOW = (
     "snip_tf/datasets/",
     "snip_tf/calling.py",
     "snip_tf/data_loss.py",
+    "snip_tf/copying.py",
     "snip_tf/examples.py",
     "snip_tf/numerics.py",
     "snip_tf/objective.py",
