@@ -403,9 +403,11 @@ def _tensorflow_variable(variable: tf.Variable) -> tf.Variable:
 
 def holds_tensorflow_state(layer: keras.Layer) -> bool:
     """Whether a layer has state of TensorFlow's own, of which no Keras scope knows."""
+    kinds = (tf.Variable, tf.random.Generator)
     return any(
-        _reach(value, set(), (tf.Variable, tf.random.Generator))
-        for value in vars(layer).copy().values()
+        _reach(value, set(), kinds)
+        for name, value in vars(layer).copy().items()
+        if not isinstance(value, _PLAIN) and name not in _made_for_layers()
     )
 
 
@@ -420,6 +422,11 @@ def _new_optimizer(optimizer: keras.Optimizer) -> keras.Optimizer | None:
             stacklevel=2,
         )
         return None
+
+
+@functools.cache
+def _made_for_layers() -> frozenset[str]:
+    return frozenset(vars(keras.layers.Layer(name="layer")))
 
 
 @functools.cache
