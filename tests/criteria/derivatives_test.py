@@ -1,5 +1,7 @@
 """Where a model has no derivative, or takes no numbers: what is said."""
 
+from typing import ClassVar
+
 import keras
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def test_other_criteria_take_text():
 class Fails(layers.Layer):
     """Fails, for a reason or for want of an operation in double precision."""
 
-    calls = []  # of all copies of the layer, one of which is scored
+    calls: ClassVar[list] = []  # of all copies of the layer, one of which is scored
 
     def __init__(self, words):
         super().__init__()
