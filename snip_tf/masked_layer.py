@@ -118,6 +118,8 @@ class MaskedLayer(keras.layers.Layer):
         # public hook for it: `build` is bound to the layer before it is masked.
         super()._post_build()
         _put_pending(self)
+        if plain_class(self).build not in (keras.Layer.build, keras.Model.build):
+            check_none_pending(self)  # else some weights may be made in the first call
 
     def load_own_variables(self, store: Any) -> None:  # noqa: D102
         # Files of earlier versions have masks here, by their number in the layer.
@@ -140,6 +142,7 @@ class MaskedLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.Layer:  # noqa: D102
+        _check_config(config)
         layer = keras.saving.deserialize_keras_object(config["layer"])
         names = config["sublayer_names"]
         for part, name in zip(list(layer_tree(layer))[1:], names, strict=False):
@@ -178,6 +181,31 @@ def _masked(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> keras.Layer:
     if layer.built:
         _put_pending(layer)
     return layer
+
+
+def _check_config(config: Any) -> None:
+    """Raises unless this is what `get_config` of a masked layer gives."""
+    expected = {"layer": Mapping, "sublayer_names": (list, tuple), "masks": Mapping}
+    received = config if isinstance(config, Mapping) else {}
+    wrong = [
+        name
+        for name, kind in expected.items()
+        if not isinstance(received.get(name), kind)
+    ]
+    names = received.get("sublayer_names")
+    if wrong or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"Expected the configuration of a masked layer: its `layer`, the names of "
+            f"the layers inside as `sublayer_names`, and its `masks`. Received: one "
+            f"without a valid {' and '.join(wrong) or 'sublayer_names'}"
+        )
+
+
+def check_none_pending(layer: keras.Layer) -> None:
+    """Raises a ValueError if a layer that is built lacks a weight that has a mask."""
+    if layer.built and getattr(layer, "_snip_pending", None):
+        known = weights_by_path(layer)
+        check_paths(layer._snip_pending, known, f"The masks of layer {layer.name!r}")
 
 
 def _set_pending(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> None:
@@ -221,8 +249,7 @@ def _call_masked(layer: keras.Layer, call: Callable, args: tuple, kwargs: dict) 
         # Layers below make their weights in this call, the first.
         call(layer, *args, **kwargs)
         _put_pending(layer)
-        known = weights_by_path(layer)
-        check_paths(layer._snip_pending, known, f"The masks of layer {layer.name!r}")
+        check_none_pending(layer)
     masked = _read_by_call(layer)
     if not masked:
         return call(layer, *args, **kwargs)

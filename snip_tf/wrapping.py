@@ -9,7 +9,7 @@ import numpy as np
 
 from snip_tf.compiling import strategy_scope
 from snip_tf.copying import copy_unmasked
-from snip_tf.masked_layer import MaskedLayer, mask_model
+from snip_tf.masked_layer import MaskedLayer, check_none_pending, mask_model
 from snip_tf.masked_weights import (
     all_masks,
     check_not_low_rank,
@@ -19,7 +19,7 @@ from snip_tf.masked_weights import (
 )
 from snip_tf.masks import check_masks
 from snip_tf.optimizing import reset_slots
-from snip_tf.weights import check_built, check_model, weights_by_path
+from snip_tf.weights import check_built, check_model, layer_tree, weights_by_path
 
 
 def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
@@ -187,6 +187,8 @@ def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
 
 def current_masks(model: keras.Model) -> dict[str, np.ndarray]:
     """The masks of a model by weight path; empty if it is not pruned."""
+    for layer in layer_tree(model):
+        check_none_pending(layer)
     return {
         path: keras.ops.convert_to_numpy(mask)
         for path, mask in all_masks(model).items()

@@ -1,4 +1,6 @@
 import inspect
+import json
+import zipfile
 
 import keras
 import numpy as np
@@ -338,3 +340,54 @@ def test_a_low_rank_update_is_refused_with_advice():
         masked.enable_lora(2)
     flatten = keras.layers.Flatten()
     assert not hasattr(MaskedLayer(flatten, {}), "enable_lora")
+
+
+def renamed_in_file(path, change):
+    """A `.keras` file whose configuration was changed by another hand."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    config = json.loads(parts["config.json"])
+    for layer in config["config"]["layers"]:
+        if layer["registered_name"] == "snip_tf>MaskedLayer":
+            change(layer["config"])
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            is_config = name == "config.json"
+            file.writestr(name, json.dumps(config) if is_config else content)
+
+
+@pytest.mark.parametrize("made_in_a_call", [False, True])
+def test_a_mask_of_a_weight_that_the_layer_has_not_is_refused(tmp_path, made_in_a_call):
+    layer = MakesLayersInCall() if made_in_a_call else keras.layers.Dense(4)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    weights = prunable_weights(model)
+    masks = {path: RNG.random(w.shape) < 0.5 for path, w in weights.items()}
+    apply_masks(model, masks).save(tmp_path / "model.keras")
+
+    def rename(config):
+        [path] = config["masks"]
+        config["masks"] = {path.replace("kernel", "kernal"): config["masks"][path]}
+
+    renamed_in_file(tmp_path / "model.keras", rename)
+    with pytest.raises((TypeError, ValueError), match="Did you mean"):
+        get_masks(keras.models.load_model(tmp_path / "model.keras"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("masks", 5), ("masks", [1]), ("sublayer_names", None), ("sublayer_names", [3])],
+)
+def test_configurations_of_another_form_are_refused(name, value):
+    masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": keep_all(3, 2)})
+    with pytest.raises(ValueError, match=f"without a valid {name}"):
+        MaskedLayer.from_config({**masked.get_config(), name: value})
+
+
+@keras.saving.register_keras_serializable("snip_tf_tests")
+class MakesLayersInCall(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(4, name="dense")
+
+    def call(self, x):
+        return self.dense(x)
