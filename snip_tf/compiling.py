@@ -85,6 +85,15 @@ def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
     ]
 
 
+def runs_eagerly() -> bool:
+    """Whether operations are run at once, not traced by TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    return tf.executing_eagerly()
+
+
 def strategy_of(model: keras.Model) -> Any:
     """The `tf.distribute.Strategy` in whose scope we are, or the model was made.
 

@@ -160,11 +160,16 @@ class Copies:
             return types.MethodType(value.__func__, self.of(value.__self__))
         if isinstance(value, types.FunctionType):
             return self._function(value)
+        if _is_traced_function(value):
+            # With all its options, for which there is no public way.
+            return value._clone(self.of(value.python_function))
         if isinstance(value, functools.partial):
             arguments = map(self.of, value.args)
             return functools.partial(
                 self.of(value.func), *arguments, **self.of(value.keywords)
             )
+        if isinstance(value, weakref.WeakMethod):
+            return weakref.WeakMethod(self.of(value()))
         if isinstance(value, weakref.ref):
             return weakref.ref(self.of(value()))
         return self._container(value)
@@ -183,7 +188,7 @@ class Copies:
                 return kind(map(self.of, value))
         new = copy.copy(value)
         self._known[id(value)] = value, new  # at once, for what refers back to it
-        for name, item in vars(value).items():
+        for name, item in _attributes(value).items():
             object.__setattr__(new, name, self.of(item))
         return new
 
@@ -237,7 +242,9 @@ class Copies:
         for name, value in _own_attributes(old).items():
             if name not in made_by_base:
                 copied = self.of(value)
-                if isinstance(value, _PLAIN) or _reach(value, set(tracked), _HIDDEN):
+                if name not in vars(old):  # but in a slot
+                    object.__setattr__(new, name, copied)
+                elif isinstance(value, _PLAIN) or _reach(value, set(tracked), _HIDDEN):
                     vars(new)[name] = copied
                 else:
                     setattr(new, name, copied)
@@ -350,9 +357,27 @@ def _own_attributes(value: Any) -> dict[str, Any]:
     return {
         name: item
         # At once, as another thread may add to them.
-        for name, item in dict(vars(value)).items()
+        for name, item in _attributes(value).items()
         if name not in left_out and not name.startswith("_snip_")
     }
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """All attributes of an object, also those in slots."""
+    slots = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
+    names = [
+        name
+        for part in slots
+        for name in ([part] if isinstance(part, str) else part)
+        if name not in ("__dict__", "__weakref__") and hasattr(value, name)
+    ]
+    # At once, as another thread may add to them.
+    attributes = dict(getattr(value, "__dict__", {}))
+    return {**{name: getattr(value, name) for name in names}, **attributes}
+
+
+def _is_traced_function(value: Any) -> bool:
+    return isinstance(value, tf.types.experimental.PolymorphicFunction)
 
 
 def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool:
@@ -373,6 +398,8 @@ def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool
                 held.append(cell.cell_contents)
     elif isinstance(value, functools.partial):
         held = [value.func, value.args, value.keywords]
+    elif _is_traced_function(value):
+        held = [value.python_function]
     elif isinstance(value, weakref.ref):
         held = [value()]
     elif isinstance(value, dict):
@@ -384,7 +411,7 @@ def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool
     elif type(value).__module__.partition(".")[0] in ("keras", "numpy", "tensorflow"):
         return False
     else:
-        held = list(getattr(value, "__dict__", {}).values())
+        held = list(_attributes(value).values())
     return any(_reach(item, seen, state) for item in held)
 
 

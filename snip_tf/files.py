@@ -26,6 +26,8 @@ _OURS = re.compile(re.escape(PARTIAL) + "(?P<boot>[0-9a-f]{8})-[a-z0-9_]{8}")
 _NEW, _REPLACED = "new", "replaced"  # inside such a folder, if a folder is written
 _SECONDS_UNTIL_STALE = 24 * 60 * 60
 _MOST_JSON = 1 << 26
+# Another writer's folder came, or went, between a look at a path and what follows it.
+_CAME_OR_WENT = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 # What libraries raise on files that are damaged, or made to harm.
 DAMAGE = (
     ArithmeticError,
@@ -212,7 +214,11 @@ def _put_back(folder: Path) -> None:
     """Undoes the first of two renames if the second did not follow."""
     for replaced in (folder / _REPLACED).glob("*"):
         if not os.path.lexists(folder.parent / replaced.name):
-            os.replace(replaced, folder.parent / replaced.name)
+            try:
+                os.replace(replaced, folder.parent / replaced.name)
+            except OSError as error:
+                if error.errno not in _CAME_OR_WENT:
+                    raise
 
 
 def _move_folder(new: Path, target: Path) -> None:
@@ -225,9 +231,7 @@ def _move_folder(new: Path, target: Path) -> None:
                 os.replace(new, target)
             return
         except OSError as error:
-            # Another writer's came, or went, between the two lines.
-            came_or_went = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
-            if error.errno not in came_or_went or not new.exists():
+            if error.errno not in _CAME_OR_WENT or not new.exists():
                 raise
 
 

@@ -6,6 +6,8 @@ import abc
 import contextlib
 import contextvars
 import functools
+import inspect
+import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compiling import inlined
+from snip_tf.compiling import inlined, runs_eagerly
 from snip_tf.masked_weights import (
     all_masks,
     check_not_low_rank,
@@ -32,8 +34,9 @@ from snip_tf.masks import (
 )
 from snip_tf.weights import check_paths, layer_tree, weights_by_path
 
-# Whether layers give their configuration as if they had no masks: within that of a
-# layer around them, which has all the masks.
+# Whether layers say that they are of their plain class, and give their configuration
+# as if they had no masks: in their own calls, and within the configuration of a layer
+# around them, which has all the masks.
 _plainly = contextvars.ContextVar("plainly", default=False)
 
 
@@ -131,14 +134,18 @@ class MaskedLayer(keras.layers.Layer):
         rest = {key: store[key] for key in store.keys() - old.keys()}
         super().load_own_variables(rest)
 
-    @property
-    def get_config(self) -> Callable[[], dict[str, Any]]:
-        """The layer as it was before it was masked, and all the masks in it.
+    # What a class has of these comes before; here is what its own code looks for beyond
+    # the class of its layer, in `super(type(self), self)`.
 
-        A property, since Keras asks whether a layer's `get_config` is its class' own.
-        """
-        plain = super().get_config
-        return plain if _plainly.get() else functools.partial(_get_config, self)
+    def call(self, *args, **kwargs):  # noqa: D102
+        return super(plain_class(self), self).call(*args, **kwargs)
+
+    def build(self, *args, **kwargs):  # noqa: D102
+        return super(plain_class(self), self).build(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer as it was before it was masked, and all the masks in it."""
+        return super(plain_class(self), self).get_config()
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.Layer:  # noqa: D102
@@ -173,7 +180,7 @@ def _masked(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> keras.Layer:
             f"which is a MaskedLayer already. Change its masks with "
             f"`snip_tf.set_masks`."
         )
-    if masks:
+    if masks or not isinstance(masks, Mapping):
         check_masks(masks, weights_by_path(layer) if layer.built else None)
     check_not_low_rank(masks)
     _set_class(layer, _masked_class(type(layer)))
@@ -251,10 +258,15 @@ def _call_masked(layer: keras.Layer, call: Callable, args: tuple, kwargs: dict) 
         _put_pending(layer)
         check_none_pending(layer)
     masked = _read_by_call(layer)
-    if not masked:
-        return call(layer, *args, **kwargs)
-    with inlined(layer), _Scope(masked) as scope:
-        outputs = call(layer, *args, **kwargs)
+    # Code of the user's may ask for the class of its layer, as `super` needs it.
+    token = _plainly.set(True)
+    try:
+        if not masked:
+            return call(layer, *args, **kwargs)
+        with inlined(layer), _Scope(masked) as scope:
+            outputs = call(layer, *args, **kwargs)
+    finally:
+        _plainly.reset(token)
     for loss in scope.losses:
         # A new tensor: Keras knows losses by their id, and a layer inside has
         # already claimed this one, which lives on lest another gets its id.
@@ -282,6 +294,7 @@ class _Scope(keras.StatelessScope):
 
     def __init__(self, weights: list[keras.Variable]):
         super().__init__(collect_losses=True)
+        self._eager = runs_eagerly()
         self._masked = {id(weight): _product(weight) for weight in weights}
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
@@ -298,7 +311,8 @@ class _Scope(keras.StatelessScope):
     def get_current_value(self, variable: keras.Variable) -> Any:
         if id(variable) in self._masked:
             value = self._masked[id(variable)]
-            if value is None:
+            # A function that is traced in an eager call would keep the value for good.
+            if value is None or (self._eager and not runs_eagerly()):
                 with self._outside():
                     value = _product(variable)
             return value
@@ -455,11 +469,24 @@ def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
     def init(self, *args, **kwargs):
         """All is done, on what was made before."""
 
+    with contextlib.suppress(TypeError, ValueError):
+        # For Keras, which asks in a way that does not follow `wraps`.
+        init.__signature__ = inspect.signature(cls.__init__)
+
     attributes = {
         "__init__": init,
         # What Keras reads of a layer that it serializes.
         "__class__": property(lambda self: cls if _plainly.get() else type(self)),
         "call": call,
+        "build": cls.build,
+        # A property, since Keras asks whether a layer's is its class' own.
+        "get_config": property(
+            lambda self: (
+                types.MethodType(cls.get_config, self)
+                if _plainly.get()
+                else functools.partial(_get_config, self)
+            )
+        ),
         "_snip_plain_class": cls,
         "__module__": cls.__module__,
         "__qualname__": f"Masked{cls.__qualname__}",

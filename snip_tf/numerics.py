@@ -137,6 +137,10 @@ def _let_penalties_be_left_out() -> None:
 
     @functools.wraps(theirs)
     def penalties(layer: keras.Layer) -> list:
-        return [] if getattr(_thread, "leaves_out", False) else theirs(layer)
+        found = theirs(layer)
+        if getattr(_thread, "leaves_out", False):
+            # Zeros, as somebody may add them up with what cannot add up nothing.
+            found = [keras.ops.zeros_like(penalty) for penalty in found]
+        return found
 
     keras.Layer._get_regularization_losses = penalties

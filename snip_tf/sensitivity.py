@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from snip_tf.batches import Batch
 from snip_tf.calling import call_model
-from snip_tf.compiling import inlined, strategy_of
+from snip_tf.compiling import functions_inlined, inlined, strategy_of
 from snip_tf.data_loss import NotDivisible, logits
 from snip_tf.examples import example_count, fed, take
 from snip_tf.numerics import computing_in, moments_in_full, without_shifts
@@ -354,8 +354,18 @@ class _Pass:
     value: Callable[[keras.Variable], tf.Tensor] = lambda variable: _plain(variable)
 
     def __call__(self, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
+        try:
+            return self._derived(batch, part, inlined=False)
+        except _ReadByFunction:
+            with functions_inlined():
+                return self._derived(batch, part, inlined=True)
+
+    def _derived(
+        self, batch: Batch, part: Part, inlined: bool
+    ) -> tuple[tf.Tensor, Tensors]:
         known = {id(weight) for weight in self.weights.values()}
         others = [v for v in self.model.variables if id(v) not in known]
+        own = {id(variable.value) for variable in self.model.variables}
 
         def loss_at(values: Tensors) -> tf.Tensor:
             # Every variable has its value by the scope, so that the variables
@@ -365,8 +375,14 @@ class _Pass:
                 is_float = variable.dtype.startswith(("float", "bfloat"))
                 value = self.value if is_float else tf.convert_to_tensor
                 given.append((variable, value(variable)))
-            with _Scope(given, known) as scope:
-                return self.scored(batch, scope.losses, part)
+            # The inner tape is told of variables that are read past the scope.
+            scope = _Scope(given, known)
+            with scope, tf.GradientTape() as past_scope:
+                loss = self.scored(batch, scope.losses, part)
+            read = {id(variable) for variable in past_scope.watched_variables()}
+            if read & own and not inlined:
+                raise _ReadByFunction
+            return loss
 
         values = {}
         for path, weight in self.weights.items():
@@ -374,6 +390,14 @@ class _Pass:
             if path in self.masks:
                 values[path] *= tf.cast(self.masks[path], values[path].dtype)
         return self.derivative(loss_at, values)
+
+
+class _ReadByFunction(BaseException):  # past whoever catches an `Exception`
+    """A `tf.function` reads weights, which neither has nor may keep a scope's values.
+
+    One that was traced before reads the variables themselves; one that is traced now
+    would keep the values for good.
+    """
 
 
 class _Scope(keras.StatelessScope):
@@ -388,9 +412,14 @@ class _Scope(keras.StatelessScope):
         self, values: list[tuple[keras.Variable, tf.Tensor]], scored: set[int]
     ):
         super().__init__(collect_losses=True)
-        self._scored = scored
+        self._scored, self._eager = scored, tf.executing_eagerly()
         for update in values:
             super().add_update(update)
+
+    def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
+        if self._eager and not tf.executing_eagerly():
+            raise _ReadByFunction
+        return super().get_current_value(variable)
 
     def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
         variable, value = update

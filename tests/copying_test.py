@@ -5,6 +5,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import snip_tf
 import tests.network_kinds  # noqa: F401 - more of KINDS
@@ -259,3 +260,51 @@ def test_metrics_and_optimizers_that_have_no_configuration():
     np.testing.assert_array_equal(copy.own.result(), np.ones(3))
     np.testing.assert_array_equal(model.own.result(), np.zeros(3))
     assert len(copy.metrics_variables) == len(model.metrics_variables) == 1
+
+
+def test_traced_functions_run_the_layers_of_the_copy():
+    """As attributes, in lists, and in modules of TensorFlow's."""
+
+    class Traced(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.out = keras.layers.Dense(3, name="out")
+            self.forward = tf.function(self.out, reduce_retracing=True)
+            self.several = [tf.function(lambda x: self.out(x) + 1)]
+
+        def call(self, x):
+            return self.forward(x) + self.several[0](x)
+
+    model, x = Traced(), np.ones((2, 4), np.float32)
+    before = np.asarray(model(x))
+    copy = copy_unmasked(model)
+    np.testing.assert_array_equal(copy(x), before)
+    copy.out.kernel.assign(0 * copy.out.kernel)
+    np.testing.assert_array_equal(copy(x), np.ones((2, 3)))
+    np.testing.assert_array_equal(model(x), before)
+
+
+def test_values_in_slots_are_copied():
+    class Slotted(keras.layers.Layer):
+        __slots__ = ("factor", "helper")
+
+        def call(self, x):
+            return self.factor * self.helper.layer(x)
+
+    class Helper:
+        __slots__ = ("layer",)
+
+        def __init__(self, layer):
+            self.layer = layer
+
+    layer = Slotted(name="slotted")
+    layer.factor, dense = 2.0, keras.layers.Dense(3)
+    layer.helper = Helper(dense)
+    dense.build((None, 4))
+    model, x = keras.Sequential([keras.Input((4,)), layer]), np.ones((2, 4), np.float32)
+    before = np.asarray(model(x))
+    copy = copy_unmasked(model)
+    np.testing.assert_array_equal(copy(x), before)
+    copy.layers[0].helper.layer.kernel.assign(np.zeros((4, 3)))
+    np.testing.assert_array_equal(model(x), before)
+    np.testing.assert_array_equal(copy(x), np.zeros((2, 3)))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from snip_tf import (
     MaskedLayer,
     apply_masks,
+    connection_sensitivity,
     get_masks,
     prunable_weights,
     prune_model,
@@ -391,3 +392,92 @@ class MakesLayersInCall(keras.layers.Layer):
 
     def call(self, x):
         return self.dense(x)
+
+
+@pytest.mark.parametrize("of", [lambda self: self.__class__, type])
+def test_code_of_a_layer_may_ask_for_its_class(of, tmp_path):
+    class Base(keras.layers.Dense):
+        def call(self, x):
+            return 2 * super().call(x)
+
+    @keras.saving.register_keras_serializable("snip_tf_tests")
+    class Asks(Base):
+        def build(self, shape):
+            super(of(self), self).build(shape)
+
+        def call(self, x):
+            assert of is type or self.__class__ is Asks
+            return 1 + super(of(self), self).call(x)
+
+        def get_config(self):
+            return super(of(self), self).get_config()
+
+    model = keras.Sequential([keras.Input((3,)), Asks(4, name="asks")])
+    masks = {"asks/kernel": RNG.random((3, 4)) < 0.5}
+    pruned, x = apply_masks(model, masks), np.ones((2, 3), np.float32)
+    kernel = model.get_weights()[0] * masks["asks/kernel"]
+    np.testing.assert_allclose(pruned(x), 1 + 2 * x @ kernel, rtol=1e-5)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), pruned(x))
+
+
+def test_a_functional_class_with_a_constructor_of_its_own_is_cloned():
+    class Own(keras.Model):
+        def __init__(self, units=4, **kwargs):
+            x = keras.Input((3,))
+            super().__init__(x, keras.layers.Dense(units, name="out")(x), **kwargs)
+            self.units = units
+
+        def get_config(self):
+            return {"units": self.units, "name": self.name}
+
+    pruned = apply_masks(Own(), {"out/kernel": RNG.random((3, 4)) < 0.5})
+    clone = keras.models.clone_model(pruned)
+    np.testing.assert_equal(get_masks(clone), get_masks(pruned))
+
+
+def test_what_is_no_dict_of_masks_is_refused_before_anything_changes():
+    layer = built(keras.layers.Dense(2), 3)
+    for masks in ([], None, [("kernel", keep_all(3, 2))]):
+        with pytest.raises(TypeError, match="Expected `masks` to be a dict"):
+            MaskedLayer(layer, masks)
+        assert type(layer) is keras.layers.Dense
+
+
+@tf.function
+def helper(layer, x):
+    return x @ layer.kernel
+
+
+class UsesAFunction(keras.layers.Dense):
+    def call(self, x):
+        return helper(self, x)
+
+
+def test_a_function_elsewhere_reads_what_weights_and_masks_are_now():
+    """Whether it was traced in a scope, or before."""
+    model = keras.Sequential([keras.Input((3,)), UsesAFunction(4, name="uses")])
+    x, y = np.ones((5, 3), np.float32), np.ones((5, 4), np.float32)
+    for _ in range(2):  # traced by then
+        scores = prunable_scores(model, x, y)
+        layer = model.layers[0]
+        kernel = layer.kernel.numpy()
+        error = (x @ kernel - y) * 2 / y.size
+        expected = np.abs(kernel * (x.T @ error))
+        np.testing.assert_allclose(scores, expected / expected.sum(), rtol=1e-4)
+        np.testing.assert_allclose(model(x), x @ kernel, rtol=1e-5)
+        layer.kernel.assign(layer.kernel + RNG.normal(size=(3, 4)))
+        np.testing.assert_allclose(model(x), x @ layer.kernel.numpy(), rtol=1e-5)
+    pruned = apply_masks(model, {"uses/kernel": RNG.random((3, 4)) < 0.5})
+    for seed in (1, 2):
+        np.testing.assert_allclose(
+            pruned(x), x @ pruned.layers[0].kernel.numpy(), rtol=1e-5
+        )
+        kept = np.random.default_rng(seed).random((3, 4)) < 0.7
+        set_masks(pruned, {"uses/kernel": kept})
+        pruned.layers[0].kernel.assign(RNG.normal(size=(3, 4)) * kept)
+
+
+def prunable_scores(model, x, y):
+    return connection_sensitivity(model, x, y, loss="mse")["uses/kernel"]

@@ -372,7 +372,7 @@ def test_classes_of_past_trials_are_freed():
 def test_what_is_read_at_once_is_what_one_thread_reads(tmp_path):
     """Saving, stripping, reading, pruning further and predicting, all at once."""
     model = keras.Sequential(
-        [keras.Input((8,)), layers.Dense(8, "relu"), Subclassed(name="inside")]
+        [keras.Input((8,)), layers.Dense(8, "relu"), HoldsItsLayers(name="inside")]
     )
     pruned = snip_tf.apply_masks(model, random_masks(model))
     masks, expected = snip_tf.get_masks(pruned), np.asarray(pruned(X[:, 0]))
@@ -407,7 +407,7 @@ def test_what_is_read_at_once_is_what_one_thread_reads(tmp_path):
 
 
 @keras.saving.register_keras_serializable("snip_tf_tests")
-class Subclassed(keras.Model):
+class HoldsItsLayers(keras.Model):
     """Its configuration has its layers, which are masked, too."""
 
     def __init__(self, inner=None, **kwargs):

@@ -135,17 +135,18 @@ def test_penalties_are_in_the_losses_of_every_other_thread():
 
     class Watches(Alone):
         def compute_loss(self, *args, **kwargs):
-            looks = threading.Thread(target=lambda: seen.append(len(model.losses)))
+            looks = threading.Thread(target=lambda: seen.append(sum(model.losses) > 0))
             looks.start()
             looks.join()
-            seen.append(len(self.losses))
+            seen.append(sum(self.losses) > 0)
+            assert len(self.losses) == 2  # zeros, for who adds them up
             return super().compute_loss(*args, **kwargs)
 
     watching = functional(Watches, "l2")
     watching.compile("sgd")
     snip_tf.connection_sensitivity(watching, X, Y)
-    assert seen == [2, 0]
-    assert len(watching.losses) == 2
+    assert seen == [True, False]
+    assert sum(watching.losses) > 0
 
 
 def test_compute_loss_needs_no_compiled_loss():
