@@ -152,8 +152,9 @@ def check_names(loss: Any) -> None:
         try:
             keras.losses.get(part)
         except ValueError as error:
-            known = [f.__name__ for f in _functions_of_keras()]
-            near = near_misses(part, sorted(set(known)), "losses of Keras")
+            tools = (keras.losses.get, keras.losses.serialize, keras.losses.deserialize)
+            known = {f.__name__ for f in _functions_of_keras() if f not in tools}
+            near = near_misses(part, sorted({*known, "mse", "mae"}), "losses of Keras")
             raise ValueError(
                 f"Expected `loss` to be a loss of Keras, by its name, or a function. "
                 f"Received: {part!r}, which names none. {near}"

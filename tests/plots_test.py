@@ -160,7 +160,7 @@ def test_retained_connections_of_a_model():
     assert len(drawn(plots.retained_connections(pruned, (5, 4, 3))).axes) == 1
     grid = {"a": {"b": pruned, "c": masks["conv/kernel"]}}
     assert len(drawn(plots.retained_connections(grid, (5, 4, 3))).axes) == 2
-    with pytest.raises(TypeError, match="row label: .* Received: a dict of ndarray"):
+    with pytest.raises(TypeError, match=r"row label: .* Received: a dict of ndarray"):
         plots.retained_connections(snip_tf.get_masks(pruned), (5, 4, 3))
 
 

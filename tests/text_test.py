@@ -125,4 +125,4 @@ def test_cells_of_a_table_survive_a_file():
     file = io.StringIO()
     csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerow(map(text.csv_cell, cells))
     [row] = csv.reader(io.StringIO(file.getvalue(), newline=""))
-    assert row == ["'=1", *cells[1:]]
+    assert row == ["'=1", *map(text.visible, cells[1:])]
