@@ -14,21 +14,20 @@ file is run, unless the caller allows it with `keras.config`.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from snip_tf.allocating import bounded_variables
 from snip_tf.files import DAMAGE, inflate, named_damage, whole_file
 from snip_tf.weights import check_built, layer_tree, weights_by_path
 
@@ -92,8 +91,9 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
         header, data = _read(Path(path))
         config, entries = header["model"], header["weights"]
         _check_weights(entries, len(data))
-    with _named_memory(path):
-        model = _model_of(config, entries, path)
+    most = max((math.prod(entry["shape"]) for entry in entries), default=0)
+    with _named_memory(path), bounded_variables(most):
+        model = _model_of(config, path)
         with named_damage(path, expected):
             if not isinstance(model, keras.Model):
                 raise ValueError(f"it is of a {type(model).__name__}, not of a model")
@@ -149,43 +149,18 @@ def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
         raise ValueError(f"its weights have {total} bytes of {length}")
 
 
-def _model_of(config: Any, entries: list[dict[str, Any]], path: str) -> Any:
-    """What a configuration describes, with no variable larger than the weights."""
-    most = max([_ANY_SIZE, *(math.prod(entry["shape"]) for entry in entries)])
+def _model_of(config: Any, path: str) -> Any:
+    """What a configuration describes."""
     try:
-        with tf.variable_creator_scope(functools.partial(_bounded, most)):
-            return keras.saving.deserialize_keras_object(config)
+        return keras.saving.deserialize_keras_object(config)
+    except MemoryError:
+        raise
     except DAMAGE as error:
-        if isinstance(error, MemoryError):
-            raise
         raise ValueError(
             f"Expected a configuration of which Keras can make a model, in a file that "
             f"`snip_tf.export` wrote with format='sparse'. Received: {path!r}: "
             f"{_reason(error)}"
         ) from error
-
-
-# Numbers that a variable may have whatever the weights are: metrics and seeds, too.
-_ANY_SIZE = 1 << 20
-
-
-def _bounded(most: int, create: Callable[..., Any], **options: Any) -> Any:
-    """Makes a variable, of which there is room for `most` numbers."""
-    initial = options["initial_value"]
-    if callable(initial) and (count := _count(initial)) > most:
-        raise ValueError(
-            f"it makes a variable of {count:,} numbers, of which the file has none"
-        )
-    return create(**options)
-
-
-def _count(initial: Callable[[], Any]) -> int:
-    """How many numbers an initial value has, without making them."""
-    try:
-        with tf.Graph().as_default():
-            return tf.convert_to_tensor(initial()).shape.num_elements() or 0
-    except (*DAMAGE, tf.errors.OpError):
-        return 0  # a caller's own initializer, which does not run in a graph
 
 
 def _reason(error: Exception) -> str:
@@ -210,7 +185,7 @@ def _named_memory(path: str) -> Iterator[None]:
     """Has an error say which file needs more memory than there is."""
     try:
         yield
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+    except MemoryError as error:
         raise ValueError(
             f"Expected memory for the model in a file. Received: {path!r}, whose "
             f"weights need more than is free. If you do not know the file, do not "
