@@ -61,12 +61,12 @@ def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
 def load_sparse(path: str | os.PathLike) -> keras.Model:
     """Reads what `export(..., format="sparse")` wrote, bit for bit.
 
-    Args:
-        path: the file.
-
     Classes of your own must be known, as for `keras.models.load_model`: register them
     (`keras.saving.register_keras_serializable`) or load in a
     `keras.saving.custom_object_scope`.
+
+    Args:
+        path: the file.
 
     Returns:
         The `keras.Model`, compiled if it was.
