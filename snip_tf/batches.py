@@ -12,7 +12,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.examples import as_rows, count, example_count, fed, is_array, join, take
+from snip_tf.examples import (
+    as_rows,
+    count,
+    example_count,
+    fed,
+    is_array,
+    is_text,
+    join,
+    take,
+)
 
 DEFAULT_BATCH_SIZE = 128
 # Of an endless data set, so many examples that are of no use are read in a row.
@@ -23,6 +32,13 @@ PAIRS = (
     "Each element of a dataset must be a pair (inputs, targets): of dicts, "
     'data.map(lambda d: (d["image"], d["label"])), or as_supervised=True in '
     "`tensorflow_datasets.load`."
+)
+
+# What to do about targets that are no numbers.
+TEXT_TARGETS = (
+    "Expected targets that are numbers. Received: targets of text. Number the classes, "
+    "as with classes, y = numpy.unique(y, return_inverse=True) or "
+    "keras.layers.StringLookup."
 )
 
 # (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
@@ -287,6 +303,8 @@ def _common_length(data: Batch) -> int:
         for position, leaf in enumerate(leaves):
             label = name if len(leaves) == 1 else f"{name}[{position}]"
             if len(leaf.shape) == 0:
+                if name == "y" and is_text(leaf):  # a list of strings, each a leaf
+                    raise ValueError(TEXT_TARGETS)
                 raise ValueError(
                     f"Expected arrays with the examples along axis 0. "
                     f"Received: {label} of shape (). Wrap plain Python lists in "

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.batches import PAIRS
+from snip_tf.batches import PAIRS, TEXT_TARGETS
 from snip_tf.examples import is_text
+from snip_tf.weights import near_misses
 
 
 class NotDivisible(ValueError):
@@ -141,6 +142,23 @@ class _Sum(keras.losses.Loss):
 def _scalable(loss: Any) -> Any:
     is_sum = isinstance(loss, keras.losses.Loss) and loss.reduction == "sum"
     return _Sum(loss) if is_sum else loss
+
+
+def check_names(loss: Any) -> None:
+    """Raises a ValueError if a loss is given by a name that Keras does not know."""
+    for part in keras.tree.flatten(loss):
+        if not isinstance(part, str) or part in _BY_SHAPES:
+            continue
+        try:
+            keras.losses.get(part)
+        except ValueError as error:
+            tools = (keras.losses.get, keras.losses.serialize, keras.losses.deserialize)
+            known = {f.__name__ for f in _functions_of_keras() if f not in tools}
+            near = near_misses(part, sorted({*known, "mse", "mae"}), "losses of Keras")
+            raise ValueError(
+                f"Expected `loss` to be a loss of Keras, by its name, or a function. "
+                f"Received: {part!r}, which names none. {near}"
+            ) from error
 
 
 def check_outputs(loss: Any, y_pred: Any) -> None:
@@ -297,11 +315,7 @@ def _check_targets(loss: Any, y: Any, y_pred: Any) -> None:
     """Raises a ValueError that says what to do about targets of another kind."""
     for leaf in keras.tree.flatten(y):
         if is_text(leaf):
-            raise ValueError(
-                "Expected targets that are numbers. Received: targets of text. Number "
-                "the classes, as with classes, y = numpy.unique(y, return_inverse=True)"
-                " or keras.layers.StringLookup."
-            )
+            raise ValueError(TEXT_TARGETS)
     nests = [nest for nest in (loss, y, y_pred) if keras.tree.is_nested(nest)]
     if len({isinstance(nest, dict) for nest in nests}) > 1:
         return  # some by name and some by position

@@ -19,6 +19,7 @@ from snip_tf.litert import convert
 from snip_tf.masked_weights import all_masks
 from snip_tf.serving import write_saved_model
 from snip_tf.sparse_files import save_sparse
+from snip_tf.text import list_of
 from snip_tf.weights import check_built, layer_tree
 from snip_tf.wrapping import strip_pruning
 
@@ -61,8 +62,9 @@ def export(
         TypeError: if `model` is not a Keras model.
         ValueError: if it is not built, the format is unknown, `path` has not the ending
             of its format, `int8` is given with another format, a SavedModel would
-            replace what is none, a layer has no configuration that the format needs,
-            or the converter to LiteRT fails on one.
+            replace what is not part of one, a layer has no configuration that the
+            format needs, or the converter to LiteRT fails on one.
+        OSError: if it cannot be written, as on a full disk.
 
     Example:
 
@@ -83,20 +85,25 @@ def export(
             f"Received: path={os.fspath(path)!r}"
         )
     check_folder(path)
+    if format == "saved_model":
+        _check_replaceable(path)
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     before, what = _bytes_of(plain.weights), "the weights of the plain model take"
     notes: list[str] = []
-    if format == "keras":
-        before, what = _save_compressed(plain, path), "Keras writes of the plain model"
-    elif format == "sparse":
-        with _asked_for_configurations(plain, format):
-            save_sparse(plain, path)
-    elif format == "litert":
-        content, notes = convert(plain, int8)
-        with whole_file(path) as partial:
-            partial.write_bytes(content)
-    else:
-        _export_saved_model(plain, path)
+    with _errors_of(path):
+        if format == "keras":
+            before = _save_compressed(plain, path)
+            what = "Keras writes of the plain model"
+        elif format == "sparse":
+            with _asked_for_configurations(plain, format):
+                save_sparse(plain, path)
+        elif format == "litert":
+            content, notes = convert(plain, int8)
+            with whole_file(path) as partial:
+                partial.write_bytes(content)
+        else:
+            with whole_folder(path) as partial:
+                write_saved_model(plain, partial)
     after = _size(path)
     ratio = after / max(before, 1)
     print_fn(f"{path.name}: {after:,} bytes, {ratio:.3f} of the {before:,} that {what}")
@@ -175,14 +182,35 @@ def _has_configuration(layer: keras.Layer) -> bool:
     return True
 
 
-def _export_saved_model(model: keras.Model, path: Path) -> None:
-    if path.exists() and not (path / "saved_model.pb").exists():
-        raise ValueError(
-            f"Expected `path` to be new, or a SavedModel to replace. Received: "
-            f"path={os.fspath(path)!r}, which holds something else. Name another path."
-        )
-    with whole_folder(path) as partial:
-        write_saved_model(model, partial)
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Has errors of the disk name the user's path, not one that is written to first."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+# What TensorFlow, or Keras 2, writes into the folder of a SavedModel.
+_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
+_SAVED_MODEL |= {"variables", "assets", "assets.extra"}
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raises if a SavedModel at `path` would remove what is not part of one."""
+    if not path.exists():
+        return
+    found = sorted(part.name for part in path.iterdir()) if path.is_dir() else []
+    others = [name for name in found if name not in _SAVED_MODEL]
+    if path.is_dir() and not others and ("saved_model.pb" in found or not found):
+        return
+    what = f"holds something else: {list_of(others or found)}" if found else "is a file"
+    raise ValueError(
+        f"Expected `path` to be new, an empty folder, or a SavedModel to replace. "
+        f"Received: path={os.fspath(path)!r}, which {what}. Name another path."
+    )
 
 
 def _size(path: Path) -> int:

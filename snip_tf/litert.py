@@ -67,8 +67,8 @@ def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
         notes.append(f"Its tensors are not sparse: {why_dense}.")
     if operations := _of_tensorflow(file):
         notes.append(
-            f"It needs operations of TensorFlow, which LiteRT's interpreter runs only "
-            f"with the Flex delegate (`tf.lite.Interpreter` has it): {operations}."
+            f"It needs operations of TensorFlow, which an interpreter of LiteRT runs "
+            f"only with the Flex delegate built in: {operations}."
         )
     if size := _batch_size(model):
         at_once = "one example" if size == 1 else f"{size} examples"

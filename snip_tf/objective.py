@@ -18,6 +18,7 @@ from snip_tf.compiling import compile_arguments, functions_inlined
 from snip_tf.data_loss import (
     DataLoss,
     NotDivisible,
+    check_names,
     check_outputs,
     warn_caller,
     warn_not_used,
@@ -48,9 +49,10 @@ def loss_or_objective(loss: Any, objective: Any) -> Any:
 
     Raises:
         TypeError: if the objective is not a function.
-        ValueError: if there are both.
+        ValueError: if there are both, or the loss is a name that is not known.
     """
     if objective is None:
+        check_names(loss)
         return loss
     if not callable(objective) or isinstance(objective, keras.losses.Loss):
         raise TypeError(

@@ -54,6 +54,7 @@ def error_against_sparsity(
 
     Source: figure 1 of https://arxiv.org/abs/1810.02340.
     """
+    _check_nested("curves", curves, _ERRORS)
     figure, axes = _axes("sparsity, %", "test error, %")
     for label, points in _not_empty(curves).items():
         sparsities = sorted(points)
@@ -93,6 +94,7 @@ def error_by_criterion(
     >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     ['90', '99']
     """
+    _check_nested("curves", curves, _ERRORS)
     figure, axes = _axes("sparsity, %", "test error, %")
     # After what says in plain words that there is no matplotlib.
     from matplotlib.ticker import LogLocator
@@ -125,6 +127,9 @@ def error_by_criterion(
     axes.tick_params(axis="y", which="minor", labelsize="x-small")
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+_ERRORS = "{label: {sparsity: errors in percent, one for each seed}}"
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -215,6 +220,12 @@ def _kept(network: Any) -> dict[str, float]:
     return {row.path: row.kept / row.total for row in rows}
 
 
+_LOSSES = (
+    "{label: (iterations, losses)}, such as {'fit': (history.epoch, "
+    "history.history['loss'])} of what `fit` returns"
+)
+
+
 def loss_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
     """Training loss against iterations.
 
@@ -223,6 +234,10 @@ def loss_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> 
 
     Source: figure 5 of https://arxiv.org/abs/1810.02340.
     """
+    _check_mapping("curves", curves, _LOSSES)
+    for pair in curves.values():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise _of_another_form("curves", curves, _LOSSES)
     figure, axes = _axes("iterations", "training loss")
     for label, (iterations, losses) in _not_empty(curves).items():
         axes.plot(iterations, losses, label=label)
@@ -291,6 +306,8 @@ def retained_connections(
     """
     if isinstance(masks, keras.Model):
         masks = {"": {_name(masks.name): masks}}
+    form = "a pruned keras.Model or {row label: {column label: mask}}"
+    _check_nested("masks", masks, form)
     pictures = {
         row: {
             column: retained_image(mask, image_shape) for column, mask in line.items()
@@ -309,6 +326,7 @@ def mean_images(batches: Mapping[str, np.ndarray]) -> Figure:
 
     Source: appendix of https://arxiv.org/abs/1810.02340.
     """
+    _check_mapping("batches", batches, "{label: images}")
     means = {label: np.mean(images, axis=0) for label, images in batches.items()}
     return image_grid({"mean": means})
 
@@ -320,6 +338,7 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         pictures: `{row label: {column label: array}}`; an array is (height, width) or
             (height, width, channels).
     """
+    _check_nested("pictures", pictures, "{row label: {column label: array}}")
     rows = len(_not_empty(pictures))
     columns = max(len(_not_empty(line)) for line in pictures.values())
     figure = _figure(figsize=(0.9 * columns + 0.6, 0.9 * rows + 0.3))
@@ -335,6 +354,25 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             if number == 0:
                 axes.set_title(column, fontsize="small")
     return figure
+
+
+def _check_mapping(name: str, value: Any, form: str) -> None:
+    if not isinstance(value, Mapping):
+        raise _of_another_form(name, value, form)
+
+
+def _check_nested(name: str, value: Any, form: str) -> None:
+    """Raises a TypeError unless it is a dict of dicts."""
+    _check_mapping(name, value, form)
+    if not all(isinstance(part, Mapping) for part in value.values()):
+        raise _of_another_form(name, value, form)
+
+
+def _of_another_form(name: str, value: Any, form: str) -> TypeError:
+    kind = type(value).__name__
+    if isinstance(value, Mapping) and value:
+        kind += f" of {type(next(iter(value.values()))).__name__}"
+    return TypeError(f"Expected `{name}` to be {form}. Received: a {kind}")
 
 
 def _not_empty(things: Any) -> Any:

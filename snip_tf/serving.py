@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import inspect
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from snip_tf.quiet import quiet
 
@@ -30,6 +34,7 @@ def write_saved_model(
 
     Raises:
         ValueError: if it is not known what the model is called on.
+        OSError: if it cannot be written, as on a full disk.
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -38,9 +43,22 @@ def write_saved_model(
         functools.partial(model.__call__, training=False),
         input_signature=_signature(model, batch_size),
     )
-    with quiet():
+    with quiet(), _errors_of_the_disk(folder):
         archive.write_out(os.fspath(folder), verbose=False)
     return traced
+
+
+@contextlib.contextmanager
+def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
+    """Turns what TensorFlow raises on a full disk into what Python does."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # It keeps the words of the operating system, not the number.
+        codes = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        of_disk = [code for code in codes if os.strerror(code) in error.message]
+        code = of_disk[0] if of_disk else errno.EIO
+        raise OSError(code, os.strerror(code), os.fspath(folder)) from error
 
 
 def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:

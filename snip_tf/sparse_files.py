@@ -8,23 +8,27 @@ stored as they are; where they are, as a bit for each number, or as the gaps bet
 them, a byte each (255 says that 255 numbers are passed and the next byte goes on),
 whichever is smaller once zlib has compressed it. A weight that would take more than all
 its numbers is stored whole. The hash at the end is of all before it. Nothing in the
-file is ever run.
+file is run, unless the caller allows it with `keras.config`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from snip_tf.files import inflate, named_damage, whole_file
+from snip_tf.allocating import bounded_variables
+from snip_tf.files import DAMAGE, inflate, named_damage, whole_file
 from snip_tf.weights import check_built, layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
@@ -57,6 +61,10 @@ def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
 def load_sparse(path: str | os.PathLike) -> keras.Model:
     """Reads what `export(..., format="sparse")` wrote, bit for bit.
 
+    Classes of your own must be known, as for `keras.models.load_model`: register them
+    (`keras.saving.register_keras_serializable`) or load in a
+    `keras.saving.custom_object_scope`.
+
     Args:
         path: the file.
 
@@ -65,7 +73,8 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is cut short, changed, or of another kind.
+        ValueError: if the file is cut short, changed, or of another kind, asks for more
+            memory than there is, or Keras cannot make the model.
 
     Example:
 
@@ -77,13 +86,19 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
     'out'
     """
     expected = "a file that `snip_tf.export` wrote with format='sparse'"
+    path = os.fsdecode(path)
     with named_damage(path, expected):
         header, data = _read(Path(path))
-        model = keras.saving.deserialize_keras_object(header["model"])
-        if not isinstance(model, keras.Model):
-            raise ValueError(f"it is of a {type(model).__name__}, not of a model")
-        check_built(model)
-        _assign(model, header["weights"], data)
+        config, entries = header["model"], header["weights"]
+        _check_weights(entries, len(data))
+    most = max((math.prod(entry["shape"]) for entry in entries), default=0)
+    with _named_memory(path), bounded_variables(most):
+        model = _model_of(config, path)
+        with named_damage(path, expected):
+            if not isinstance(model, keras.Model):
+                raise ValueError(f"it is of a {type(model).__name__}, not of a model")
+            check_built(model)
+            _assign(model, entries, data)
     for layer in layer_tree(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # what it computes with is made of its weights
@@ -106,6 +121,78 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     return json.loads(inflate(content[8:end], _MOST_HEADER)), content[end:]
 
 
+# How many parts of data each coding has.
+_PARTS = {"all": 1, "bits": 2, "gaps": 2}
+# zlib makes at most so many bytes of one.
+_MOST_INFLATED = 1032
+
+
+def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
+    """Raises if weights are not as `_encoded` describes them, before any is made."""
+    for entry in entries:
+        shape, coding, sizes = entry["shape"], entry["coding"], entry["bytes"]
+        if coding not in _PARTS:
+            raise ValueError(f"a weight has the unknown coding {coding!r}")
+        if type(sizes) is not list or len(sizes) != _PARTS[coding]:
+            raise ValueError(f"a weight of the coding {coding!r} has sizes {sizes}")
+        for number in (*shape, *sizes):
+            if type(number) is not int or number < 0:
+                raise ValueError(f"a weight has the shape {shape} and sizes {sizes}")
+        count, itemsize = math.prod(shape), _dtype(entry["dtype"]).itemsize
+        # (Of gaps there may be none, if all numbers are zero: any count may be true.)
+        if coding == "all" and sizes[0] != count * itemsize:
+            raise ValueError(f"a weight of shape {shape} has {sizes[0]} bytes")
+        if coding == "bits" and count > 8 * _MOST_INFLATED * sizes[0]:
+            raise ValueError(f"a weight of shape {shape} has bits of {sizes[0]} bytes")
+    total = sum(size for entry in entries for size in entry["bytes"])
+    if total != length:
+        raise ValueError(f"its weights have {total} bytes of {length}")
+
+
+def _model_of(config: Any, path: str) -> Any:
+    """What a configuration describes."""
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except MemoryError:
+        raise
+    except DAMAGE as error:
+        raise ValueError(
+            f"Expected a configuration of which Keras can make a model, in a file that "
+            f"`snip_tf.export` wrote with format='sparse'. Received: {path!r}: "
+            f"{_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What Keras says of a configuration, and what to do, in few words."""
+    text = str(error) or type(error).__name__
+    if found := re.search(r"Could not locate (\w+) '(.+?)'\.", text):
+        return (
+            f"its configuration needs the {found[1]} {found[2]!r}. Register it "
+            f"(keras.saving.register_keras_serializable), or load in a "
+            f"`with keras.saving.custom_object_scope({{{found[2]!r}: {found[2]}}})`."
+        )
+    if "enable_unsafe_deserialization" in text:
+        return (
+            "its configuration holds a Python lambda, which is code. If you trust the "
+            "file, call keras.config.enable_unsafe_deserialization() first."
+        )
+    return text
+
+
+@contextlib.contextmanager
+def _named_memory(path: str) -> Iterator[None]:
+    """Has an error say which file needs more memory than there is."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(
+            f"Expected memory for the model in a file. Received: {path!r}, whose "
+            f"weights need more than is free. If you do not know the file, do not "
+            f"trust it."
+        ) from error
+
+
 def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> None:
     weights = weights_by_path(model)
     # By their order: a layer that makes others names them anew in each process.
@@ -115,11 +202,6 @@ def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> N
             f"its weights are not those of the model that its configuration makes: "
             f"{', '.join(weights)}"
         )
-    sizes = [size for entry in entries for size in entry["bytes"]]
-    if any(type(size) is not int or size < 0 for size in sizes):
-        raise ValueError("its weights have sizes that are not numbers of bytes")
-    if sum(sizes) != len(data):
-        raise ValueError(f"its weights have {sum(sizes)} bytes of {len(data)}")
     start = 0
     for entry, weight in zip(entries, weights.values(), strict=True):
         end = start + sum(entry["bytes"])

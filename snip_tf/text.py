@@ -37,8 +37,8 @@ def visible(text: str) -> str:
 def csv_cell(value: Any) -> Any:
     """A value for a cell of a CSV file, which no spreadsheet takes for a formula.
 
-    Text that begins as a formula does gets an apostrophe in front. Numbers stay numbers
-    and None stays None.
+    Text that begins as a formula does gets an apostrophe in front, and is `visible`, as
+    the file may be printed to a terminal. Numbers stay numbers and None stays None.
 
     Example:
 
@@ -46,8 +46,10 @@ def csv_cell(value: Any) -> Any:
     >>> [csv_cell(value) for value in ("dense", "=1+1", -1)]
     ['dense', "'=1+1", -1]
     """
-    formula = isinstance(value, str) and value.lstrip(" ").startswith(_FORMULAS)
-    return f"'{value}" if formula else value
+    if not isinstance(value, str):
+        return value
+    formula = value.lstrip(" ").startswith(_FORMULAS)
+    return f"'{visible(value)}" if formula else visible(value)
 
 
 def markdown_cell(text: str) -> str:

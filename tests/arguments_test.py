@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf import datasets
+from snip_tf.data_loss import check_names
 
 layers = keras.layers
 SPARSE, ONE_HOT = "sparse_categorical_crossentropy", "categorical_crossentropy"
@@ -234,3 +235,18 @@ def test_batches_are_asked_for_where_an_axis_is_missing(build):
     images = OfLayers(layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(4))
     images.compile("sgd", SPARSE)
     assert "x[..., None]" in refusal(np.ones((32, 5, 5)), Y, model=images)
+
+
+def test_a_loss_whose_name_is_not_known():
+    model, unread = network(), iter(())
+    words = refusal(unread, loss="sparse_crossentropy", model=model)
+    assert "'sparse_crossentropy', which names none" in words
+    assert "'sparse_categorical_crossentropy'" in words
+    assert "'mse'" in refusal(X, Y, loss=[ONE_HOT, "msee"])
+    for known in ("mse", "crossentropy", "MeanSquaredError", [ONE_HOT], {"a": "bce"}):
+        check_names(known)
+
+
+def test_a_list_of_text_as_targets():
+    assert "targets of text. Number the classes" in refusal(X, list(TEXT))
+    assert "Wrap plain Python lists" in refusal(X, Y.tolist())

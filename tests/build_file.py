@@ -40,6 +40,7 @@ BESIDE = {
 # the commands in the README.
 READ = {"BUILD", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"}
 MAY_IMPORT_TENSORFLOW = (
+    "snip_tf/allocating.py",
     "snip_tf/compiling.py",
     "snip_tf/litert.py",
     "snip_tf/datasets/",
@@ -50,6 +51,7 @@ MAY_IMPORT_TENSORFLOW = (
     "snip_tf/numerics.py",
     "snip_tf/objective.py",
     "snip_tf/sensitivity.py",
+    "snip_tf/serving.py",
     "snip_tf/training/",
 )
 

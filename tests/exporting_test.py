@@ -216,10 +216,34 @@ def test_refuses_and_says_what_is_known(pruned, tmp_path, arguments, words):
 def test_a_saved_model_replaces_nothing_else(pruned, tmp_path):
     kept = tmp_path / "thesis.txt"
     kept.write_text("all of it")
-    for path in (tmp_path, kept):
-        with pytest.raises(ValueError, match="holds something else"):
+    for path, words in ((tmp_path, "holds something else: thesis.txt"), (kept, "a f")):
+        with pytest.raises(ValueError, match=words):
             snip_tf.export(pruned, path, "saved_model")
     assert kept.read_text() == "all of it"
+
+
+def test_a_saved_model_goes_into_an_empty_folder_and_keeps_notes(pruned, tmp_path):
+    for _ in range(2):  # into an empty folder, and over a SavedModel
+        snip_tf.export(pruned, tmp_path, "saved_model", print_fn=lambda line: None)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(ValueError, match=r"something else: notes\.txt"):
+        snip_tf.export(pruned, tmp_path, "saved_model")
+    assert notes.read_text() == "mine"
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_a_disk_that_takes_no_more_is_told_of_the_path(tmp_path, format):
+    resource = pytest.importorskip("resource")
+    path, old = tmp_path / FILES[format], resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, old[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"File too large: '{path}'")):
+            snip_tf.export(model, path, format, print_fn=lambda line: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list(tmp_path.iterdir())
 
 
 def test_refuses_int8_elsewhere_and_what_is_no_model(pruned, tmp_path):
@@ -415,6 +439,7 @@ def test_says_which_layers_litert_runs_by_tensorflow_only(tmp_path):
     snip_tf.export(model, tmp_path / "m.tflite", "litert", print_fn=lines.append)
     [_, note] = lines
     assert "Flex" in note
+    assert "tf.lite.Interpreter" not in note  # whose wheels leave that out, too
     for operation, layer in (
         *(("BiasAdd", "dense (Dense)"), ("BiasAdd", "dense_1 (Dense)")),
         *(("AvgPool3D", "average_pooling3d"), ("MaxPool3D", "last (MaxPooling3D)")),

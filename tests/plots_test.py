@@ -81,6 +81,12 @@ def test_layer_sparsity_of_one_network():
         (plots.layer_sparsity, 5, TypeError, "Received: networks=5 of type int"),
         (plots.layer_sparsity, {"a": "b"}, TypeError, "Keras 3 model"),
         (plots.layer_costs, "model", TypeError, "Received: layers='model'"),
+        (plots.loss_curves, keras.callbacks.History(), TypeError, "a History"),
+        (plots.loss_curves, {"loss": [3.0]}, TypeError, r"history\['loss'\]"),
+        (plots.error_against_sparsity, {"a": [1.0]}, TypeError, "a dict of list"),
+        (plots.error_by_criterion, [1.0], TypeError, "errors in percent"),
+        (plots.mean_images, IMAGES, TypeError, "{label: images}"),
+        (plots.image_grid, {"a": IMAGES[0]}, TypeError, "{column label: array}"),
         (plots.layer_costs, [5], TypeError, "of type list"),
         (plots.layer_costs, [], ValueError, "something to draw"),
     ],
@@ -154,6 +160,8 @@ def test_retained_connections_of_a_model():
     assert len(drawn(plots.retained_connections(pruned, (5, 4, 3))).axes) == 1
     grid = {"a": {"b": pruned, "c": masks["conv/kernel"]}}
     assert len(drawn(plots.retained_connections(grid, (5, 4, 3))).axes) == 2
+    with pytest.raises(TypeError, match=r"row label: .* Received: a dict of ndarray"):
+        plots.retained_connections(snip_tf.get_masks(pruned), (5, 4, 3))
 
 
 def test_loss_curves():

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import tracemalloc
 import zlib
 
@@ -9,6 +10,7 @@ import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import snip_tf
 from snip_tf import sparse_files
@@ -204,7 +206,6 @@ BOMB = zlib.compress(b" " * (1 << 28))
         {},
         {"model": None, "weights": []},
         {"model": "Dense", "weights": []},
-        {"model": {"class_name": "Nothing", "config": {}}, "weights": []},
         *(
             {"model": keras.saving.serialize_keras_object(other), "weights": []}
             for other in (layers.Dense(3), keras.optimizers.SGD(), keras.Sequential())
@@ -231,7 +232,8 @@ def test_refuses_a_header_of_another_length(path, length):
         *({"shape": shape} for shape in ([10**11], [-1], [72.0], None)),
         *({"dtype": dtype} for dtype in ("object", "float64", "nothing", None)),
         *({"bytes": sizes} for sizes in ([], [10**11], [-1, 1], [True], "12", None)),
-        {"coding": "all"},
+        *({"coding": coding} for coding in ("all", "zzz", ["bits"], None)),
+        {"bytes": [1, 1, 1]},
     ],
 )
 def test_refuses_a_weight_that_does_not_fit(path, changes):
@@ -272,3 +274,81 @@ def test_refuses_to_write_what_it_would_not_read(model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"at most 1,000 .*format='keras'"):
         snip_tf.export(model, tmp_path / "m", "sparse", print_fn=lambda line: None)
     assert not list(tmp_path.iterdir())
+
+
+def test_allocates_no_more_than_the_weights(tmp_path):
+    path = tmp_path / "m"
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3)])
+    model.compile("adam", "mse")
+    snip_tf.export(model, path, "sparse", print_fn=lambda line: None)
+    header, data = parts(path)
+    for units in (10**7, 10**12):
+        header["model"]["config"]["layers"][1]["config"]["units"] = units
+        write(path, header, data)
+        with pytest.raises(ValueError, match=f"'{path}': .* {2 * units:,} numbers"):
+            snip_tf.load_sparse(path)
+
+
+def test_bits_cannot_be_of_more_numbers_than_zlib_makes(path):
+    header, data = parts(path)
+    header["weights"][0].update(shape=[10**9], coding="bits")
+    write(path, header, data)
+    with pytest.raises(ValueError, match=r"of shape \[1000000000\] has bits of"):
+        snip_tf.load_sparse(path)
+
+
+@pytest.mark.parametrize("all_zero", [False, True])
+def test_a_large_weight_comes_back(tmp_path, all_zero):
+    model = keras.Sequential([keras.Input((1200,)), layers.Dense(1000)])
+    kernel = np.zeros((1200, 1000), np.float32)  # more numbers than any may have
+    kernel[5, 5:50] = not all_zero
+    model.layers[0].set_weights([kernel, np.zeros(1000)])
+    snip_tf.export(model, tmp_path / "m", "sparse", print_fn=lambda line: None)
+    loaded = snip_tf.load_sparse(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.get_weights()[0], kernel)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")]
+)
+def test_too_little_memory_is_told_of_the_file(path, monkeypatch, error):
+    def fail(config):
+        raise error
+
+    monkeypatch.setattr(keras.saving, "deserialize_keras_object", fail)
+    with pytest.raises(ValueError, match=f"'{path}', whose weights need more"):
+        snip_tf.load_sparse(path)
+
+
+class Unregistered(layers.Dense):
+    pass
+
+
+def test_says_which_class_is_not_known(tmp_path):
+    path = tmp_path / "m"
+    model = keras.Sequential([keras.Input((2,)), Unregistered(3)])
+    snip_tf.export(model, path, "sparse", print_fn=lambda line: None)
+    header, data = parts(path)
+    header["model"]["config"]["layers"][1]["module"] = "of_another_process"
+    write(path, header, data)
+    with pytest.raises(ValueError, match="needs the class 'Unregistered'") as raised:
+        snip_tf.load_sparse(path)
+    assert "damaged" not in str(raised.value)
+    with keras.saving.custom_object_scope({"Unregistered": Unregistered}):
+        loaded = snip_tf.load_sparse(path)
+    np.testing.assert_array_equal(loaded.weights[0], model.weights[0])
+
+
+def test_says_that_a_lambda_is_code(tmp_path):
+    path = tmp_path / "m"
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, layers.Lambda(lambda x: 2 * x)(layers.Dense(2)(inputs)))
+    snip_tf.export(model, path, "sparse", print_fn=lambda line: None)
+    with pytest.raises(ValueError, match="enable_unsafe_deserialization") as raised:
+        snip_tf.load_sparse(path)
+    assert "damaged" not in str(raised.value)
+
+
+def test_a_path_of_bytes(model, path):
+    loaded = snip_tf.load_sparse(os.fsencode(path))
+    assert len(loaded.weights) == len(snip_tf.strip_pruning(model).weights)

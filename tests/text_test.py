@@ -26,12 +26,17 @@ def test_what_a_terminal_obeys_is_visible(name, shown):
 
 @pytest.mark.parametrize("start", [*"=+-@\t\r\n", "\uff1d", "  ="])
 def test_a_cell_is_no_formula(start):
-    assert text.csv_cell(f"{start}1+1") == f"'{start}1+1"
+    assert text.csv_cell(f"{start}1+1") == f"'{text.visible(start)}1+1"
 
 
-@pytest.mark.parametrize("value", ["dense", "a=b", "a-1", "", -1, 0.5, None])
+@pytest.mark.parametrize("value", ["dense", "a=b", "a-1", "", -1, 0.5, None, True])
 def test_other_cells_stay_as_they_are(value):
-    assert text.csv_cell(value) is value
+    assert text.csv_cell(value) == value
+    assert type(text.csv_cell(value)) is type(value)
+
+
+def test_a_cell_has_nothing_that_a_terminal_obeys():
+    assert text.csv_cell("\x1b[31mred\u202e") == r"\x1b[31mred\u202e"
 
 
 NAMES = [
@@ -120,4 +125,4 @@ def test_cells_of_a_table_survive_a_file():
     file = io.StringIO()
     csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerow(map(text.csv_cell, cells))
     [row] = csv.reader(io.StringIO(file.getvalue(), newline=""))
-    assert row == ["'=1", *cells[1:]]
+    assert row == ["'=1", *map(text.visible, cells[1:])]

@@ -1,0 +1,52 @@
+"""Models of a stranger's configuration, which may ask for any amount of memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from snip_tf.files import DAMAGE
+
+# Numbers that any variable may have: those of metrics and seeds, too.
+_ANY_SIZE = 1 << 20
+
+
+@contextlib.contextmanager
+def bounded_variables(most: int) -> Iterator[None]:
+    """Refuses to make variables of more numbers, before there is memory taken.
+
+    Args:
+        most: how many numbers a variable may have, if that is more than a million.
+
+    Raises:
+        MemoryError: if TensorFlow has too little for what is made in the body.
+        ValueError: if a variable would have more numbers.
+    """
+    create = functools.partial(_bounded, max(most, _ANY_SIZE))
+    try:
+        with tf.variable_creator_scope(create):
+            yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(error.message) from error
+
+
+def _bounded(most: int, create: Callable[..., Any], **options: Any) -> Any:
+    initial = options["initial_value"]
+    if callable(initial) and (count := _count(initial)) > most:
+        raise ValueError(
+            f"it makes a variable of {count:,} numbers, of which the file has none"
+        )
+    return create(**options)
+
+
+def _count(initial: Callable[[], Any]) -> int:
+    """How many numbers an initial value has, without making them."""
+    try:
+        with tf.Graph().as_default():
+            return tf.convert_to_tensor(initial()).shape.num_elements() or 0
+    except (*DAMAGE, tf.errors.OpError):
+        return 0  # a caller's own initializer, which does not run in a graph
