@@ -10,6 +10,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.data_loss import built_in
 from snip_tf.weights import prunable_weights
+from tests.kinds import activity_is_a_mean
 from tests.replicas import two_replicas
 
 layers, losses, ops = keras.layers, keras.losses, keras.ops
@@ -137,6 +138,7 @@ def test_sums_beside_means_in_pieces(given, pieces):
     assert_close(snip_tf.connection_sensitivity(model, X, y, **pieces), expected)
 
 
+@pytest.mark.skipif(not activity_is_a_mean(), reason="adds up over the examples")
 @pytest.mark.parametrize("pieces", PIECES)
 def test_a_sum_beside_what_a_layer_adds_in_pieces(pieces):
     stack = layers.Dense(8, activity_regularizer="l2"), layers.Dense(1)

@@ -427,3 +427,11 @@ def quantized():
     model, x, y = classifier(layers.Dense(6), layers.Dense(6), shape=(5,))
     model.layers[0].quantize("int8")
     return compiled(model), x, y
+
+
+def activity_is_a_mean():
+    """Whether Keras divides activity penalties by the examples, as from 3.14 on."""
+    penalty = keras.regularizers.L1(1.0)
+    layer = keras.layers.Identity(activity_regularizer=penalty)
+    layer(np.ones((2, 1), np.float32))
+    return float(layer.losses[0]) == 1

@@ -5,9 +5,11 @@ import pytest
 import snip_tf
 from snip_tf.sensitivity import mean_gradients
 from snip_tf.weights import prunable_weights, weights_by_path
+from tests.kinds import activity_is_a_mean
 from tests.replicas import two_replicas
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+ACTIVITY_IS_A_MEAN = activity_is_a_mean()
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def numpy_loss(weights, x, y):
     hidden = x.astype(np.float64) @ kernel1 + bias1
     logits = hidden / np.sqrt(1 + 1e-3) @ kernel2 + bias2
     log_sum = np.log(np.exp(logits).sum(axis=1))
-    activity = 0.01 * np.abs(hidden).sum() / len(x)
+    activity = 0.01 * np.abs(hidden).sum() / (len(x) if ACTIVITY_IS_A_MEAN else 1)
     return np.mean(log_sum - logits[np.arange(len(y)), y]) + activity
 
 
@@ -65,6 +67,7 @@ def test_equals_finite_differences_of_the_loss_without_penalties(model, data):
             np.testing.assert_allclose(gradient[index], expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.skipif(not ACTIVITY_IS_A_MEAN, reason="adds up over the examples")
 def test_batches_are_averaged_with_their_signs_like_one_larger(model, data):
     x, y = data
     whole = gradients(model, data, loss=LOSS)
