@@ -288,12 +288,17 @@ def _is_locked(folder: Path) -> bool:
 
 def load_model(path: str) -> Any:
     """The model in a `.keras` file; a ValueError that names it where it holds none."""
-    import keras  # once the flags are read: it takes seconds
+    # Once the flags are read: it takes seconds.
+    import keras
+    import tensorflow as tf
 
     from snip_tf.files import named_damage
 
     with named_damage(path, "a .keras file"):
-        model = keras.models.load_model(path)
+        try:
+            model = keras.models.load_model(path)
+        except tf.errors.OpError as error:  # as of a size for which there is no memory
+            raise ValueError(str(error)) from error
         if not isinstance(model, keras.Model):
             raise ValueError(f"it holds a {type(model).__name__}, and no model")
         return model
