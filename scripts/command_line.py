@@ -297,8 +297,10 @@ def load_model(path: str) -> Any:
     with named_damage(path, "a .keras file"):
         try:
             model = keras.models.load_model(path)
-        except tf.errors.OpError as error:  # as of a size for which there is no memory
-            raise ValueError(str(error)) from error
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            # Keras says what is wrong behind whole configs, one within the other.
+            words = str(error).rpartition("Exception encountered: ")[2]
+            raise ValueError(textwrap.shorten(words, 500)) from error
         if not isinstance(model, keras.Model):
             raise ValueError(f"it holds a {type(model).__name__}, and no model")
         return model
