@@ -53,6 +53,7 @@ _ALSO_CALLED = {
 }
 
 _groups: list[tuple[str, set[str]]] = []
+_required: dict[str, str] = {}
 _received: int | None = None  # the signal that ends the program
 _swallowed = False  # what it raised
 _after = ""
@@ -78,6 +79,34 @@ def names(path: str, variable: str) -> list[str]:
                     map(ast.literal_eval, getattr(value, "keys", None) or value.elts)
                 )
     raise LookupError(f"{path} has no literal {variable}")
+
+
+def defined_flags(path: Path) -> set[str]:
+    """The names of the flags that another program defines, read from its text."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    return {
+        ast.literal_eval(node.args[0])
+        for node in calls
+        if node.func.attr.startswith("DEFINE_")
+    }
+
+
+def are_seeds(values: list[str]) -> bool:
+    """Whether there are some, and scripts/train.py takes each."""
+    return bool(values) and all(
+        # (Python refuses to read a number of thousands of digits.)
+        value.isdecimal() and len(value) < 20 and int(value) < 2**32
+        for value in values
+    )
+
+
+def require(name: str, form: str) -> None:
+    """Has the program end unless the flag is given, in the form `--name=form`."""
+    _required[name] = form
 
 
 def group(title: str) -> None:
@@ -146,6 +175,11 @@ def _parse() -> None:
         )
     except flags.Error as error:
         sys.exit(one_line(f"{error}. --help shows all flags."))
+    for name, form in _required.items():
+        if FLAGS[name].value is None:
+            sys.exit(
+                f"Expected --{name}={form}. Received: none. --help shows all flags."
+            )
     for name in set(_PATHS) & set(FLAGS):
         if FLAGS[name].value:  # a shell leaves the ~ of --name=~/a as it is
             FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
@@ -217,9 +251,11 @@ def refuse_taken(logdir: Path, chosen: Mapping[str, object]) -> None:
             f"is training now. Wait for it, or name another --logdir."
         )
     try:
-        earlier = dict(json.loads((logdir / "flags.json").read_text()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        earlier = json.loads((logdir / "flags.json").read_text())
+    except (OSError, ValueError, RecursionError):
         return  # of which the run says what is wrong
+    if not isinstance(earlier, dict):
+        return
     different = [
         f"--{name} was {earlier.get(name)!r} there and is {chosen.get(name)!r} now"
         for name in sorted(earlier.keys() | chosen.keys())
@@ -227,9 +263,11 @@ def refuse_taken(logdir: Path, chosen: Mapping[str, object]) -> None:
     ]
     if different and (logdir / "checkpoint.keras").exists():
         sys.exit(
-            f"Expected --logdir to be new, or to hold a run with the same flags to "
-            f"continue. Received: {logdir}, where {'; '.join(different)}. Name another "
-            f"--logdir."
+            one_line(
+                f"Expected --logdir to be new, or to hold a run with the same flags to "
+                f"continue. Received: {logdir}, where {'; '.join(different)}. Name "
+                f"another --logdir."
+            )
         )
 
 
@@ -246,6 +284,26 @@ def _is_locked(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def load_model(path: str) -> Any:
+    """The model in a `.keras` file; a ValueError that names it where it holds none."""
+    # Once the flags are read: it takes seconds.
+    import keras
+    import tensorflow as tf
+
+    from snip_tf.files import named_damage
+
+    with named_damage(path, "a .keras file"):
+        try:
+            model = keras.models.load_model(path)
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            # Keras says what is wrong behind whole configs, one within the other.
+            words = str(error).rpartition("Exception encountered: ")[2]
+            raise ValueError(textwrap.shorten(words, 500)) from error
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"it holds a {type(model).__name__}, and no model")
+        return model
 
 
 def one_line(text: object) -> str:

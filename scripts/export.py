@@ -12,29 +12,27 @@ from absl import flags
 FLAGS = flags.FLAGS
 
 command_line.group("Files")
-flags.DEFINE_string(
-    "model", None, "A `.keras` file, pruned or not; must be given.", required=True
-)
-flags.DEFINE_string("path", None, "Where to write; must be given.", required=True)
+flags.DEFINE_string("model", None, "A `.keras` file, pruned or not; must be given.")
+flags.DEFINE_string("path", None, "Where to write; must be given.")
 command_line.group("How")
 FORMATS = command_line.names("snip_tf/exporting.py", "FORMATS")
 flags.DEFINE_enum("format", "keras", FORMATS, "See `snip_tf.export`.")
 flags.DEFINE_bool("int8", False, "Weights of eight bits, with --format=litert.")
 flags.DEFINE_bool("compact", True, "Removes what is dead before.")
 command_line.check_paths()
+command_line.require("model", "FILE, a `.keras` file")
+command_line.require("path", "FILE, where to write")
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Nothing is half-written; the same command starts anew.")
 with command_line.silent():
-    import keras
-
     import snip_tf
 
 
 def main() -> None:
     """Reads, compacts and writes."""
     try:
-        model = keras.models.load_model(FLAGS.model)
+        model = command_line.load_model(FLAGS.model)
         if FLAGS.compact:
             model = snip_tf.compact(model)
         snip_tf.export(model, FLAGS.path, FLAGS.format, int8=FLAGS.int8)

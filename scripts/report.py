@@ -12,20 +12,17 @@ from absl import flags
 FLAGS = flags.FLAGS
 
 command_line.group("Files")
-flags.DEFINE_string(
-    "model", None, "A `.keras` file, pruned or not; must be given.", required=True
-)
+flags.DEFINE_string("model", None, "A `.keras` file, pruned or not; must be given.")
 flags.DEFINE_string("html", None, "Writes a page with pictures here.")
 flags.DEFINE_string("csv", None, "Writes a line for each layer here.")
 flags.DEFINE_string("markdown", None, "Writes a table here.")
 flags.DEFINE_string("json", None, "Writes all of it here.")
 command_line.check_paths()
+command_line.require("model", "FILE, a `.keras` file")
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Nothing is half-written; the same command starts anew.")
 with command_line.silent():
-    import keras
-
     import snip_tf
     from snip_tf.files import whole_file, write_json
 
@@ -33,7 +30,7 @@ with command_line.silent():
 def main() -> None:
     """Reads a model, prints its report and writes it in what forms are asked for."""
     try:
-        report = snip_tf.report(keras.models.load_model(FLAGS.model))
+        report = snip_tf.report(command_line.load_model(FLAGS.model))
         report.print()
         if FLAGS.html:
             report.write_html(FLAGS.html)

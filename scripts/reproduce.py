@@ -24,9 +24,7 @@ EXPERIMENTS = command_line.names("snip_tf/paper/experiments.py", "EXPERIMENTS")
 FLAGS = flags.FLAGS
 
 command_line.group("What is run")
-flags.DEFINE_enum(
-    "experiment", None, [*EXPERIMENTS, "retained"], "Must be given.", required=True
-)
+flags.DEFINE_enum("experiment", None, [*EXPERIMENTS, "retained"], "Must be given.")
 flags.DEFINE_enum(
     "budget",
     "short",
@@ -56,11 +54,12 @@ flags.DEFINE_bool("table_only", False, "Runs nothing; shows the results there ar
 
 flags.register_validator(
     "seeds",
-    lambda seeds: seeds and all(seed.isdigit() for seed in seeds),
-    "expected numbers, comma-separated",
+    command_line.are_seeds,
+    "expected whole numbers below 2**32, comma-separated",
 )
 
 command_line.check_paths()
+command_line.require("experiment", f"NAME, one of {', '.join(EXPERIMENTS)}, retained")
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Its runs are ended, too. The same command continues.", grace=12)
@@ -88,6 +87,7 @@ _NOTE = (
     "the best of its last checkpoints. A dead unit, of a dense or convolutional layer, "
     "is one that no kept connection enters."
 )
+_SECONDS = ("pruning_seconds", "training_seconds")
 _TRAIN = Path(__file__).with_name("train.py")
 
 
@@ -126,7 +126,8 @@ def main() -> None:
     if not retained and (not failed or _found(folder)):
         _write_table(folder)
     if failed:
-        sys.exit("\n".join(failed))
+        several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
+        sys.exit(f"{several} failed, as said above. The same command tries again.")
 
 
 def _chosen_runs() -> list[Run]:
@@ -276,7 +277,13 @@ def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
         different = runs.differences(expected or {}, dict(result["flags"]))
         if not different:
             _check(result)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         sys.exit(
             command_line.one_line(
                 f"Expected {path} to be a result as a run left it. Received: one that "
@@ -285,20 +292,30 @@ def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
         )
     if different:
         sys.exit(
-            f"Expected results of the same flags in --outdir. Received: {path}, made "
-            f"with {'; '.join(different)}. Name another --outdir, or remove the file."
+            command_line.one_line(
+                f"Expected results of the same flags in --outdir. Received: {path}, "
+                f"made with {'; '.join(different)}. Name another --outdir, or remove "
+                f"the file."
+            )
         )
     return result
 
 
 def _check(result: dict) -> None:
     """Raises one of many errors where a table or a picture needs what it lacks."""
+    runs.check_result(result, {"final_error", "best_checkpoint_error", *_SECONDS})
     _table_row("", experiments.Cell("", {}), [result])
-    for name in ("datasource", "scoring_batch_size", "seed", "target_sparsity"):
-        result["flags"][name]
+    given = result["flags"]
+    numbers = [(given["seed"], 0, 2**32 - 1)]
+    numbers += [(given["target_sparsity"], 0, 1 - 2**-53)]  # below 1
+    if FLAGS.experiment == "batch_size":
+        numbers += [(given["scoring_batch_size"], 1, 2**31)]
     if FLAGS.experiment == "random_labels":
         for check in result["history"]:
-            float(check["iteration"]), float(check["loss"])
+            numbers += [(check["iteration"], 1, 2**63), (check["loss"], 0, 1e38)]
+    wrong = [each for each, *ends in numbers if not runs.is_number(each, *ends)]
+    if wrong or given["datasource"] not in snip_tf.datasets.DATASETS:
+        raise ValueError(f"it tells of {wrong[0] if wrong else given['datasource']!r}")
 
 
 def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:

@@ -31,10 +31,13 @@ MODELS = command_line.names("snip_tf/models/__init__.py", "MODELS")
 # Flags of the main program that a run's place in the sweep, or of its files, decides.
 _OWN = (
     *("arch", "datasource", "target_sparsity", "criterion", "control", "seed"),
-    *("data_dir", "logdir"),
+    *("data_dir", "path_data", "logdir"),
 )
 
+BUDGETS = ("smoke", "short", "full")
+
 FLAGS = flags.FLAGS
+_TRAIN = Path(__file__).with_name("train.py")
 
 command_line.group("What is compared")
 flags.DEFINE_list("archs", ["lenet300"], "Networks, comma-separated.")
@@ -53,7 +56,7 @@ command_line.group("How each is trained")
 flags.DEFINE_enum(
     "budget",
     "short",
-    ["smoke", "short", "full"],
+    BUDGETS,
     "full is the paper's recipe, short one for two processor cores, smoke a few "
     "iterations that show that all works.",
 )
@@ -115,8 +118,8 @@ flags.register_validator(
 )
 flags.register_validator(
     "seeds",
-    lambda seeds: seeds and all(seed.isdecimal() for seed in seeds),
-    "expected whole numbers, comma-separated",
+    command_line.are_seeds,
+    "expected whole numbers below 2**32, comma-separated",
 )
 flags.register_validator(
     "flag",
@@ -124,6 +127,13 @@ flags.register_validator(
         "=" in each and each.partition("=")[0] not in _OWN for each in given
     ),
     f"expected NAME=VALUE, and not {', '.join(_OWN)}, which the sweep sets itself",
+)
+flags.register_validator(
+    "flag",
+    lambda given: (
+        {each.partition("=")[0] for each in given} <= command_line.defined_flags(_TRAIN)
+    ),
+    "expected flags that `scripts/train.py --help` shows",
 )
 
 command_line.check_paths()
@@ -139,8 +149,9 @@ with command_line.silent():
     from snip_tf.training import runs
     from snip_tf.training.progress import RunCount
 
-_TRAIN = Path(__file__).with_name("train.py")
 _DENSE = "dense"
+# What is raised on a file that holds none.
+_NO_RESULT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _COLUMNS = (
     "arch",
     "datasource",
@@ -202,7 +213,8 @@ def main() -> None:
             f"Expected results in {outdir}. Received: none; run without --table_only"
         )
     if failed:
-        sys.exit("\n".join(failed))
+        several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
+        sys.exit(f"{several} failed, as said above. The same command tries again.")
 
 
 def _run_missing(outdir: Path) -> list[str]:
@@ -269,8 +281,11 @@ def _is_done(run: Run, outdir: Path) -> bool:
     ]
     if different:
         sys.exit(
-            f"Expected results of the same flags in --outdir. Received: {path}, made "
-            f"with {'; '.join(different)}. Name another --outdir, or remove the file."
+            command_line.one_line(
+                f"Expected results of the same flags in --outdir. Received: {path}, "
+                f"made with {'; '.join(different)}. Name another --outdir, or remove "
+                f"the file."
+            )
         )
     return True
 
@@ -296,7 +311,8 @@ def _execute(runner: runs.Runner, run: Run, outdir: Path) -> tuple[str, bool]:
     if isinstance(result, str):
         return command_line.one_line(f"{run.path()} {result}"), False
     if "diverged" in result:
-        return f"{run.path()} diverged: {result['diverged']}", True
+        words = command_line.one_line(f"{run.path()} diverged: {result['diverged']}")
+        return words, True
     error, seconds = result["final_error"], result["training_seconds"]
     return f"{run.path()}: error {error:.2f} % after {seconds:.0f} s", True
 
@@ -313,7 +329,7 @@ def _read(path: Path) -> dict:
     try:
         result = read_json(path)
         _check(result)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except _NO_RESULT as error:
         sys.exit(
             command_line.one_line(
                 f"Expected {path} to be a result as a sweep wrote it. Received: one "
@@ -326,23 +342,36 @@ def _read(path: Path) -> dict:
 def _check(result: dict) -> None:
     """Raises one of many errors where a result is not as a sweep writes it."""
     row = _row(result)
+    wrong = [*_wrong_names(row), *_wrong_numbers(row)]
+    wrong += ["budget"] * (result["budget"] not in BUDGETS)
+    wrong += ["given"] * (not isinstance(result["given"], dict))
+    if wrong:
+        raise ValueError(f"no proper {', '.join(wrong)}")
+    # Of a run that diverged most are not known.
+    trained = ["final_error", "training_seconds"] if row["diverged"] is None else []
+    runs.check_result(result, ["pruning_seconds", *trained])
+
+
+def _wrong_names(row: dict) -> list[str]:
     known = {"arch": MODELS, "datasource": DATASETS}
     wrong = [name for name, values in known.items() if row[name] not in values]
     if row["criterion"] != _DENSE and not _is_criterion(row["criterion"]):
         wrong.append("criterion")
-    # Of a run that diverged most are not known.
-    needed = {"sparsity", "seed", "pruning_seconds"}
-    if row["diverged"] is None:
-        needed |= {"final_error", "training_seconds"}
-    wrong += [
-        name
-        for name in _COLUMNS[3:]
-        if not isinstance(row[name], str if name == "diverged" else int | float)
-        and (row[name] is not None or name in needed)
-    ]
-    if wrong or not isinstance(result["budget"], str):
-        raise ValueError(f"no proper {', '.join(wrong) or 'budget'}")
-    dict(result["given"])
+    return wrong + ["diverged"] * (not isinstance(row["diverged"], str | None))
+
+
+def _wrong_numbers(row: dict) -> list[str]:
+    """Of those that `runs.check_result` does not know."""
+    ranges = {"sparsity": (0, 1), "seed": (0, 2**32 - 1)}
+    costs = {"multiply_adds": (1, 2**63)}
+    costs |= dict.fromkeys(_COLUMNS[-2:], (0, 2**63))
+    # Not known of every network.
+    ranges |= {name: costs[name] for name in costs if row[name] is not None}
+    wrong = [name for name in ranges if not runs.is_number(row[name], *ranges[name])]
+    is_dense = row["criterion"] == _DENSE
+    if row["sparsity"] == 1 or (row["sparsity"] == 0) != is_dense:
+        wrong.append("sparsity")
+    return wrong + ["seed"] * isinstance(row["seed"], float)
 
 
 def _write_csv(results: list[dict], outdir: Path) -> list[dict]:

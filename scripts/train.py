@@ -185,7 +185,7 @@ flags.DEFINE_float(
 
 def _are(kind: type, values: list[str]) -> bool:
     try:
-        return all(kind(value) > 0 for value in values)
+        return all(0 < kind(value) < math.inf for value in values)
     except ValueError:
         return False
 
@@ -198,7 +198,7 @@ flags.register_validator(
 )
 flags.register_validator(
     "min_kept",
-    lambda value: value < 1 or value == int(value),
+    lambda value: math.isfinite(value) and (value < 1 or value == int(value)),
     "expected a whole number, or a fraction below 1",
 )
 flags.register_validator(
@@ -221,6 +221,9 @@ flags.register_validator(
 )
 flags.register_validator(
     "weight_decay", lambda value: 0 <= value < math.inf, "expected 0 or more"
+)
+flags.register_validator(
+    "worker_timeout", lambda value: 1 <= value < math.inf, "expected 1 or more"
 )
 
 # Where a run reads and writes; no part of what it does, nor of its result.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,10 +118,7 @@ def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> 
         scores = snip_tf.connection_sensitivity(
             model, images[chosen], labels[chosen], batch_size=len(chosen), loss=loss
         )
-        masks[f"{digit}"] = {
-            f"{sparsity:.0%}": snip_tf.select_masks(scores, sparsity)["dense1/kernel"]
-            for sparsity in _RETAINED_SPARSITIES
-        }
+        masks[f"{digit}"] = _at_each_sparsity(scores)
     values = {
         digit: {
             sparsity: plots.retained_image(mask, data.input_shape).tolist()
@@ -131,6 +129,19 @@ def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     figure = plots.retained_connections(masks, data.input_shape)
     _keep(folder / "retained", figure, values)
+
+
+def _at_each_sparsity(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The first layer's mask at each."""
+    with warnings.catch_warnings():
+        # Pixels at the edge are zero in all images of a digit, so that the scores of
+        # their connections are, too: at low sparsities some must be kept, here as in
+        # the paper, and of each sparsity and digit there would be a warning.
+        warnings.filterwarnings("ignore", ".* of the kept connections have a score of")
+        return {
+            f"{sparsity:.0%}": snip_tf.select_masks(scores, sparsity)["dense1/kernel"]
+            for sparsity in _RETAINED_SPARSITIES
+        }
 
 
 def _keep(path: Path, figure: Figure, data: object) -> None:

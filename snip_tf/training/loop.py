@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -265,7 +263,7 @@ def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> N
     write_json(logdir / _HISTORY, rows)
     with whole_file(logdir / _CHECKPOINT) as partial:
         model.save(partial)
-        seals.seal(partial, {"rows": len(rows), "history": _digest(rows)})
+        seals.seal(partial, {"rows": len(rows), "history": seals.digest_of(rows)})
 
 
 def has_checkpoint(logdir: Path) -> bool:
@@ -296,7 +294,7 @@ def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     if seal:
         # A run that was killed while it saved has checks after the checkpoint.
         rows = rows[: seal["rows"]]
-        if _digest(rows) != seal["history"]:
+        if seals.digest_of(rows) != seal["history"]:
             raise _other_history(logdir, "other checks")
     history = _history(logdir, rows)
     with named_damage(path, kind):
@@ -325,10 +323,6 @@ def _rows(logdir: Path) -> list[Any]:
     if not isinstance(rows, list):
         raise _other_history(logdir, "no list of checks")
     return rows
-
-
-def _digest(rows: list[dict[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _history(logdir: Path, rows: Any) -> list[Check]:

@@ -10,13 +10,14 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 import snip_tf
 from snip_tf.files import DAMAGE, locked, read_json, write_json
-from snip_tf.training import loop
+from snip_tf.training import loop, seals
 from snip_tf.weights import weights_by_path
 from snip_tf.wrapping import current_masks
 
@@ -55,14 +56,22 @@ def keep_flags(folder: Path, flags: Mapping[str, object]) -> None:
 
 
 def keep_pruning_seconds(folder: Path, seconds: float) -> None:
-    """Writes down how long pruning took."""
-    write_json(folder / _PRUNING, {"seconds": seconds})
+    """Writes down how long pruning took, with a seal: any number would look right."""
+    sealed = {"seconds": seconds, "seal": seals.digest_of(seconds)}
+    write_json(folder / _PRUNING, sealed)
 
 
 def pruning_seconds(logdir: Path) -> float:
     """How long pruning took."""
     with _whole(logdir):
-        seconds = read_json(logdir / _PRUNING)["seconds"]
+        found = _settings(logdir / _PRUNING)
+        seconds = found["seconds"]
+        # An earlier version wrote no seal.
+        if found.keys() - {"seconds"} and found != {
+            "seconds": seconds,
+            "seal": seals.digest_of(seconds),
+        }:
+            raise ValueError(f"{_PRUNING} was changed since")
         if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
             raise ValueError(f"{_PRUNING} tells of {seconds!r} seconds")
         return seconds
@@ -73,7 +82,7 @@ def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
     if not loop.has_checkpoint(logdir):
         return
     with _whole(logdir):
-        earlier = dict(read_json(logdir / _FLAGS))
+        earlier = _settings(logdir / _FLAGS)
     different = [
         f"--{name} was {earlier.get(name)!r} there and is {flags.get(name)!r} now"
         for name in sorted(earlier.keys() | flags.keys())
@@ -85,6 +94,14 @@ def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
             f"continue. Received: {logdir}, where {'; '.join(different)}. Name another "
             f"--logdir."
         )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a file holds by name."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, and no names")
+    return found
 
 
 def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[loop.Check]] | None:

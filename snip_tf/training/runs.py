@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,6 +19,15 @@ from snip_tf.files import locked, read_json
 
 Outcome = TypeVar("Outcome")
 
+# What may be counted, and the seconds of thirty years: beyond is no result.
+_MOST, _LONGEST = 2**63, 1e9
+_RANGES = {
+    "final_error": (0, 100),
+    "best_checkpoint_error": (0, 100),
+    "validation_error": (0, 100),
+    "pruning_seconds": (0, _LONGEST),
+    "training_seconds": (0, _LONGEST),
+}
 # Seconds in which a run ends by itself once it is asked to.
 _GRACE = 6.0
 # In the environment of a run: the process without which it goes on for nobody.
@@ -154,6 +163,47 @@ def _signal(child: subprocess.Popen, number: int) -> None:
     """To the process and all that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, number)
+
+
+def check_result(result: Mapping[str, Any], needed: Collection[str]) -> None:
+    """Raises one of several errors where numbers are not those of a run.
+
+    Args:
+        result: what `Runner.run` returned, as it was read from a file.
+        needed: which of its numbers must be there; of a run that diverged most are not.
+    """
+    for name, (lowest, highest) in _RANGES.items():
+        value = result.get(name)
+        if (value is not None or name in needed) and not is_number(
+            value, lowest, highest
+        ):
+            raise ValueError(f"{name} is {value!r}")
+    if not isinstance(result["layers"], list):
+        raise TypeError("layers are a list")
+    for layer in result["layers"]:
+        _check_layer(layer)
+
+
+def _check_layer(layer: Mapping[str, Any]) -> None:
+    counts = [layer[name] for name in ("total", "kept", "units", "idle_units")]
+    total, kept, units, idle = counts
+    if (
+        not isinstance(layer["path"], str)
+        or any(isinstance(count, float) for count in counts)
+        or not is_number(total, 1, _MOST)
+        or not is_number(kept, 0, total)
+        or not is_number(units, 0, _MOST)
+        or not is_number(idle, 0, units)
+    ):
+        raise ValueError(
+            f"{layer['path']!r} has {kept!r} of {total!r} connections, and "
+            f"{idle!r} of {units!r} units are idle"
+        )
+
+
+def is_number(value: object, lowest: float, highest: float) -> bool:
+    """Whether it is one within a range; True and NaN are none."""
+    return type(value) in (int, float) and lowest <= value <= highest
 
 
 def differences(flags: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,11 @@ _HASH = hashlib.sha256().digest_size
 _CHUNK = 1 << 20
 
 
+def digest_of(value: Any) -> str:
+    """A hash of what JSON can hold, to be kept beside it or in a seal."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def seal(path: Path, about: dict[str, Any]) -> None:
     """Seals an archive.
 

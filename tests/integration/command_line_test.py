@@ -134,9 +134,16 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
         ("sweep.py", "--archs=lenet", "lenet300"),
         ("sweep.py", "--flag=min_kept", "NAME=VALUE"),
         ("sweep.py", "--flag=criterion=snip", "sets itself"),
+        ("sweep.py", "--flag=path_data=a", "sets itself"),
+        ("sweep.py", "--flag=foo=3", "train.py --help"),
+        ("sweep.py", "--seeds=99999999999999", "below 2"),
+        ("sweep.py", f"--seeds={'9' * 5000}", "below 2"),
         ("reproduce.py", "--seed=1", "Did you mean --seeds?"),
         ("reproduce.py", "--experiment=table4", "table1.*retained"),
-        ("reproduce.py", "--seeds=one", "expected numbers"),
+        ("reproduce.py", "--seeds=one", "expected whole numbers"),
+        ("reproduce.py", "--seeds=4294967296", "below 2"),
+        ("reproduce.py", "--seeds=\N{SUPERSCRIPT TWO}", "expected whole numbers"),
+        ("train.py", "--min_kept=nan", "expected a whole number, or a fraction"),
         ("reproduce.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("report.py", "--format=html", "Unknown flag --format"),
         ("report.py", "--model=none.keras", "existing file"),
@@ -155,8 +162,11 @@ def test_refuses_at_once_in_a_line(run, name, argument, words):
 
 @pytest.mark.parametrize("name", REQUIRED)
 def test_names_the_flags_that_must_be_given(run, name):
-    missing = REQUIRED[name][0].partition("=")[0]
-    assert missing in run(name)
+    for given, missing in zip([None, *REQUIRED[name]], REQUIRED[name], strict=False):
+        form = missing.partition("=")[0]
+        text = run(name, *filter(None, [given]))
+        assert re.search(rf"^Expected {form}=[A-Z]+, .*Received: none", text)
+        assert text.count("\n") == 1
 
 
 def test_a_folder_that_another_run_has_is_refused_at_once(run, tmp_path):
@@ -178,6 +188,29 @@ def test_a_folder_with_a_run_of_other_flags_is_refused_at_once(run, tmp_path):
     (tmp_path / "flags.json").write_text(json.dumps({"seed": 3}))
     text = run("train.py", f"--logdir={tmp_path}")
     assert "--seed was 3 there and is 0 now" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["[[1, 2]]", '[["seed", 3]]', "3", "null", "[" * 10**5]
+)
+def test_flags_that_are_none_are_left_to_the_run(command_line, tmp_path, text):
+    (tmp_path / "checkpoint.keras").touch()
+    (tmp_path / "flags.json").write_text(text)
+    command_line.refuse_taken(tmp_path, {"seed": 0})
+
+
+def test_flags_of_others_are_shown_in_a_line(command_line, tmp_path):
+    (tmp_path / "checkpoint.keras").touch()
+    (tmp_path / "flags.json").write_text(json.dumps({"\x1b[1ma\nb": "\x1b[2J"}))
+    with pytest.raises(SystemExit, match="--a b was") as refusal:
+        command_line.refuse_taken(tmp_path, {})
+    assert refusal.value.code.isprintable()
+
+
+def test_flags_of_another_program_are_read_without_an_import(command_line):
+    found = command_line.defined_flags(ROOT / "scripts" / "train.py")
+    assert {"arch", "min_kept", "path_data", "worker_timeout"} <= found
+    assert not {"outdir", "jobs"} & found
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,6 +3,7 @@
 import fcntl
 import functools
 import json
+import math
 import os
 import re
 import shutil
@@ -78,7 +79,8 @@ def test_smoke(experiment, tmp_path):
 
 
 def test_retained_connections(tmp_path):
-    run(tmp_path, "--experiment=retained")
+    output = run(tmp_path, "--experiment=retained")
+    assert re.fullmatch("Wrote .*retained.png\n", output)
     path = tmp_path / "results" / "retained" / "smoke" / "retained.png"
     check_picture(path)
     values = json.loads(path.with_suffix(".json").read_text())
@@ -119,7 +121,9 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(tmp_path):
     for name in ("flags.json", "checkpoint.keras"):  # of a run with other flags
         (blocked / name).write_text("{}")
     output = run(tmp_path, "--experiment=random_labels", code=1)
-    assert "lenet5/99-seed0 failed with status 1: Expected --logdir to be" in output
+    words = "lenet5/99-seed0 failed with status 1: Expected --logdir to be"
+    assert output.count(words) == 1
+    assert "A run failed, as said above." in output
     assert "| lenet5 | 0% |" in output
     assert "| lenet5 | 99% |" not in output
 
@@ -215,3 +219,46 @@ def test_a_damaged_result_is_named(main, tmp_path, content, arguments):
         main("--experiment=table1", *arguments)
     assert refusal.value.code.isprintable()
     assert not (tmp_path / "logs").exists()
+
+
+KEPT = "benchmarks/results/random_labels/full/lenet5/99-seed0.json"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("final_error",),
+        ("best_checkpoint_error",),
+        ("pruning_seconds",),
+        ("training_seconds",),
+        ("flags", "target_sparsity"),
+        ("flags", "seed"),
+        ("layers", 0, "total"),
+        ("layers", 0, "kept"),
+        ("layers", 0, "units"),
+        ("history", 0, "loss"),
+    ],
+)
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, 10**400, -1, True, None, "1", []]
+)
+def test_a_result_of_wrong_numbers_is_named(main, tmp_path, keys, value):
+    path = tmp_path / "out/random_labels/smoke/lenet5/99-seed0.json"
+    path.parent.mkdir(parents=True)
+    result = json.loads((ROOT / KEPT).read_text())
+    *outer, last = keys
+    functools.reduce(lambda part, key: part[key], outer, result)[last] = value
+    path.write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
+        main("--experiment=random_labels", "--table_only")
+    assert refusal.value.code.isprintable()
+
+
+@pytest.mark.parametrize("experiment", experiments.EXPERIMENTS)
+def test_the_results_kept_are_whole(reproduce, experiment):
+    """They are of versions before this one."""
+    with flagsaver.flagsaver():
+        flags.FLAGS(["reproduce.py", f"--experiment={experiment}"])
+        kept = ROOT / "benchmarks/results" / experiment
+        for budget in ("short", "full"):
+            reproduce._found(kept / budget)

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import math
 import re
 import shutil
 import signal
@@ -172,16 +173,19 @@ def test_an_interrupted_sweep_ends_its_runs(tmp_path):
     assert "Interrupted (SIGTERM)." in log.read_text()
 
 
+LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
+RUN = {
+    "arch": "lenet300",
+    "datasource": "digits",
+    "criterion": "snip",
+    "sparsity": 0.5,
+    "seed": 0,
+}
+
+
 def write_result(folder, **changes):
-    layer = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
     result = {
-        "run": {
-            "arch": "lenet300",
-            "datasource": "digits",
-            "criterion": "snip",
-            "sparsity": 0.5,
-            "seed": 0,
-        },
+        "run": RUN,
         "budget": "smoke",
         "given": {},
         "final_error": 1.5,
@@ -189,7 +193,7 @@ def write_result(folder, **changes):
         "validation_error": 1.5,
         "pruning_seconds": 0.1,
         "training_seconds": 2.0,
-        "layers": [layer],
+        "layers": [LAYER],
     }
     path = folder / "results/sweep/runs/lenet300-digits/snip-50-seed0.json"
     path.parent.mkdir(parents=True)
@@ -224,12 +228,52 @@ def test_results_are_shown(show, tmp_path):
         {"given": 3},
         {"budget": None},
         {"totals": 1},
+        {"final_error": math.nan},
+        {"final_error": math.inf},
+        {"final_error": 10**400},
+        {"final_error": -1},
+        {"final_error": 100.5},
+        {"final_error": True},
+        {"validation_error": math.nan},
+        {"training_seconds": -1},
+        {"pruning_seconds": 10**400},
+        {"layers": {}},
+        {"layers": [{**LAYER, "path": []}]},
+        {"layers": [{**LAYER, "total": 0}]},
+        {"layers": [{**LAYER, "total": True}]},
+        {"layers": [{**LAYER, "total": 10**400}]},
+        {"layers": [{**LAYER, "kept": 3}]},
+        {"layers": [{**LAYER, "kept": 0.5}]},
+        {"layers": [{**LAYER, "idle_units": 4}]},
+        {"run": {**RUN, "sparsity": 5}},
+        {"run": {**RUN, "sparsity": 1}},
+        {"run": {**RUN, "sparsity": math.nan}},
+        {"run": {**RUN, "sparsity": 0.0}},
+        {"run": {**RUN, "criterion": "dense"}},
+        {"run": {**RUN, "seed": 0.5}},
+        {"run": {**RUN, "seed": True}},
+        {"run": {**RUN, "seed": 2**32}},
+        {"run": [1]},
+        {"totals": {"multiply_adds": 0, "compacted_multiply_adds": 0}},
+        {"totals": {"multiply_adds": 1, "compacted_multiply_adds": math.nan}},
+        {"totals": {"multiply_adds": 1, "effective": -1}},
+        {"budget": "\x1b[2Jshort\n| a |"},
+        {"budget": []},
+        {"given": [[1, 2]]},
+        {"diverged": 3},
     ],
 )
 def test_a_result_that_is_none_is_named(show, tmp_path, changes):
     path = write_result(tmp_path, **changes)
     with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
         show()
+    assert refusal.value.code.isprintable()
+
+
+def test_flags_in_a_result_are_shown_in_a_line(main, tmp_path):
+    write_result(tmp_path, given={"\x1b[2Ja\nb": "\x1b[1mc\n"})
+    with pytest.raises(SystemExit, match="--a b=c , now --a b=None") as refusal:
+        main(tmp_path, "--criteria=snip", "--sparsities=0.5")
     assert refusal.value.code.isprintable()
 
 

@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
+import zipfile
 
 import keras
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from snip_tf import models
-from tests.programs import run_program
+from tests.programs import loaded, run_program
 from tests.random_networks import prune_at_random
 
 
@@ -57,3 +61,81 @@ def test_says_in_a_line_what_is_wrong(model, tmp_path):
     assert "ends in '.keras'" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not os.listdir(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["report", "export"])
+def main(request):
+    """The program in this process."""
+    with loaded(f"scripts/{request.param}.py") as program:
+
+        def run_main(path):
+            with flagsaver.flagsaver():
+                own = [f"--path={path.parent / 'out.keras'}"]
+                own = own if request.param == "export" else []
+                flags.FLAGS(["program", f"--model={path}", *own])
+                program.main()
+
+        yield run_main
+
+
+def flip(content, place):
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
+def with_config(model, path, change):
+    """The same archive with another config.json; without one, where it is None."""
+    with zipfile.ZipFile(model) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                content = change(content)
+            if content is not None:
+                new.writestr(name, content)
+
+
+def refuses(main, path):
+    with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
+        main(path)
+    assert refusal.value.code.isprintable()
+    assert len(refusal.value.code) < 700 + len(str(path))
+    assert not (path.parent / "out.keras").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: b"PK",
+        lambda content: content[: len(content) // 2],
+        lambda content: flip(content, content.index(b"config.json") + 30),
+        lambda content: flip(content, content.rindex(b"config.json")),
+    ],
+)
+def test_a_damaged_model_is_named(main, model, tmp_path, change):
+    path = tmp_path / "damaged.keras"
+    path.write_bytes(change(model.read_bytes()))
+    refuses(main, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: None,
+        lambda config: b"3",
+        lambda config: b"[" * 100_000,
+        lambda config: json.dumps(
+            keras.saving.serialize_keras_object(keras.layers.Dense(3))
+        ).encode(),
+        lambda config: config.replace(b'"masks": {', b'"masks": 3, "other": {'),
+        lambda config: config.replace(b'"sublayer_names": [', b'"names": ['),
+        lambda config: config.replace(b'"units": 300', b'"units": 100000000000000'),
+        lambda config: config.replace(b'"units": 300', b'"units": -1'),
+    ],
+)
+def test_a_model_of_another_config_is_named(main, model, tmp_path, change):
+    path = tmp_path / "changed.keras"
+    with_config(model, path, change)
+    assert path.read_bytes() != model.read_bytes()
+    refuses(main, path)

@@ -570,7 +570,13 @@ def test_workers_tell_their_data_apart(train):
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize(
-    "flag", ["--seed=4294967296", "--weight_decay=nan", "--lr=inf", "--lr=nan"]
+    "flag",
+    [
+        *("--seed=4294967296", "--weight_decay=nan", "--lr=inf", "--lr=nan"),
+        *("--min_kept=nan", "--min_kept=inf", "--min_kept=1e400", "--min_kept=1.5"),
+        *("--target_sparsity=nan", "--decay_values=0.1,inf", "--decay_values=nan"),
+        *("--worker_timeout=nan", "--worker_timeout=inf", "--worker_timeout=0"),
+    ],
 )
 def test_refuses_numbers_that_are_none(main, tmp_path, flag):
     with pytest.raises((*REFUSALS, flags.IllegalFlagValueError), match=flag[2:6]):

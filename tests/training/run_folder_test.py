@@ -164,7 +164,31 @@ def test_seconds_that_are_none_are_refused(tmp_path, seconds):
         run_folder.pruning_seconds(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "3", "[1]", "[" * 100_000])
+def test_changed_seconds_are_refused(tmp_path):
+    run_folder.keep_pruning_seconds(tmp_path, 12.5)
+    path = tmp_path / "pruning.json"
+    content = path.read_bytes()
+    for place in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=WORDS):
+            run_folder.pruning_seconds(tmp_path)
+
+
+def test_seconds_of_an_earlier_version_have_no_seal(tmp_path):
+    path = tmp_path / "pruning.json"
+    path.write_text('{\n "seconds": 12.5\n}\n')
+    assert run_folder.pruning_seconds(tmp_path) == 12.5
+    for text in ('{"seconds": 12.5, "seam": ""}', "[]", '[["seconds", 12.5]]', "{}"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=WORDS):
+            run_folder.pruning_seconds(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "[1]", "[" * 100_000, '[["lr", 0.1], [1, 2]]']
+)
 def test_damaged_flags_are_refused(run, text):
     run_folder.keep_flags(run, {"lr": 0.1})
     run_folder.check_flags(run, {"lr": 0.1})

@@ -147,3 +147,27 @@ def test_a_run_knows_without_whom_it_goes_on_for_nobody(runner, tmp_path):
     with runner(body) as each:
         assert int(each.run({}, tmp_path)["parent"]) == os.getpid()
     assert json.loads((tmp_path / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"),
+    [
+        *((0, True), (1, True), (0.5, True), (-1, False), (1.5, False)),
+        *((float("nan"), False), (float("inf"), False), (10**400, False)),
+        *((True, False), ("1", False), (None, False), ([1], False)),
+    ],
+)
+def test_what_is_a_number(value, is_one):
+    assert runs.is_number(value, 0, 1) is is_one
+
+
+def test_numbers_of_a_result():
+    layer = {"path": "a/kernel", "kept": 1, "total": 2, "units": 3, "idle_units": 0}
+    result = {"final_error": 1.5, "pruning_seconds": 0, "layers": [layer]}
+    runs.check_result(result, ["final_error"])
+    with pytest.raises(ValueError, match="training_seconds is None"):
+        runs.check_result(result, ["training_seconds"])
+    with pytest.raises(ValueError, match="final_error is 101"):
+        runs.check_result({**result, "final_error": 101}, [])
+    with pytest.raises(ValueError, match="'a/kernel' has 3 of 2 connections"):
+        runs.check_result({**result, "layers": [{**layer, "kept": 3}]}, [])

@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from snip_tf.training.seals import check_seal, seal
+from snip_tf.training.seals import check_seal, digest_of, seal
 
 ABOUT = {"rows": 3}
 
@@ -55,6 +55,12 @@ def test_refuses_what_would_grow(path):
             archive.writestr("a", bytes(1000))
         seal(path, ABOUT)
         refuses(path)
+
+
+def test_a_digest_is_of_the_value_and_its_kind():
+    values = (1, 1.0, "1", [1], {"1": 1}, None, 1.0000000000000002)
+    assert len({*map(digest_of, values)}) == len(values)
+    assert digest_of({"a": [1.5]}) == digest_of({"a": [1.5]})
 
 
 def test_a_file_that_is_not_there(path):
