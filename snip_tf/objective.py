@@ -25,7 +25,7 @@ from snip_tf.data_loss import (
 )
 from snip_tf.examples import example_count
 from snip_tf.numerics import without_penalties
-from snip_tf.weights import has_call
+from snip_tf.weights import has_call, is_built
 
 _EXAMPLE = (
     "objective=lambda model, batch, training: ... (one number, computed with the "
@@ -75,6 +75,32 @@ def build(model: keras.Model, batch: Batch, loss: Any) -> None:
         return
     check_has_call(model)
     call_model(model, batch[0])
+
+
+def build_in_place(model: keras.Model, batch: Batch, loss: Any) -> None:
+    """Has a model make its weights as `build` did with its copy, and no more than that.
+
+    As Keras' own trainer does, it is called on what only has a shape, so that no state
+    changes; where code of the model's needs numbers, or an objective calls its parts,
+    it is run.
+    """
+    inputs = keras.tree.flatten(batch[0])
+    if not isinstance(loss, Objective) and all(map(_has_shape, inputs)):
+        with contextlib.suppress(
+            AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError
+        ):
+            model(keras.tree.map_structure(_shape_only, batch[0]), training=False)
+    if not is_built(model):
+        build(model, batch, loss)
+
+
+def _has_shape(leaf: Any) -> bool:
+    return isinstance(leaf, (np.ndarray, tf.Tensor))
+
+
+def _shape_only(leaf: Any) -> keras.KerasTensor:
+    dtype = tf.as_dtype(leaf.dtype).name
+    return keras.KerasTensor(tuple(leaf.shape), dtype)
 
 
 def check_has_call(model: keras.Model) -> None:

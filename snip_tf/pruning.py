@@ -24,7 +24,12 @@ from snip_tf.criteria.settings import check_seed, check_steps
 from snip_tf.criteria.snip import snip
 from snip_tf.masks import PackedMask
 from snip_tf.numerics import is_changed
-from snip_tf.objective import Objective, build, loss_or_objective
+from snip_tf.objective import (
+    Objective,
+    build,
+    build_in_place,
+    loss_or_objective,
+)
 from snip_tf.scores import check_finite
 from snip_tf.selection import Selection, warn_of_zeros
 from snip_tf.sensitivity import mean_gradients
@@ -377,7 +382,7 @@ def _batches(
         with strategy_scope(model):
             # If it fails, nothing is changed.
             build(copy_unmasked(model), first, loss)
-            build(model, first, loss)
+            build_in_place(model, first, loss)
     return itertools.chain([first], batches)
 
 

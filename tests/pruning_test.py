@@ -478,3 +478,33 @@ def test_nobody_sees_a_model_change_while_it_is_scored(criterion):
     Spy.live, Spy.seen = tuple(parts), set()
     snip_tf.prune_model(model, x, y, sparsity=0.5, criterion=criterion)
     assert Spy.seen == {"mixed_bfloat16", 1.0}
+
+
+def test_a_model_that_is_not_built_is_built_and_no_more():
+    class Counts(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(4)
+            self.norm = keras.layers.BatchNormalization()
+            self.drop = keras.layers.Dropout(0.5, seed=1)
+            self.out = keras.layers.Dense(3)
+            self.calls = tf.Variable(0.0, trainable=False)
+            self.count = self.add_weight((), "zeros", name="count", trainable=False)
+
+        def call(self, x, training=False):
+            self.calls.assign_add(1.0)
+            self.count.assign_add(1.0)
+            return self.out(
+                self.drop(self.norm(self.hidden(x["a"])), training=training)
+            )
+
+    x, y = {"a": np.ones((8, 2), np.float32)}, np.ones((8, 3), np.float32)
+    model = Counts()
+    model.compile("sgd", "mse")
+    seed = model.drop.seed_generator.state.numpy()
+    pruned = snip_tf.prune_model(model, x, y, sparsity=0.5, training=True)
+    assert model.built
+    assert len(snip_tf.get_masks(pruned)) == 2
+    assert (model.calls.numpy(), float(model.count)) == (0, 0)
+    np.testing.assert_array_equal(model.norm.moving_mean, 0)
+    np.testing.assert_array_equal(model.drop.seed_generator.state, seed)
