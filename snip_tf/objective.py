@@ -45,7 +45,7 @@ class Objective:
 
 
 def loss_or_objective(loss: Any, objective: Any) -> Any:
-    """`loss`, or the `objective` in its place.
+    """`loss`, or the `objective` if there is one.
 
     Raises:
         TypeError: if the objective is not a function.

@@ -115,7 +115,7 @@ def prune_model(
             beside other terms, the reduction "mean_with_sample_weight", the losses
             Circle, Dice and Tversky.
         examples_per_class: int, scores on one mini-batch of so many examples of each
-            class, in the place of `batch_size` and `batches`; targets are labels or
+            class, instead of `batch_size` and `batches`; targets are labels or
             one-hot. Of arrays they are drawn, of a dataset they are the first.
         loss: what `Model.compile` takes as `loss`. Default, what `fit` minimizes: the
             compiled loss, or an overridden `compute_loss` (called as in training). In

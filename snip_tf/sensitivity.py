@@ -59,7 +59,7 @@ def mean_gradients(
         model: a built `keras.Model`.
         weights: `{weight path: variable}` to differentiate by.
         batches: tuples `(x, y, sample_weight)`; for an objective, with all of what the
-            data yields in the place of `x`.
+            data yields instead of `x`.
         loss: what `Model.compile` takes as `loss`, or an `Objective`. None takes what
             `fit` minimizes.
         training: the mode of the forward pass.
@@ -375,7 +375,7 @@ class _Pass:
                 is_float = variable.dtype.startswith(("float", "bfloat"))
                 value = self.value if is_float else tf.convert_to_tensor
                 given.append((variable, value(variable)))
-            # The inner tape is told of variables that are read past the scope.
+            # The inner tape records variables that are read past the scope.
             scope = _Scope(given, known)
             with scope, tf.GradientTape() as past_scope:
                 loss = self.scored(batch, scope.losses, part)
