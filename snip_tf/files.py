@@ -88,7 +88,7 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     functions puts the old one back first.
     """
     target = _target(Path(path))
-    if target.exists() and not target.is_dir():
+    if target.is_file():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     with _folder_beside(target) as folder:
         partial = folder / _NEW / target.name
@@ -123,14 +123,23 @@ def _target(path: Path) -> Path:
     """Where `path` leads through links; raises if nothing can be written there."""
     target = Path(os.path.realpath(path))
     check_folder(target)
-    try:
-        target.stat()
-    except FileNotFoundError:
-        return target
     as_effective = os.access in os.supports_effective_ids
-    if not os.access(target, os.W_OK, effective_ids=as_effective):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    while there := _device_and_inode(target):
+        if os.access(target, os.W_OK, effective_ids=as_effective):
+            break
+        # Where another writer has just moved it away, it could not be found instead.
+        if there == _device_and_inode(target):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return target
+
+
+def _device_and_inode(path: Path) -> tuple[int, int] | None:
+    """Tells what is at a path from what may take its place, or None if nothing is."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
@@ -263,14 +272,13 @@ def _rename_exchange(one: Path, other: Path) -> None:
 
 def _take_after(old: Path, new: Path) -> None:
     """Gives what is new the owner and mode of what it replaces, if anything."""
-    if not old.exists():
-        return
-    owner = old.stat()
-    for ids in ((-1, owner.st_gid), (owner.st_uid, -1)):
-        with contextlib.suppress(PermissionError, AttributeError):  # not on Windows
-            os.chown(new, *ids)
-    shutil.copystat(old, new)
-    os.utime(new)
+    with contextlib.suppress(FileNotFoundError):  # another writer may move it away
+        owner = old.stat()
+        for ids in ((-1, owner.st_gid), (owner.st_uid, -1)):
+            with contextlib.suppress(PermissionError, AttributeError):  # not on Windows
+                os.chown(new, *ids)
+        shutil.copystat(old, new)
+        os.utime(new)
 
 
 def _flush(path: Path) -> None:
