@@ -398,14 +398,14 @@ def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool
                 held.append(cell.cell_contents)
     elif isinstance(value, functools.partial):
         held = [value.func, value.args, value.keywords]
-    elif _is_traced_function(value):
-        held = [value.python_function]
-    elif isinstance(value, weakref.ref):
-        held = [value()]
     elif isinstance(value, dict):
         held = [*value.keys(), *value.values()]
     elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
         held = list(value)
+    elif isinstance(value, weakref.ref):
+        held = [value()]
+    elif _is_traced_function(value):
+        held = [value.python_function]
     elif isinstance(value, tf.Module):
         held = list(vars(value).values())
     elif type(value).__module__.partition(".")[0] in ("keras", "numpy", "tensorflow"):
@@ -431,10 +431,11 @@ def _tensorflow_variable(variable: tf.Variable) -> tf.Variable:
 def holds_tensorflow_state(layer: keras.Layer) -> bool:
     """Whether a layer has state of TensorFlow's own, of which no Keras scope knows."""
     kinds = (tf.Variable, tf.random.Generator)
+    known = _made_for_layers()
     return any(
         _reach(value, set(), kinds)
         for name, value in vars(layer).copy().items()
-        if not isinstance(value, _PLAIN) and name not in _made_for_layers()
+        if name not in known and not isinstance(value, _PLAIN)
     )
 
 
@@ -453,7 +454,7 @@ def _new_optimizer(optimizer: keras.Optimizer) -> keras.Optimizer | None:
 
 @functools.cache
 def _made_for_layers() -> frozenset[str]:
-    return frozenset(vars(keras.layers.Layer(name="layer")))
+    return frozenset(vars(keras.layers.Layer(name="layer"))) | _OF_TENSORFLOW
 
 
 @functools.cache
