@@ -102,8 +102,18 @@ def _dense(model: keras.Model, int8: bool) -> _File:
         raise ValueError(
             f"Expected a model that TensorFlow's converter can write for LiteRT, with "
             f"format='litert'. Received: model={model.name!r}, on which it fails: "
-            f"{failure}. Leave that out of the model, or use format='saved_model'."
+            f"{failure}. {_advice(model)}"
         ) from failure.__cause__
+
+
+def _advice(model: keras.Model) -> str:
+    """What to do where the converter fails on a model."""
+    if any(getattr(layer, "quantization_mode", None) for layer in layer_tree(model)):
+        return (
+            "It was quantized by Keras' `quantize`, whose operations LiteRT has not: "
+            "export it as it was before, with int8=True, or use format='saved_model'."
+        )
+    return "Leave that out of the model, or use format='saved_model'."
 
 
 def _converted(model: keras.Model, *, sparse: bool, int8: bool) -> _File:

@@ -464,6 +464,14 @@ def test_says_which_layer_the_converter_does_not_know(tmp_path, capfd):
     assert not list(tmp_path.iterdir())
 
 
+def test_says_that_litert_runs_nothing_that_keras_has_quantized(tmp_path):
+    model = stack_of(keras.layers.Dense(4, name="whole"))
+    model.get_layer("whole").quantize("int8")
+    with pytest.raises(ValueError, match=r"in whole \(Dense\).*int8=True"):
+        snip_tf.export(model, tmp_path / "m.tflite", "litert")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_state_keeps_the_size_of_its_batches_in_litert(tmp_path):
     inputs = keras.Input(batch_shape=(2, 3, 5))
     model = keras.Model(inputs, keras.layers.GRU(7, stateful=True)(inputs))
