@@ -202,7 +202,11 @@ def test_a_full_disk_leaves_what_was_there(pruned, tmp_path, monkeypatch, format
     ("arguments", "words"),
     [
         (("m.keras", "tflite"), "'keras', 'litert', 'saved_model', 'sparse'"),
+        (("m.tflite", "tflite"), "Did you mean format='litert'"),
         (("m.h5", "keras"), r"ends in '\.keras'"),
+        (("m.tflite", "keras"), "Did you mean format='litert'"),
+        (("m.keras", "sparse"), r"without '\.keras' .*mean format='keras'"),
+        (("m.tflite", "saved_model"), r"without '\.tflite' .*mean format='litert'"),
         (("m", "litert"), r"ends in '\.tflite'"),
     ],
 )
