@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import scipy.sparse
 
 from snip_tf.compaction.graph import Graph, is_tensor, tensors, trace
 from snip_tf.compaction.plan import Plan
-from snip_tf.compiling import compiled_calls
+from snip_tf.compiling import can_compile, compiled_calls
 from snip_tf.copying import Copies, copy_unmasked
 from snip_tf.masked_weights import all_masks
 from snip_tf.sparse_steps import Step, ways_of
@@ -101,6 +102,8 @@ class SparseRuntime:
         if smaller.count_params() < model.count_params():
             self._compiled = dict(zip(_COMPILED, compiled_calls(smaller), strict=True))
             self._whole = whole
+        if self._has_text():
+            self._leave_out_xla()
         self._ways = [ways_of(node) for node in self._graph.nodes]
         self._runs: dict[int, Callable[[Any], Any]] = {}
         self.chosen: dict[int, str | dict[str, str]] = {}
@@ -233,6 +236,8 @@ class SparseRuntime:
 
     def _fastest(self, x: Any, batch_size: int) -> Callable[[Any], Any]:
         steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
+        if "xla" in self._compiled and not can_compile(self._compiled["xla"], x):
+            self._leave_out_xla()
         runs = {"by layer": _Program(self._graph, steps), **self._compiled}
         seconds = _seconds(runs, x)
         seconds["by layer"] /= _CLEARLY
@@ -246,6 +251,15 @@ class SparseRuntime:
             run = pair[chosen]
         self.chosen[batch_size] = chosen
         return run
+
+    def _has_text(self) -> bool:
+        made = (tensors(node.outputs) for node in self._graph.nodes)
+        known = itertools.chain(tensors(self._graph.inputs), *made)
+        return any(tensor.dtype == "string" for tensor in known)
+
+    def _leave_out_xla(self) -> None:
+        for calls in (self._compiled, self._whole):
+            calls.pop("xla", None)
 
     def _steps(self, x: Any) -> tuple[list[Step], dict[str, str]]:
         """For each call the fastest way, on what it is given in this model."""

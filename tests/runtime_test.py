@@ -231,6 +231,25 @@ def test_predict_refuses_what_are_no_numbers(small, x, received):
         run.predict(x)
 
 
+def test_models_that_xla_cannot_compile():
+    split = layers.TextVectorization(max_tokens=9, output_sequence_length=4)
+    split.adapt(["the cat sat", "a dog ran"])
+    first = layers.Lambda(lambda x: tf.unique(tf.reshape(x, [-1]))[0][:1])
+    numbers = keras.Input((1,))
+    text = keras.Input((1,), dtype="string")
+    embedded = layers.GlobalMaxPooling1D()(layers.Embedding(9, 6)(split(text)))
+    unique = keras.Model(numbers, layers.Dense(3)(numbers) + first(numbers))
+    for model, x in (
+        (unique, np.ones((1, 1), np.float32)),
+        (keras.Model(text, layers.Dense(3)(embedded)), np.array([["a dog"]], object)),
+    ):
+        for _ in range(2):  # TensorFlow ended the process at the second failure
+            run = snip_tf.sparse_runtime(model)
+            expected = model(tf.convert_to_tensor(x))
+            np.testing.assert_allclose(run.predict(x), expected, atol=1e-5)
+            np.testing.assert_allclose(run(tf.constant(x)), expected, atol=1e-5)
+
+
 def test_predict_keeps_nests():
     inputs = {name: keras.Input((6,), name=name) for name in ("a", "b")}
     x = layers.Concatenate()([inputs["a"], inputs["b"]])
