@@ -17,7 +17,7 @@ from snip_tf.copying import copy_unmasked
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.litert import convert
 from snip_tf.masked_weights import all_masks
-from snip_tf.serving import write_saved_model
+from snip_tf.serving import notes_on_inputs, write_saved_model
 from snip_tf.sparse_files import save_sparse
 from snip_tf.text import list_of
 from snip_tf.weights import check_built, layer_tree
@@ -100,6 +100,7 @@ def export(
         else:
             with whole_folder(path) as partial:
                 write_saved_model(plain, partial)
+            notes = notes_on_inputs(plain)
     after = _size(path)
     ratio = after / max(before, 1)
     print_fn(f"{path.name}: {after:,} bytes, {ratio:.3f} of the {before:,} that {what}")
