@@ -87,14 +87,19 @@ def _is_one_example(array: Any, wanted: keras.KerasTensor) -> bool:
     return _fits(tuple(getattr(array, "shape", ())), tuple(wanted.shape[1:]))
 
 
+# What data sets call their targets.
+_TARGETS = ("label", "labels", "target", "targets", "y", "class")
+
+
 def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
     """What to do about inputs by name, where others than the model's are among them."""
     takes = f"The model takes {', '.join(map(repr, names))}. " if names[1:] else ""
-    first, last = repr(next(iter(x))), repr(next(reversed(x)))
+    target = next((name for name in x if name in _TARGETS), next(reversed(x)))
+    first = repr(next((name for name in x if name != target), target))
     return (
         f"{takes}If {', '.join(map(repr, x))} hold the targets, too, each element of a "
         f"dataset must be a pair (inputs, targets): "
-        f"data.map(lambda d: (d[{first}], d[{last}])), or as_supervised=True in "
+        f"data.map(lambda d: (d[{first}], d[{target!r}])), or as_supervised=True in "
         f"`tensorflow_datasets.load`. "
     )
 

@@ -85,6 +85,21 @@ def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
     ]
 
 
+def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
+    """Whether XLA compiles a function of `compiled_calls` for these numbers.
+
+    Of text it must not even be asked: where it fails a second time, TensorFlow 2.21
+    ends the process.
+    """
+    import tensorflow as tf
+
+    try:
+        call(x)
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return False
+    return True
+
+
 def runs_eagerly() -> bool:
     """Whether operations are run at once, not traced by TensorFlow."""
     if keras.backend.backend() != "tensorflow":

@@ -17,7 +17,7 @@ from snip_tf.copying import copy_unmasked
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.litert import convert
 from snip_tf.masked_weights import all_masks
-from snip_tf.serving import write_saved_model
+from snip_tf.serving import notes_on_inputs, write_saved_model
 from snip_tf.sparse_files import save_sparse
 from snip_tf.text import list_of
 from snip_tf.weights import check_built, layer_tree
@@ -61,9 +61,10 @@ def export(
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: if it is not built, the format is unknown, `path` has not the ending
-            of its format, `int8` is given with another format, a SavedModel would
-            replace what is not part of one, a layer has no configuration that the
-            format needs, or the converter to LiteRT fails on one.
+            of its format or has that of another, `int8` is given with another format, a
+            SavedModel would replace what is not part of one, a layer has no
+            configuration that the format needs, or the converter to LiteRT fails on
+            one.
         OSError: if it cannot be written, as on a full disk.
 
     Example:
@@ -78,12 +79,7 @@ def export(
     check_built(model)
     _check_format(format, int8)
     path = Path(path)
-    ending = {"keras": ".keras", "litert": ".tflite"}.get(format, "")
-    if not path.name.endswith(ending):
-        raise ValueError(
-            f"Expected a path that ends in {ending!r} with format={format!r}. "
-            f"Received: path={os.fspath(path)!r}"
-        )
+    _check_ending(path, format)
     check_folder(path)
     if format == "saved_model":
         _check_replaceable(path)
@@ -104,6 +100,7 @@ def export(
         else:
             with whole_folder(path) as partial:
                 write_saved_model(plain, partial)
+            notes = notes_on_inputs(plain)
     after = _size(path)
     ratio = after / max(before, 1)
     print_fn(f"{path.name}: {after:,} bytes, {ratio:.3f} of the {before:,} that {what}")
@@ -112,19 +109,44 @@ def export(
 
 
 FORMATS = ("keras", "litert", "saved_model", "sparse")
+_ENDINGS = {"keras": ".keras", "litert": ".tflite"}
+# What others call these formats.
+_ALSO_CALLED = {
+    "tflite": "litert",
+    "lite": "litert",
+    "tf": "saved_model",
+    "tf_saved_model": "saved_model",
+    "savedmodel": "saved_model",
+}
 
 
 def _check_format(format: str, int8: bool) -> None:
     if format not in FORMATS:
+        meant = _ALSO_CALLED.get(str(format).lower())
         raise ValueError(
             f"Expected `format` to be one of {', '.join(map(repr, FORMATS))}. "
             f"Received: format={format!r}"
+            + (f". Did you mean format={meant!r}?" if meant else "")
         )
     if int8 and format != "litert":
         raise ValueError(
             f"Expected format='litert' with `int8`; the other formats keep the types "
             f"of the weights. Received: format={format!r}"
         )
+
+
+def _check_ending(path: Path, format: str) -> None:
+    """Raises unless readers will take the file for what it is."""
+    own = _ENDINGS.get(format)
+    ends_as = [f for f, ending in _ENDINGS.items() if path.name.endswith(ending)]
+    if ends_as == ([format] if own else []):
+        return
+    expected = f"that ends in {own!r}" if own else f"without {path.suffix!r}"
+    advice = f". Did you mean format={ends_as[0]!r}?" if ends_as else ""
+    raise ValueError(
+        f"Expected a path {expected} with format={format!r}. "
+        f"Received: path={os.fspath(path)!r}{advice}"
+    )
 
 
 def _bytes_of(weights: list[keras.Variable]) -> int:

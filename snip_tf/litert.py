@@ -16,7 +16,7 @@ from snip_tf.compaction.graph import Names, Node, has_graph, remade, trace
 from snip_tf.compaction.kinds.kind import in_place, like
 from snip_tf.copying import Copies
 from snip_tf.quiet import quiet
-from snip_tf.serving import write_saved_model
+from snip_tf.serving import notes_on_inputs, write_saved_model
 from snip_tf.weights import layer_tree
 
 # Where most numbers are zero, the converter stores a matrix in blocks of so many
@@ -60,7 +60,7 @@ def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
         ImportError: if there is no converter.
         ValueError: if the converter cannot write the model.
     """
-    notes, block = [], _BLOCK_OF_INT8 if int8 else _BLOCK
+    notes, block = notes_on_inputs(model), _BLOCK_OF_INT8 if int8 else _BLOCK
     file, why_dense = _sparse(_with_whole_blocks(model, block), int8)
     if why_dense:
         file = _dense(model, int8)
@@ -102,8 +102,18 @@ def _dense(model: keras.Model, int8: bool) -> _File:
         raise ValueError(
             f"Expected a model that TensorFlow's converter can write for LiteRT, with "
             f"format='litert'. Received: model={model.name!r}, on which it fails: "
-            f"{failure}. Leave that out of the model, or use format='saved_model'."
+            f"{failure}. {_advice(model)}"
         ) from failure.__cause__
+
+
+def _advice(model: keras.Model) -> str:
+    """What to do where the converter fails on a model."""
+    if any(getattr(layer, "quantization_mode", None) for layer in layer_tree(model)):
+        return (
+            "It was quantized by Keras' `quantize`, whose operations LiteRT has not: "
+            "export it as it was before, with int8=True, or use format='saved_model'."
+        )
+    return "Leave that out of the model, or use format='saved_model'."
 
 
 def _converted(model: keras.Model, *, sparse: bool, int8: bool) -> _File:

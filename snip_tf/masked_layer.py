@@ -24,6 +24,7 @@ from snip_tf.masked_weights import (
     mask_variable,
     masked_below,
     put_mask,
+    refuse_low_rank,
     unpacked,
 )
 from snip_tf.masks import (
@@ -493,7 +494,7 @@ def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
         "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
     }
     if hasattr(cls, "enable_lora"):
-        attributes["enable_lora"] = _refuse_lora
+        attributes["enable_lora"] = refuse_low_rank
     # By the name of the class Keras finds weights in a file, those of the layer
     # unmasked too.
     masked = _new_class(cls.__name__, (MaskedLayer, cls), attributes)
@@ -531,20 +532,6 @@ class _WeakClass:
 
     def __eq__(self, other: object) -> bool:
         return self is other or self._class() is other
-
-
-def _refuse_lora(layer: MaskedLayer, *args: Any, **kwargs: Any) -> None:
-    """Instead of `enable_lora`.
-
-    Keras saves the sum of a kernel and its update, which is dense; loaded under the
-    masks, it would compute something else.
-    """
-    raise ValueError(
-        f"Expected a layer without masks, since a low-rank update (LoRA) is dense: it "
-        f"would bring removed connections back. Received: layer={layer.name!r}, which "
-        f"is pruned. Call `enable_lora` on the model that `snip_tf.strip_pruning` "
-        f"gives; the zeros stay in the kernel, beside the update."
-    )
 
 
 _QUANTIZED = ("int8", "int4", "float8")

@@ -7,9 +7,10 @@ does.
 
 from __future__ import annotations
 
+import functools
 import weakref
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -76,10 +77,67 @@ def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:
 def put_mask(weight: keras.Variable, mask: keras.Variable) -> None:
     """Gives a weight a mask, unless it has one, and zeros what is removed."""
     adapt_optimizers()
+    _adapt_layers()
     if mask_of(weight) is None:
         weight._snip_mask = mask
+        # Keras has no public way to say it, and `get_state_tree` wants no path twice.
+        mask._path = f"{weight.path}_mask"
         weight.constraint = KeepZeros(weight.constraint, mask)
     remove(weight)
+
+
+@functools.cache
+def _adapt_layers() -> None:
+    """Has Keras' layers respect masks of weights that they own or hold.
+
+    A layer inside a composite one, which is masked as a whole, and a model of layers
+    keep their classes. These methods do for weights without a mask what they did.
+    """
+    keras.Layer.set_weights = _with_zeros(keras.Layer.set_weights)
+    kinds = keras.layers
+    for kind in (kinds.Dense, kinds.EinsumDense, kinds.Embedding, kinds.Conv1D):
+        for cls in kind.__mro__:
+            if "enable_lora" in vars(cls):
+                cls.enable_lora = _unless_masked(cls.enable_lora)
+
+
+def _with_zeros(set_weights: Callable) -> Callable:
+    """`Layer.set_weights`; then what is removed is zero, as after a training step."""
+
+    @functools.wraps(set_weights)
+    def set_weights_with_zeros(self, weights):
+        set_weights(self, weights)
+        for weight in self.weights:
+            if mask_of(weight) is not None:
+                remove(weight)
+
+    return set_weights_with_zeros
+
+
+def _unless_masked(enable_lora: Callable) -> Callable:
+    """`enable_lora`, refused by a layer that has masks."""
+
+    @functools.wraps(enable_lora)
+    def enable_lora_unless_masked(self, *args, **kwargs):
+        if any(mask_of(weight) is not None for weight in self.weights):
+            refuse_low_rank(self)
+        return enable_lora(self, *args, **kwargs)
+
+    return enable_lora_unless_masked
+
+
+def refuse_low_rank(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
+    """Instead of `enable_lora`.
+
+    Keras saves the sum of a kernel and its update, which is dense; loaded under the
+    masks, it would compute something else.
+    """
+    raise ValueError(
+        f"Expected a layer without masks, since a low-rank update (LoRA) is dense: it "
+        f"would bring removed connections back. Received: layer={layer.name!r}, which "
+        f"is pruned. Call `enable_lora` on the model that `snip_tf.strip_pruning` "
+        f"gives; the zeros stay in the kernel, beside the update."
+    )
 
 
 def remove(weight: keras.Variable) -> None:
@@ -232,14 +290,21 @@ def _has_masks(store: Any) -> bool:
     """Whether the file that a store reads has a mask of any weight.
 
     Keras shows a layer only what is its own; so this asks the HDF5 file that the store
-    holds, by a name that is not public. Other kinds of files say no.
+    holds, or its list of what is in which of several, by names that are not public.
+    Other kinds of files say no.
     """
+    shards = getattr(store, "sharding_config", {}).get("weight_map", {})
+    if any(map(_is_of_masks, shards)):
+        return True  # in one of several files
     file = getattr(store, "h5_file", None)
+    return bool(file and file.visit(lambda name: _is_of_masks(name) or None))
 
-    def is_of_masks(name: str) -> bool | None:
-        last = name.rpartition("/")[2]
+
+def _is_of_masks(path: str) -> bool:
+    """Whether a path in a file is that of a group of masks, or of its content."""
+    return any(
         # (With one letter damaged, too.)
-        wrong = sum(a != b for a, b in zip(last, "_snip_masks", strict=False))
-        return True if len(last) == 11 and wrong <= 1 else None
-
-    return bool(file and file.visit(is_of_masks))
+        len(name) == 11
+        and sum(a != b for a, b in zip(name, "_snip_masks", strict=True)) <= 1
+        for name in path.split("/")
+    )

@@ -63,7 +63,9 @@ def adapt_optimizers() -> None:
     methods do for weights without a mask, and with one that keeps everything, exactly
     what they did.
     """
-    keras.Optimizer.apply = _with_zeros_in_averages(keras.Optimizer.apply)
+    base = keras.Optimizer
+    base.apply = _with_zeros_in_averages(base.apply)
+    base.finalize_variable_values = _with_zeros(base.finalize_variable_values)
     adafactor = keras.optimizers.Adafactor
     adafactor.update_step = _without_zero_by_zero(adafactor.update_step)
 
@@ -89,6 +91,24 @@ def _with_zeros_in_averages(apply: Callable) -> Callable:
         return updated
 
     return apply_with_zeros
+
+
+def _with_zeros(finalize: Callable) -> Callable:
+    """`Optimizer.finalize_variable_values`; then what is removed is zero.
+
+    In a training loop of one's own `set_masks` does not know the optimizer, whose
+    averages are from before.
+    """
+
+    @functools.wraps(finalize)
+    def finalize_with_zeros(self, var_list):
+        finalize(self, var_list)
+        for weight in var_list:
+            mask = getattr(weight, "_snip_mask", None)
+            if mask is not None:
+                weight.assign(keras.ops.where(mask, weight, 0))
+
+    return finalize_with_zeros
 
 
 def _without_zero_by_zero(update_step: Callable) -> Callable:

@@ -22,6 +22,7 @@ from snip_tf.copying import copy_unmasked
 from snip_tf.criteria import CRITERIA
 from snip_tf.criteria.settings import check_seed, check_steps
 from snip_tf.criteria.snip import snip
+from snip_tf.masked_weights import check_not_low_rank
 from snip_tf.masks import PackedMask
 from snip_tf.numerics import is_changed
 from snip_tf.objective import (
@@ -226,6 +227,7 @@ def prune_model(
         data = read()
     check_built(model)
     weights = prunable_weights(model, include, exclude)
+    check_not_low_rank(weights)
     scored, its_weights = _to_score(model, weights, criterion)
     if pattern == "units":
         data = read() if data is None else data

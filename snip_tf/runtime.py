@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +10,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.sparse
 
 from snip_tf.compaction.graph import Graph, is_tensor, tensors, trace
 from snip_tf.compaction.plan import Plan
-from snip_tf.compiling import compiled_calls
+from snip_tf.compiling import can_compile, compiled_calls
 from snip_tf.copying import Copies, copy_unmasked
 from snip_tf.masked_weights import all_masks
 from snip_tf.sparse_steps import Step, ways_of
@@ -100,6 +102,8 @@ class SparseRuntime:
         if smaller.count_params() < model.count_params():
             self._compiled = dict(zip(_COMPILED, compiled_calls(smaller), strict=True))
             self._whole = whole
+        if self._has_text():
+            self._leave_out_xla()
         self._ways = [ways_of(node) for node in self._graph.nodes]
         self._runs: dict[int, Callable[[Any], Any]] = {}
         self.chosen: dict[int, str | dict[str, str]] = {}
@@ -123,8 +127,9 @@ class SparseRuntime:
 
         Args:
             x: one or more examples, as the model takes them: NumPy arrays or tensors,
-                or a nest of these; or a `tf.data.Dataset` or `keras.utils.PyDataset`
-                of batches, which may have labels beside them.
+                or a nest of these, sparse ones, too; or a `tf.data.Dataset`, a
+                `keras.utils.PyDataset` or a generator of batches, which may have labels
+                beside them.
             batch_size: int, of arrays; default 32, or all examples if they are fewer. A
                 dataset has its own.
             verbose: for the sake of code that gives it to `keras.Model.predict`:
@@ -134,7 +139,7 @@ class SparseRuntime:
             NumPy arrays, one row for each example, in the nest that the model returns.
 
         Raises:
-            TypeError: if `batch_size` is not an int.
+            TypeError: if `batch_size` is not an int, or `x` are no numbers.
             ValueError: if it is below 1, or given for a dataset; or if `x` does not fit
                 the model or has no examples.
 
@@ -184,14 +189,28 @@ class SparseRuntime:
     def _as_given(self, x: Any) -> Any:
         """Inputs in the nest that the graph has, by name where they are a dict."""
         own = self._graph.inputs
+        x = self._by_name(x) if isinstance(x, dict) else x
         if is_tensor(own):
-            [x] = x.values() if isinstance(x, dict) and len(x) == 1 else [x]
-            return np.asarray(x)
-        if isinstance(x, dict) and not isinstance(own, dict):
-            # By name, in the order of the inputs.
-            by_name = [x[tensor.name] for tensor in keras.tree.flatten(own)]
-            return keras.tree.pack_sequence_as(own, by_name)
-        return x
+            return _array(x, own)
+        given, wanted = keras.tree.flatten(x), tensors(own)
+        if len(given) != len(wanted):
+            return x  # which `_batch_size` refuses
+        return keras.tree.pack_sequence_as(own, list(map(_array, given, wanted)))
+
+    def _by_name(self, x: dict[str, Any]) -> Any:
+        own = self._graph.inputs
+        if is_tensor(own) and len(x) == 1:
+            return next(iter(x.values()))
+        names = list(own) if isinstance(own, dict) else [t.name for t in tensors(own)]
+        if any(name not in x for name in names):
+            raise ValueError(
+                f"Expected inputs of the names {', '.join(map(repr, names))}. "
+                f"Received: {', '.join(map(repr, x))}"
+            )
+        if isinstance(own, dict):
+            return {name: x[name] for name in names}
+        # In the order of the inputs.
+        return keras.tree.pack_sequence_as(own, [x[name] for name in names])
 
     def _run(self, x: Any) -> Any:
         batch_size = self._batch_size(x)
@@ -217,6 +236,8 @@ class SparseRuntime:
 
     def _fastest(self, x: Any, batch_size: int) -> Callable[[Any], Any]:
         steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
+        if "xla" in self._compiled and not can_compile(self._compiled["xla"], x):
+            self._leave_out_xla()
         runs = {"by layer": _Program(self._graph, steps), **self._compiled}
         seconds = _seconds(runs, x)
         seconds["by layer"] /= _CLEARLY
@@ -230,6 +251,15 @@ class SparseRuntime:
             run = pair[chosen]
         self.chosen[batch_size] = chosen
         return run
+
+    def _has_text(self) -> bool:
+        made = (tensors(node.outputs) for node in self._graph.nodes)
+        known = itertools.chain(tensors(self._graph.inputs), *made)
+        return any(tensor.dtype == "string" for tensor in known)
+
+    def _leave_out_xla(self) -> None:
+        for calls in (self._compiled, self._whole):
+            calls.pop("xla", None)
 
     def _steps(self, x: Any) -> tuple[list[Step], dict[str, str]]:
         """For each call the fastest way, on what it is given in this model."""
@@ -273,8 +303,24 @@ def _checked(batch_size: int | None) -> int:
     return int(batch_size)
 
 
+def _array(x: Any, wanted: keras.KerasTensor) -> np.ndarray:
+    """An input as a NumPy array; a sparse one with its zeros."""
+    if scipy.sparse.issparse(x):
+        x = x.toarray()
+    elif keras.ops.is_tensor(x):
+        x = keras.ops.convert_to_tensor(x, sparse=False)
+    array = np.asarray(x)
+    if array.dtype.kind in "OSU" and wanted.dtype != "string":
+        kind = "text" if array.dtype.kind in "SU" else f"a {type(x).__name__}"
+        raise TypeError(
+            f"Expected examples that are numbers, as arrays or tensors. Received: "
+            f"{kind} for the input {wanted.name!r}"
+        )
+    return array
+
+
 def _is_dataset(x: Any) -> bool:
-    return _is_sequence(x) or hasattr(x, "element_spec")
+    return _is_sequence(x) or isinstance(x, Iterator) or hasattr(x, "element_spec")
 
 
 def _is_sequence(x: Any) -> bool:

@@ -14,6 +14,8 @@ import keras
 import tensorflow as tf
 
 from snip_tf.quiet import quiet
+from snip_tf.text import list_of
+from snip_tf.weights import layer_tree
 
 
 def write_saved_model(
@@ -46,6 +48,38 @@ def write_saved_model(
     with quiet(), _errors_of_the_disk(folder):
         archive.write_out(os.fspath(folder), verbose=False)
     return traced
+
+
+def notes_on_inputs(model: keras.Model) -> list[str]:
+    """What to know of the types that an exported model takes, in sentences.
+
+    Of a model of one's own class Keras keeps the shapes it was called on, not the
+    types.
+    """
+    if isinstance(model, keras.Sequential) or hasattr(model, "inputs"):
+        return []
+    others = [layer for layer in layer_tree(model) if isinstance(layer, _OF_TOKENS)]
+    if not others:
+        return []
+    names = list_of([f"{each.name} ({type(each).__name__})" for each in others])
+    return [
+        f"It takes {model.input_dtype}, as Keras does not keep the types on which "
+        f"{model.name!r} was called. For the whole numbers or text that {names} may "
+        f"need, export `keras.Model(inputs, model(inputs))` with "
+        f"`inputs = keras.Input(shape, dtype=...)`."
+    ]
+
+
+# Layers that are seldom called on numbers with a point.
+_OF_TOKENS = (
+    keras.layers.Embedding,
+    keras.layers.Hashing,
+    keras.layers.HashedCrossing,
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+    keras.layers.CategoryEncoding,
+)
 
 
 @contextlib.contextmanager

@@ -166,18 +166,36 @@ def _model_of(config: Any, path: str) -> Any:
 def _reason(error: Exception) -> str:
     """What Keras says of a configuration, and what to do, in few words."""
     text = str(error) or type(error).__name__
-    if found := re.search(r"Could not locate (\w+) '(.+?)'\.", text):
+    if found := _UNKNOWN.search(text):
+        kind, name = found["kind"] or "class", found["name"] or found["other"]
         return (
-            f"its configuration needs the {found[1]} {found[2]!r}. Register it "
+            f"its configuration needs the {kind} {name!r}. Register it "
             f"(keras.saving.register_keras_serializable), or load in a "
-            f"`with keras.saving.custom_object_scope({{{found[2]!r}: {found[2]}}})`."
+            f"`with keras.saving.custom_object_scope({{{name!r}: {name}}})`."
         )
     if "enable_unsafe_deserialization" in text:
         return (
             "its configuration holds a Python lambda, which is code. If you trust the "
             "file, call keras.config.enable_unsafe_deserialization() first."
         )
-    return text
+    if found := _LAMBDA.search(text):
+        return (
+            f"its configuration holds a Python lambda as {found['role']}, which Keras "
+            f"writes and cannot read. Give the layer a function with a name, which is "
+            f"registered (keras.saving.register_keras_serializable), and export the "
+            f"model again."
+        )
+    # Keras repeats the whole configuration of each part around what has failed.
+    return text.rpartition("Exception encountered: ")[2]
+
+
+_UNKNOWN = re.compile(
+    r"Could not locate (?P<kind>\w+) '(?P<name>.+?)'\."
+    r"|Cannot deserialize object of type `(?P<other>.+?)`"
+)
+_LAMBDA = re.compile(
+    r"Could not interpret (?P<role>[\w ]+?) identifier: \{.*'value': \["
+)
 
 
 @contextlib.contextmanager
@@ -194,8 +212,7 @@ def _named_memory(path: str) -> Iterator[None]:
 
 
 def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> None:
-    weights = weights_by_path(model)
-    # By their order: a layer that makes others names them anew in each process.
+    weights = _in_order_of(entries, weights_by_path(model))
     found = [(entry["shape"], entry["dtype"]) for entry in entries]
     if found != [(list(w.shape), w.dtype) for w in weights.values()]:
         raise ValueError(
@@ -207,6 +224,21 @@ def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> N
         end = start + sum(entry["bytes"])
         weight.assign(_decoded(entry, data[start:end]))
         start = end
+
+
+def _in_order_of(
+    entries: list[dict[str, Any]], weights: dict[str, keras.Variable]
+) -> dict[str, keras.Variable]:
+    """The weights of a model in the order in which a file has them.
+
+    A layer that was quantized after it was built has them in another order than one
+    that is made quantized, so that paths tell which is which; but where a layer makes
+    others, which get new names in each process, only the order does.
+    """
+    paths = [entry["path"] for entry in entries]
+    if sorted(paths) == sorted(weights):
+        return {path: weights[path] for path in paths}
+    return weights
 
 
 def _check_has_no_assets(model: keras.Model) -> None:

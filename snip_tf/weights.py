@@ -6,7 +6,9 @@ import difflib
 import fnmatch
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 
@@ -265,11 +267,13 @@ def _matching(
         patterns = [patterns]  # (a layer is a callable, too)
     if callable(patterns) and not isinstance(patterns, type):
         return _chosen_by(patterns, weights, argument)
-    if not isinstance(patterns, (list, tuple, set, frozenset)):
+    if not isinstance(patterns, Iterable) or isinstance(patterns, _NOT_LISTS):
         raise TypeError(
             f"Expected `{argument}` to be a glob pattern, a layer, a list of them or a "
-            f"callable(path, variable). Received: {argument}={patterns!r}"
+            f"callable(path, variable). Received: {argument}="
+            f"{_in_words(patterns, weights)}"
         )
+    patterns = list(patterns)
     matched = set()
     for pattern in patterns:
         if isinstance(pattern, keras.Layer):
@@ -279,7 +283,7 @@ def _matching(
         else:
             raise TypeError(
                 f"Expected each pattern of `{argument}` to be a string or a layer. "
-                f"Received: {pattern!r} of type {type(pattern).__name__}"
+                f"Received: {_in_words(pattern, weights)}"
             )
     if patterns and not matched:
         trainable = "trainable " if argument == "include" else ""
@@ -290,11 +294,24 @@ def _matching(
     return matched
 
 
+# What can be iterated over and is no list of patterns.
+_NOT_LISTS = (Mapping, keras.Variable, bytes, type)
+
+
+def _in_words(value: Any, weights: dict[str, keras.Variable]) -> str:
+    """What was received for a pattern; of a weight not its numbers, but its path."""
+    paths = [path for path, variable in weights.items() if variable is value]
+    if paths:
+        return f"the weight itself; write its path, {paths[0]!r}"
+    return f"{reprlib.repr(value)} of type {type(value).__name__}"
+
+
 def _chosen_by(
     predicate: Callable[[str, keras.Variable], bool],
     weights: dict[str, keras.Variable],
     argument: str,
 ) -> set[str]:
+    _check_takes_two(predicate, argument)
     matched = {path for path, variable in weights.items() if predicate(path, variable)}
     if not matched:
         raise ValueError(
@@ -304,15 +321,32 @@ def _chosen_by(
     return matched
 
 
+def _check_takes_two(predicate: Callable, argument: str) -> None:
+    try:
+        signature = inspect.signature(predicate)
+    except ValueError:
+        return  # of some functions of C, which do not tell theirs
+    try:
+        signature.bind("path", None)
+    except TypeError as error:
+        raise TypeError(
+            f"Expected `{argument}` to be a callable(path, variable). Received: a "
+            f"callable of other arguments: {signature}"
+        ) from error
+
+
 def _paths_like(
     pattern: str, weights: dict[str, keras.Variable], argument: str
 ) -> set[str]:
     hits = {path for path in weights if fnmatch.fnmatchcase(path, pattern)}
     if not hits:
+        whole = pattern.rstrip("/") + "/*"
+        advice = near_misses(pattern, list(weights))
+        if pattern and any(fnmatch.fnmatchcase(path, whole) for path in weights):
+            advice = f"For all weights of a layer of that name write {whole!r}."
         raise ValueError(
             f"Expected each pattern of `{argument}` to match a weight path. "
-            f"Received: {pattern!r}, which matches none. "
-            f"{near_misses(pattern, list(weights))}"
+            f"Received: {pattern!r}, which matches none. {advice}"
         )
     return hits
 

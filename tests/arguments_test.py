@@ -206,6 +206,11 @@ def test_a_dataset_of_dicts_without_pairs():
     assert "as_supervised=True" in refusal(data, examples_per_class=1)
 
 
+def test_a_pair_is_made_of_the_targets():
+    data = dataset({"target": Y, "image": X, "id": Y}).batch(8)
+    assert "(d['image'], d['target'])" in refusal(data, model=network())
+
+
 def test_a_dataset_of_dicts_of_inputs():
     inputs = {name: keras.Input((8,), name=name) for name in ("left", "right")}
     joined = layers.Concatenate()(list(inputs.values()))

@@ -202,7 +202,11 @@ def test_a_full_disk_leaves_what_was_there(pruned, tmp_path, monkeypatch, format
     ("arguments", "words"),
     [
         (("m.keras", "tflite"), "'keras', 'litert', 'saved_model', 'sparse'"),
+        (("m.tflite", "tflite"), "Did you mean format='litert'"),
         (("m.h5", "keras"), r"ends in '\.keras'"),
+        (("m.tflite", "keras"), "Did you mean format='litert'"),
+        (("m.keras", "sparse"), r"without '\.keras' .*mean format='keras'"),
+        (("m.tflite", "saved_model"), r"without '\.tflite' .*mean format='litert'"),
         (("m", "litert"), r"ends in '\.tflite'"),
     ],
 )
@@ -408,6 +412,31 @@ def test_text_goes_into_a_saved_model(tmp_path):
     assert "StringSplitV2" in lines[1] and "in split (TextVectorization)" in lines[1]
 
 
+class OfTokens(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.lookup = keras.layers.StringLookup(vocabulary=["a", "b"], name="lookup")
+        self.embedding = keras.layers.Embedding(3, 8, name="embedding")
+
+    def call(self, x):
+        return keras.ops.mean(self.embedding(self.lookup(x)), axis=1)
+
+
+def test_says_that_the_types_of_inputs_are_not_known(tmp_path):
+    model, x, path = OfTokens(), tf.constant([["a", "b"]]), tmp_path / "m"
+    expected = model(x)
+    for name, format in (("m", "saved_model"), ("m.tflite", "litert")):
+        lines = []
+        snip_tf.export(model, tmp_path / name, format, print_fn=lines.append)
+        assert "It takes float32" in lines[1]
+        assert "lookup (StringLookup), embedding (Embedding)" in lines[1]
+    inputs = keras.Input((2,), dtype="string")  # as it says
+    lines, known = [], keras.Model(inputs, model(inputs))
+    snip_tf.export(known, path, "saved_model", print_fn=lines.append)
+    assert not lines[1:]
+    np.testing.assert_allclose(served(path, x), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_tied_embedding_in_litert(tmp_path, capfd, int8):
     layers = keras.layers
@@ -461,6 +490,14 @@ def test_says_which_layer_the_converter_does_not_know(tmp_path, capfd):
     with pytest.raises(ValueError, match=r"Erfinv.*, in inverse \(Lambda\)"):
         snip_tf.export(stack_of(inverse), tmp_path / "m.tflite", "litert")
     assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_says_that_litert_runs_nothing_that_keras_has_quantized(tmp_path):
+    model = stack_of(keras.layers.Dense(4, name="whole"))
+    model.get_layer("whole").quantize("int8")
+    with pytest.raises(ValueError, match=r"in whole \(Dense\).*int8=True"):
+        snip_tf.export(model, tmp_path / "m.tflite", "litert")
     assert not list(tmp_path.iterdir())
 
 

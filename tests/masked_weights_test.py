@@ -144,6 +144,22 @@ def assert_zeros_at_least(model, masks):
         assert not weights[path].numpy()[~mask].any(), path
 
 
+def test_masks_in_several_files(tmp_path):
+    """Keras' shards: loaded as one file is, and refused where it is."""
+    path = tmp_path / "model.weights.json"
+    pruned, plain, other = pruned_network(0), network(1), pruned_network(2)
+    pruned.save_weights(path, max_shard_size=1e-6)
+    assert len(list(tmp_path.glob("*.h5"))) > 3
+    for model in (plain, other):
+        model.load_weights(path)
+        np.testing.assert_array_equal(outputs(model), outputs(pruned))
+    assert_same_masks(other, pruned)
+    for exclude in ("gru/*", "out/*", "both/*"):
+        pruned_network(0, exclude=exclude).save_weights(path, max_shard_size=1e-6)
+        with pytest.raises(ValueError, match="masks of none there"):
+            other.load_weights(path)
+
+
 DAMAGED = {
     "empty": lambda bits: bits[:0],
     "short": lambda bits: bits[1:],
@@ -507,6 +523,51 @@ def test_masks_of_low_rank_factors_are_refused():
         snip_tf.apply_masks(model, {"out/lora_kernel_b": factor})
     with pytest.raises(ValueError, match="lora_kernel_b"):
         snip_tf.MaskedLayer(layer, {"lora_kernel_b": factor})
+    with pytest.raises(ValueError, match="out/lora_kernel_a, out/lora_kernel_b"):
+        snip_tf.prune_model(
+            model, sparsity=0.5, criterion="magnitude", include="*/lora_*"
+        )
+
+
+def test_a_low_rank_update_inside_a_masked_layer_is_refused():
+    """As code that adapts the layers of an attention one by one asks for it."""
+    pruned, plain = pruned_network(), network()
+    for model in (pruned, plain):
+        attention = model.get_layer("attention")
+        parts = [attention.query_dense, attention.value_dense]
+        parts += [model.get_layer("block")._first]
+        for part in parts:
+            if model is plain:
+                part.enable_lora(2)
+                continue
+            with pytest.raises(ValueError, match=r"LoRA.*strip_pruning"):
+                part.enable_lora(2)
+    assert len(snip_tf.strip_pruning(pruned).weights) == len(pruned.weights)
+
+
+def test_zeros_stay_where_weights_are_set():
+    """As `EarlyStopping` does, with weights from before the masks."""
+    pruned, plain = pruned_network(), network(1)
+    masks, before = snip_tf.get_masks(pruned), plain.get_weights()
+    pruned.set_weights(before)
+    assert_zeros(pruned, masks)
+    paths = snip_tf.prunable_weights(plain)  # inside, layers have other names
+    same_masks = dict(zip(paths, masks.values(), strict=True))
+    expected = snip_tf.apply_masks(plain, same_masks)
+    np.testing.assert_array_equal(outputs(pruned), outputs(expected))
+    np.testing.assert_equal(plain.get_weights(), before)
+
+
+def test_the_state_of_a_pruned_model_as_a_tree():
+    """Keras wants no path twice in it."""
+    pruned = pruned_network()
+    pruned.compile("adam", LOSS)
+    masks, expected = snip_tf.get_masks(pruned), outputs(pruned)
+    state = pruned.get_state_tree(value_format="numpy_array")
+    snip_tf.set_masks(pruned, random_masks(pruned, seed=5))
+    pruned.set_state_tree(state)
+    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
+    np.testing.assert_array_equal(outputs(pruned), expected)
 
 
 def test_new_masks_reach_all_replicas():

@@ -147,6 +147,22 @@ def test_new_masks_in_the_middle_of_training_with_averages(name, tmp_path):
     assert_zeros_and_finite(loaded, masks)
 
 
+def test_averages_in_a_loop_of_ones_own():
+    """`set_masks` does not know the optimizer there."""
+    pruned = snip_tf.apply_masks(network(), masks_with_whole_rows_and_columns())
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+    weights, masks = pruned.trainable_variables, masks_with_whole_rows_and_columns(1)
+    gradients = [np.ones(weight.shape, np.float32) for weight in weights]
+    optimizer.apply(gradients, weights)
+    both = {
+        path: mask & masks[path] for path, mask in snip_tf.get_masks(pruned).items()
+    }
+    snip_tf.set_masks(pruned, both)
+    optimizer.finalize_variable_values(weights)
+    for path, values in removed(pruned, both).items():
+        np.testing.assert_array_equal(values, 0, err_msg=path)
+
+
 def test_averages_that_a_callback_swaps_in(tmp_path):
     masks = masks_with_whole_rows_and_columns()
     pruned = snip_tf.apply_masks(network(), masks)

@@ -3,6 +3,8 @@ import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
+import tensorflow as tf
 
 import snip_tf
 from snip_tf import runtime
@@ -141,6 +143,23 @@ def test_inputs_of_a_list_by_name():
     np.testing.assert_allclose(run(x), model(x), atol=1e-5)
 
 
+def test_names_that_are_not_those_of_the_inputs():
+    inputs = {name: keras.Input((6,), name=name) for name in ("a", "b")}
+    outputs = layers.Dense(3)(inputs["a"]) - layers.Dense(3)(inputs["b"])
+    model, x = keras.Model(inputs, outputs), np.ones((2, 6), np.float32)
+    run = snip_tf.sparse_runtime(model)
+    expected = "Expected inputs of the names 'a', 'b'. Received: 'c', 'd'"
+    with pytest.raises(ValueError, match=expected):
+        run({"c": x, "d": x})
+    with pytest.raises(ValueError, match=expected):
+        snip_tf.sparse_runtime(keras.Model(list(inputs.values()), outputs)).predict(
+            {"c": x, "d": x}
+        )
+    np.testing.assert_allclose(
+        run({"more": x, "b": 2 * x, "a": x}), model({"b": 2 * x, "a": x}), atol=1e-5
+    )
+
+
 @pytest.fixture(scope="module")
 def small():
     """A pruned model and its runtime."""
@@ -186,6 +205,49 @@ def test_predict_takes_datasets(small):
         run.predict(of_x, batch_size=4)
     with pytest.raises(ValueError, match="an empty dataset"):
         run.predict(of_x.take(0))
+
+
+def test_predict_takes_sparse_arrays_and_generators(small):
+    pruned, run = small
+    x = np.random.default_rng(0).normal(size=(6, 7)).astype(np.float32)
+    x[x < 0.5] = 0
+    expected = pruned.predict(x, verbose=0)
+    generator = (x[i : i + 2] for i in range(0, 6, 2))
+    for given in (scipy.sparse.csr_matrix(x), tf.sparse.from_dense(x), generator):
+        np.testing.assert_allclose(run.predict(given), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "received"),
+    [
+        (None, "a NoneType"),
+        (np.array([["a"] * 7]), "text"),
+        ({"image": 1, "label": 2}, "'image', 'label'"),
+    ],
+)
+def test_predict_refuses_what_are_no_numbers(small, x, received):
+    _, run = small
+    with pytest.raises((TypeError, ValueError), match=f"Received: {received}"):
+        run.predict(x)
+
+
+def test_models_that_xla_cannot_compile():
+    split = layers.TextVectorization(max_tokens=9, output_sequence_length=4)
+    split.adapt(["the cat sat", "a dog ran"])
+    first = layers.Lambda(lambda x: tf.unique(tf.reshape(x, [-1]))[0][:1])
+    numbers = keras.Input((1,))
+    text = keras.Input((1,), dtype="string")
+    embedded = layers.GlobalMaxPooling1D()(layers.Embedding(9, 6)(split(text)))
+    unique = keras.Model(numbers, layers.Dense(3)(numbers) + first(numbers))
+    for model, x in (
+        (unique, np.ones((1, 1), np.float32)),
+        (keras.Model(text, layers.Dense(3)(embedded)), np.array([["a dog"]], object)),
+    ):
+        for _ in range(2):  # TensorFlow ended the process at the second failure
+            run = snip_tf.sparse_runtime(model)
+            expected = model(tf.convert_to_tensor(x))
+            np.testing.assert_allclose(run.predict(x), expected, atol=1e-5)
+            np.testing.assert_allclose(run(tf.constant(x)), expected, atol=1e-5)
 
 
 def test_predict_keeps_nests():

@@ -229,6 +229,21 @@ def test_patterns_of_the_wrong_kind(model):
         paths(model, include=3)
     with pytest.raises(TypeError, match="pattern of `exclude` to be a string"):
         paths(model, exclude=[3])
+    weight = model.get_layer("head").kernel
+    for wrong in (weight, [weight]):
+        with pytest.raises(TypeError, match="write its path, 'head/kernel'") as raised:
+            paths(model, exclude=wrong)
+        assert len(str(raised.value)) < 200
+    with pytest.raises(TypeError, match=r"`include` to be a callable\(path, variable"):
+        paths(model, include=lambda path: True)
+    for layer in ("head", "inner/"):
+        whole = layer.rstrip("/")
+        with pytest.raises(ValueError, match=rf"of that name write '{whole}/\*'"):
+            paths(model, exclude=layer)
+    keys = snip_tf.prunable_weights(model).keys()
+    assert "head/bias" in paths(model, include=(path for path in ["head/*"]))
+    with pytest.raises(ValueError, match="at least one prunable weight"):
+        paths(model, exclude=keys)
 
 
 def test_nothing_prunable():
