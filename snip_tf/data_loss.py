@@ -63,6 +63,7 @@ class DataLoss:
                     self._temperature, f"{self._model.name!r} has several outputs"
                 )
             return self._judge.compute_loss(None, y, y_pred, sample_weight)
+        self._only = _chosen_by_shapes(self._only, y, y_pred)
         _check_labels(self._only, y, y_pred)
         if self._temperature != 1:
             y_pred = _tempered(self._only, y_pred, self._temperature)
@@ -123,9 +124,15 @@ class DataLoss:
 
 
 def check_names(loss: Any) -> None:
-    """Raises a ValueError if a loss is given by a name that Keras does not know."""
+    """Raises if what is given is no loss, or a name that Keras does not know."""
     for part in keras.tree.flatten(loss):
-        if not isinstance(part, str) or part in _BY_SHAPES:
+        if part is not None and not callable(part) and not isinstance(part, str):
+            raise TypeError(
+                f"Expected `loss` to be a loss of Keras, or its name, or a function "
+                f"(y_true, y_pred), or a nest of them. Received: {part!r} of type "
+                f"{type(part).__name__}"
+            )
+        if not isinstance(part, str) or _names_by_shapes(part):
             continue
         try:
             keras.losses.get(part)
@@ -171,7 +178,7 @@ def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
 
     By the function itself: a name says nothing, as anybody may use it.
     """
-    if isinstance(loss, (str, type)) and loss not in _BY_SHAPES:
+    if isinstance(loss, (str, type)) and not _names_by_shapes(loss):
         loss = keras.losses.get(loss)
     settings: dict[str, Any] = {}
     if isinstance(loss, functools.partial):
@@ -187,8 +194,20 @@ def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
     return (loss, settings) if known else None
 
 
-# Names of which Keras makes a loss when it sees the outputs.
-_BY_SHAPES = ("crossentropy", "ce", "CE")
+def _names_by_shapes(loss: Any) -> bool:
+    """Whether it is a name of which Keras makes a loss when it sees the outputs."""
+    return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
+
+
+def _chosen_by_shapes(loss: Any, y: Any, y_pred: Any) -> Any:
+    """The function that Keras takes for such a name; any other loss as it is."""
+    if not _names_by_shapes(loss):
+        return loss
+    if y_pred.shape[-1] == 1:
+        return keras.losses.binary_crossentropy
+    if len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1:
+        return keras.losses.sparse_categorical_crossentropy
+    return keras.losses.categorical_crossentropy
 
 
 @functools.cache
