@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 
 class NotDivisible(ValueError):
@@ -89,7 +89,7 @@ def left_out(part: Any) -> Any:
     if not len(shape) or None in (*shape, *outputs.shape):
         return None  # one number, which is taken for a mean
     per_example = itertools.accumulate(outputs.shape, operator.mul)
-    if tf.TensorShape(shape).num_elements() not in per_example:
+    if math.prod(shape) not in per_example:
         raise NotDivisible(
             f"the loss has values of shape {tuple(shape)} for outputs of shape "
             f"{tuple(outputs.shape)}"

@@ -7,6 +7,7 @@ import fnmatch
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 
@@ -268,7 +269,7 @@ def _matching(
     if not isinstance(patterns, (list, tuple, set, frozenset)):
         raise TypeError(
             f"Expected `{argument}` to be a glob pattern, a layer, a list of them or a "
-            f"callable(path, variable). Received: {argument}={patterns!r}"
+            f"callable(path, variable). Received: {argument}={_shown(patterns)}"
         )
     matched = set()
     for pattern in patterns:
@@ -279,7 +280,7 @@ def _matching(
         else:
             raise TypeError(
                 f"Expected each pattern of `{argument}` to be a string or a layer. "
-                f"Received: {pattern!r} of type {type(pattern).__name__}"
+                f"Received: {_shown(pattern)} of type {type(pattern).__name__}"
             )
     if patterns and not matched:
         trainable = "trainable " if argument == "include" else ""
@@ -288,6 +289,13 @@ def _matching(
             f"Received: layers without {trainable}weights, {argument}={patterns!r}"
         )
     return matched
+
+
+def _shown(pattern: Any) -> str:
+    """What was given; of a variable not its numbers, but what to write instead."""
+    if isinstance(pattern, keras.Variable):
+        return f"a variable, {pattern.path!r}; write its weight path"
+    return repr(pattern)
 
 
 def _chosen_by(
