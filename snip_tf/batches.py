@@ -29,7 +29,8 @@ _PATIENCE = 100_000
 
 # What to do about data without targets.
 PAIRS = (
-    "Each element of a dataset must be a pair (inputs, targets): of dicts, "
+    "Arrays go in `x` and `y`. Each element of a dataset must be a pair (inputs, "
+    "targets): of dicts, "
     'data.map(lambda d: (d["image"], d["label"])), or as_supervised=True in '
     "`tensorflow_datasets.load`."
 )
@@ -39,6 +40,12 @@ TEXT_TARGETS = (
     "Expected targets that are numbers. Received: targets of text. Number the classes, "
     "as with classes, y = numpy.unique(y, return_inverse=True) or "
     "keras.layers.StringLookup."
+)
+
+_CLASS_WEIGHT = (
+    "Expected `sample_weight` to be an array, or one for each output. Received: a dict "
+    "of numbers, which look like weights of classes. Give each example that of its "
+    "class: numpy.vectorize(class_weight.get)(y)."
 )
 
 # (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
@@ -305,6 +312,8 @@ def _common_length(data: Batch) -> int:
             if len(leaf.shape) == 0:
                 if name == "y" and is_text(leaf):  # a list of strings, each a leaf
                     raise ValueError(TEXT_TARGETS)
+                if name == "sample_weight" and isinstance(nest, Mapping):
+                    raise ValueError(_CLASS_WEIGHT)
                 raise ValueError(
                     f"Expected arrays with the examples along axis 0. "
                     f"Received: {label} of shape (). Wrap plain Python lists in "
@@ -396,6 +405,8 @@ def _wrong_kind(x: Any) -> TypeError:
         advice = f"Pass one of the data sets that it holds, such as x=data[{first!r}]."
     elif inside:
         advice = "Pass the data set that it holds by itself."
+    elif callable(x):
+        advice = "Call it, and pass what it returns."
     return TypeError(
         f"Expected data as `Model.fit` takes it: arrays, a nest of arrays, a "
         f"tf.data.Dataset, a keras.utils.PyDataset or a generator of batches. "

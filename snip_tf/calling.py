@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -24,6 +25,26 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
             f"Expected the model to run on the mini-batch. Received: inputs of shape "
             f"{shapes(x)}, on which {model.name!r} fails{place}. "
             f"{_advice(model, x, str(error))}The error: {error}"
+        ) from error
+
+
+def check_signature(
+    name: str, function: Callable, positional: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    """Raises a TypeError if an argument is a function of other arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # not every callable tells
+    try:
+        signature.bind(*positional, **dict.fromkeys(named))
+    except TypeError as error:
+        star = ("*",) if named else ()
+        wanted = ", ".join((*positional, *star, *named))
+        raise TypeError(
+            f"Expected `{name}` to be a function of ({wanted}). Received: "
+            f"{name}={function!r} of {signature}, which cannot be called like that: "
+            f"{error}"
         ) from error
 
 

@@ -132,9 +132,14 @@ def inlined(layer: keras.Layer) -> Iterator[None]:
 
     Values that a variable has in a `keras.StatelessScope` are lost where a part is
     cut out: in a `tf.function`, which TensorFlow traces once and keeps, and in a layer
-    of a `keras.RematScope`, which is run again for its gradients, after the scope.
+    of a `keras.RematScope`, or a call of `keras.remat`, which is run again for its
+    gradients, after the scope.
     """
-    with _without_functions(layer), _without_rematerialization(layer):
+    with (
+        _without_functions(layer),
+        _without_rematerialization(layer),
+        _without_recomputing(),
+    ):
         yield
 
 
@@ -170,6 +175,17 @@ def _without_rematerialization(layer: keras.Layer) -> Iterator[None]:
                 put = functools.partial(setattr, part, "_remat_mode")
                 stack.enter_context(held(("mode", id(part)), get, put, None))
         yield
+
+
+def _without_recomputing() -> contextlib.AbstractContextManager:
+    """Has `keras.remat` and `tf.recompute_grad` return what they are given."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    get = functools.partial(getattr, tf, "recompute_grad")
+    put = functools.partial(setattr, tf, "recompute_grad")
+    return held("recompute_grad", get, put, lambda function: function)
 
 
 # What several threads hold at another value: how many of them, and the value before.

@@ -15,18 +15,8 @@ import tensorflow as tf
 
 from snip_tf.batches import PAIRS, TEXT_TARGETS
 from snip_tf.examples import is_text
+from snip_tf.reductions import NotDivisible, Sum, as_part, left_out, mask_of
 from snip_tf.weights import near_misses
-
-
-class NotDivisible(ValueError):
-    """The loss of a mini-batch cannot be told from those of its pieces."""
-
-    def __init__(self, why: str):
-        super().__init__(
-            f"Expected one mini-batch (batches=1, and no micro_batch_size), since {why}"
-            f": the loss of the whole cannot be told from those of pieces. Received: "
-            f"several. Score on one mini-batch, of more examples if need be."
-        )
 
 
 class DataLoss:
@@ -50,11 +40,10 @@ class DataLoss:
         self._given, self._only = loss, _only(loss)
         self._plain = loss_weights is None
         self._leaves = keras.tree.flatten(loss)
-        self._loss = keras.tree.map_structure(_scalable, loss)
+        self._loss = keras.tree.map_structure(as_part, loss)
         self._loss_weights = loss_weights
-        self._sums = [
-            part for part in keras.tree.flatten(self._loss) if isinstance(part, _Sum)
-        ]
+        self._parts = keras.tree.flatten(self._loss)
+        self._sums = [part for part in self._parts if isinstance(part, Sum)]
         self.sums = bool(self._sums)
 
     def __call__(
@@ -74,6 +63,7 @@ class DataLoss:
                     self._temperature, f"{self._model.name!r} has several outputs"
                 )
             return self._judge.compute_loss(None, y, y_pred, sample_weight)
+        self._only = _chosen_by_shapes(self._only, y, y_pred)
         _check_labels(self._only, y, y_pred)
         if self._temperature != 1:
             y_pred = _tempered(self._only, y_pred, self._temperature)
@@ -94,7 +84,7 @@ class DataLoss:
         """What makes the mean of a piece one that can be weighed by its examples.
 
         Args:
-            y_pred: the outputs for the piece.
+            y_pred: the outputs for the piece, of which the loss was just computed.
             sample_weight: its weights.
             alone: whether the loss has no terms beside this one.
 
@@ -104,15 +94,20 @@ class DataLoss:
         Raises:
             NotDivisible: if there is none.
         """
-        masks = [_mask_of(output) for output in keras.tree.flatten(y_pred)]
-        masked = any(mask is not None for mask in masks)
-        self._check_divisible(masked or sample_weight is not None)
-        if not masked or getattr(self._only, "reduction", None) == "sum":
+        outputs = keras.tree.flatten(y_pred)
+        timesteps = [m for m in map(mask_of, outputs) if m is not None]
+        targets = [m for m in map(left_out, self._parts) if m is not None]
+        masks = timesteps + targets
+        self._check_divisible(bool(masks) or sample_weight is not None)
+        if not masks or getattr(self._only, "reduction", None) == "sum":
             return 1.0
-        if len(masks) > 1 or not alone or built_in(self._only) is None:
-            raise NotDivisible("timesteps are masked")
-        valid = tf.cast(tf.math.count_nonzero(masks[0]), tf.float32)
-        return valid / tf.cast(tf.shape(masks[0])[0], tf.float32)
+        if len(outputs) > 1 or not alone or built_in(self._only) is None:
+            raise NotDivisible(
+                "timesteps are masked" if timesteps else "the loss leaves out targets"
+            )
+        counted = functools.reduce(tf.logical_and, masks)
+        valid = tf.cast(tf.math.count_nonzero(counted), tf.float32)
+        return valid / tf.cast(tf.shape(counted)[0], tf.float32)
 
     def _check_divisible(self, weighed: bool) -> None:
         for part in self._leaves:
@@ -128,26 +123,16 @@ class DataLoss:
                 raise NotDivisible(f"{_name_of(part)!r} compares examples")
 
 
-class _Sum(keras.losses.Loss):
-    """A loss that is a sum over the examples, times a factor."""
-
-    def __init__(self, loss: keras.losses.Loss):
-        super().__init__(name=loss.name, reduction="sum")
-        self.loss, self.factor = loss, 1.0
-
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        return self.loss(y_true, y_pred, sample_weight) * self.factor
-
-
-def _scalable(loss: Any) -> Any:
-    is_sum = isinstance(loss, keras.losses.Loss) and loss.reduction == "sum"
-    return _Sum(loss) if is_sum else loss
-
-
 def check_names(loss: Any) -> None:
-    """Raises a ValueError if a loss is given by a name that Keras does not know."""
+    """Raises if what is given is no loss, or a name that Keras does not know."""
     for part in keras.tree.flatten(loss):
-        if not isinstance(part, str) or part in _BY_SHAPES:
+        if part is not None and not callable(part) and not isinstance(part, str):
+            raise TypeError(
+                f"Expected `loss` to be a loss of Keras, or its name, or a function "
+                f"(y_true, y_pred), or a nest of them. Received: {part!r} of type "
+                f"{type(part).__name__}"
+            )
+        if not isinstance(part, str) or _names_by_shapes(part):
             continue
         try:
             keras.losses.get(part)
@@ -188,17 +173,12 @@ def logits(outputs: Any) -> Any:
     return getattr(outputs, "_keras_logits", outputs)
 
 
-def _mask_of(outputs: Any) -> Any:
-    """Which timesteps count; Keras keeps this, too, by a private name."""
-    return getattr(outputs, "_keras_mask", None)
-
-
 def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
     """The function of Keras that a loss is, and its settings; None for any other.
 
     By the function itself: a name says nothing, as anybody may use it.
     """
-    if isinstance(loss, (str, type)) and loss not in _BY_SHAPES:
+    if isinstance(loss, (str, type)) and not _names_by_shapes(loss):
         loss = keras.losses.get(loss)
     settings: dict[str, Any] = {}
     if isinstance(loss, functools.partial):
@@ -214,8 +194,20 @@ def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
     return (loss, settings) if known else None
 
 
-# Names of which Keras makes a loss when it sees the outputs.
-_BY_SHAPES = ("crossentropy", "ce", "CE")
+def _names_by_shapes(loss: Any) -> bool:
+    """Whether it is a name of which Keras makes a loss when it sees the outputs."""
+    return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
+
+
+def _chosen_by_shapes(loss: Any, y: Any, y_pred: Any) -> Any:
+    """The function that Keras takes for such a name; any other loss as it is."""
+    if not _names_by_shapes(loss):
+        return loss
+    if y_pred.shape[-1] == 1:
+        return keras.losses.binary_crossentropy
+    if len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1:
+        return keras.losses.sparse_categorical_crossentropy
+    return keras.losses.categorical_crossentropy
 
 
 @functools.cache
@@ -242,6 +234,8 @@ def _only(loss: Any) -> Any:
 
 def _name_of(loss: Any) -> str:
     """The name of a function, or of the class of an object, in Keras' snake case."""
+    if isinstance(loss, str):
+        return loss
     if isinstance(loss, functools.partial):
         return _name_of(loss.func)
     name = getattr(loss, "__name__", None) or type(loss).__name__
@@ -252,7 +246,7 @@ def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
     """Outputs whose logits are divided, if the loss is a cross-entropy."""
     found = built_in(loss)
     if found is None:  # a function of one's own may take anything
-        name = loss if isinstance(loss, str) else _name_of(loss)
+        name = _name_of(loss)
         warn_not_used(temperature, f"the loss {name!r} is not a built-in Keras loss")
         return y_pred
     function, settings = found
@@ -274,8 +268,8 @@ def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
             known -= keras.ops.log1p(-y_pred_inside) if binary else 0
         activation = keras.ops.sigmoid if binary else keras.ops.softmax
         tempered = activation(known / temperature)
-    if _mask_of(y_pred) is not None:
-        tempered._keras_mask = _mask_of(y_pred)
+    if mask_of(y_pred) is not None:
+        tempered._keras_mask = mask_of(y_pred)
     return tempered
 
 

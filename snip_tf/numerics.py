@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -105,6 +106,34 @@ def moments_in_full() -> contextlib.AbstractContextManager:
     get = functools.partial(getattr, tf.nn, "moments")
     put = functools.partial(setattr, tf.nn, "moments")
     return held("moments", get, put, moments)
+
+
+@contextlib.contextmanager
+def rows_as_tensors() -> Iterator[None]:
+    """Has gradients of some rows only reckon as tensors do, for a while.
+
+    Second derivatives, as TensorFlow writes them for tanh and sigmoid, multiply what
+    they are given by numbers; behind a product with a sparse matrix, or a sum over
+    segments, that is a `tf.IndexedSlices`, which has no operators.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in ("__add__", "__mul__", "__sub__", "__truediv__"):
+            get = functools.partial(getattr, tf.IndexedSlices, name, None)
+            put = functools.partial(_set_operator, name)
+            value = functools.partial(_of_tensor, name)
+            stack.enter_context(held(("rows", name), get, put, value))
+        yield
+
+
+def _set_operator(name: str, function: Callable | None) -> None:
+    if function is None:
+        delattr(tf.IndexedSlices, name)
+    else:
+        setattr(tf.IndexedSlices, name, lambda rows, other: function(rows, other))
+
+
+def _of_tensor(name: str, rows: tf.IndexedSlices, other: Any) -> tf.Tensor:
+    return getattr(tf.convert_to_tensor(rows), name)(other)
 
 
 _thread = threading.local()

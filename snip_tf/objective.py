@@ -13,11 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf.batches import Batch
-from snip_tf.calling import call_model, shapes
+from snip_tf.calling import call_model, check_signature, shapes
 from snip_tf.compiling import compile_arguments, functions_inlined
 from snip_tf.data_loss import (
     DataLoss,
-    NotDivisible,
     check_names,
     check_outputs,
     warn_caller,
@@ -25,6 +24,7 @@ from snip_tf.data_loss import (
 )
 from snip_tf.examples import example_count
 from snip_tf.numerics import without_penalties
+from snip_tf.reductions import NotDivisible
 from snip_tf.weights import has_call, is_built
 
 _EXAMPLE = (
@@ -48,7 +48,7 @@ def loss_or_objective(loss: Any, objective: Any) -> Any:
     """`loss`, or the `objective` if there is one.
 
     Raises:
-        TypeError: if the objective is not a function.
+        TypeError: if the objective is not a function, or one of other arguments.
         ValueError: if there are both, or the loss is a name that is not known.
     """
     if objective is None:
@@ -60,6 +60,7 @@ def loss_or_objective(loss: Any, objective: Any) -> Any:
             f"returns one number; what `compile` takes is a `loss`. Received: "
             f"objective={objective!r} of type {type(objective).__name__}"
         )
+    check_signature("objective", objective, ("model", "batch", "training"), ())
     if loss is not None:
         raise ValueError(
             f"Expected a `loss` or an `objective`, not both: an objective is all that "
@@ -233,14 +234,14 @@ class FitLoss:
         _, y, sample_weight = batch
         check_outputs(self._given, y_pred)
         count, weight, factor = example_count(batch), 1.0, 1.0
-        if part.shared or part.total != count:
-            weight = self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
         if self.sums:
             # So that the mean of pieces, weighed by their examples, is their sum.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             factor = part.total / (count * replicas)
         with _fitting("a loss that fit", y, y_pred):
             loss = self._data_loss(y, y_pred, sample_weight, factor)
+        if part.shared or part.total != count:
+            weight = self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
         how = (
             "the losses of Keras do with reduction='sum_over_batch_size', their default"
         )

@@ -149,5 +149,7 @@ def check_finite(path: str, scores: Scores) -> None:
         raise ValueError(
             f"Expected finite scores. Received: {bad.size} of the scores of {path!r} "
             f"are NaN or infinite (the first is {bad[0]}). Look for NaN or "
-            f"infinity in the data, the weights or the loss."
+            f"infinity in the data, the weights or the loss; if there is none, for an "
+            f"operation without a finite derivative, such as the square root or the "
+            f"norm of zero (add a small number inside)."
         )

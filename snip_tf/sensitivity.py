@@ -20,10 +20,16 @@ import tensorflow as tf
 from snip_tf.batches import Batch
 from snip_tf.calling import call_model
 from snip_tf.compiling import functions_inlined, inlined, strategy_of
-from snip_tf.data_loss import NotDivisible, logits
+from snip_tf.data_loss import logits
 from snip_tf.examples import example_count, fed, take
-from snip_tf.numerics import computing_in, moments_in_full, without_shifts
+from snip_tf.numerics import (
+    computing_in,
+    moments_in_full,
+    rows_as_tensors,
+    without_shifts,
+)
 from snip_tf.objective import Part, Scored, as_tensors, make_scored
+from snip_tf.reductions import NotDivisible
 from snip_tf.weights import layer_tree, weights_by_path
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -126,7 +132,7 @@ def mean_hessian_products(
         # Dense where it was of some rows only, as of sparse inputs.
         return loss, {path: tf.convert_to_tensor(p) for path, p in products.items()}
 
-    with moments_in_full():
+    with moments_in_full(), rows_as_tensors():
         products = _mean(_Pass(model, weights, scored, {}, product), batches)
     _check_second_derivatives(products, direction)
     return products
@@ -452,8 +458,8 @@ def _gradients(
 def _unreached(missing: list[str], paths: list[str], what: str) -> ValueError:
     """The error that names the weights that have no gradient."""
     hidden = (
-        "(What runs in `keras.remat` or `tf.recompute_grad` hides its weights: use a "
-        "`keras.RematScope`.)"
+        "(What `keras.remat` or `tf.recompute_grad` was given before the call hides "
+        "its weights: write keras.remat(...) in `call`.)"
     )
     if len(missing) == len(paths):
         return ValueError(

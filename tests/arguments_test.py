@@ -246,6 +246,8 @@ def test_a_loss_whose_name_is_not_known():
     model, unread = network(), iter(())
     words = refusal(unread, loss="sparse_crossentropy", model=model)
     assert "'sparse_crossentropy', which names none" in words
+    with pytest.raises(TypeError, match="Received: 3 of type int"):
+        snip_tf.prune_model(model, X, Y, sparsity=0.5, loss=3)
     assert "'sparse_categorical_crossentropy'" in words
     assert "'mse'" in refusal(X, Y, loss=[ONE_HOT, "msee"])
     for known in ("mse", "crossentropy", "MeanSquaredError", [ONE_HOT], {"a": "bce"}):

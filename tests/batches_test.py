@@ -178,6 +178,16 @@ def test_lengths_must_agree():
         make_batches(X, Y, Y[:2])
 
 
+def test_weights_of_classes_are_no_weights_of_examples():
+    with pytest.raises(ValueError, match=r"classes.*numpy.vectorize"):
+        make_batches(X, Y, {0: 1.0, 1: 2.0})
+
+
+def test_a_function_that_makes_data_is_to_be_called():
+    with pytest.raises(TypeError, match=r"Received: function\. Call it"):
+        next(make_batches(lambda: iter([(X, Y)])))
+
+
 def test_too_little_data():
     with pytest.raises(ValueError, match="0 examples"):
         make_batches(X[:0], Y[:0])

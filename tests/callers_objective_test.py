@@ -278,6 +278,12 @@ def test_a_criterion_of_ones_own_can_hand_it_on():
             TypeError,
             "what `compile` takes is a `loss`",
         ),
+        (
+            lambda model, batch: 0.0,
+            TypeError,
+            r"function of \(model, batch, training\).*of \(model, batch\), which",
+        ),
+        (keras.losses.mean_squared_error, TypeError, r"of \(y_true, y_pred\), which"),
         (lambda m, b, t: None, ValueError, "objective returns to be one number.*None"),
         (lambda m, b, t: m(b[0]), ValueError, r"objective.*of shape \(24, 2\).*mean"),
         (lambda m, b, t: {"a": 1.0}, TypeError, "objective returns.*of type dict"),
@@ -381,3 +387,10 @@ def test_parts_without_a_call_need_no_objective_without_a_loss(criterion, data):
     model = Gan(dense("g", 4, 6), dense("d", 6, 1))
     pruned = snip_tf.prune_model(model, *data, sparsity=0.5, criterion=criterion)
     assert snip_tf.sparsity(pruned) == 0.5
+
+
+@pytest.mark.parametrize("data", [(), (X,)])
+def test_nothing_flows_through_a_model_without_a_call(data):
+    model = Gan(dense("g", 4, 6), dense("d", 6, 1))
+    with pytest.raises(ValueError, match=r"no `call`\. Prune its parts.*'magnitude'"):
+        snip_tf.prune_model(model, *data, sparsity=0.5, criterion="synflow")

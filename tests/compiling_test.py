@@ -3,6 +3,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import snip_tf
 from snip_tf.compiling import compile_arguments
@@ -78,11 +79,34 @@ def test_rematerialized_layers_are_pruned_and_trained_like_others():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
-def test_what_recomputes_by_itself_is_refused_with_advice():
+@pytest.mark.parametrize("remat", [keras.remat, lambda f: tf.recompute_grad(f)])
+@pytest.mark.parametrize("criterion", ["snip", "grasp", "synflow"])
+def test_what_recomputes_by_itself_is_scored_like_other_layers(remat, criterion):
     class Recomputing(Composite):
         def call(self, x):
-            return keras.remat(self.dense)(x)
+            return remat(self.dense)(x)
+
+    masks = []
+    for layer in (Composite, Recomputing):
+        keras.utils.set_random_seed(0)
+        inner = layer(name="composite")
+        model = keras.Sequential([keras.Input((5,)), inner, keras.layers.Dense(3)])
+        pruned = snip_tf.prune_model(
+            model, X, Y, sparsity=0.5, loss=LOSS, criterion=criterion
+        )
+        masks.append(list(snip_tf.get_masks(pruned).values()))
+    np.testing.assert_equal(*masks)
+
+
+def test_what_recomputes_from_before_the_call_is_refused_with_advice():
+    class Recomputing(Composite):
+        def build(self, shape):
+            super().build(shape)
+            self.recomputed = keras.remat(self.dense)
+
+        def call(self, x):
+            return self.recomputed(x)
 
     model = keras.Sequential([keras.Input((5,)), Recomputing(), keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match=r"inner/kernel'.*RematScope"):
+    with pytest.raises(ValueError, match=r"inner/kernel'.*write keras.remat"):
         snip_tf.prune_model(model, X, Y, sparsity=0.5, loss=LOSS)

@@ -97,6 +97,16 @@ def two_heads(*given):
     return model
 
 
+def one_head():
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, "tanh", name="a"),
+            layers.Dense(3, name="b"),
+        ]
+    )
+
+
 TWO = [X[:, :1], np.arange(24) % 3]
 SUM = losses.MeanSquaredError(reduction="sum")
 MEAN = losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -192,8 +202,39 @@ def test_masked_timesteps_in_pieces(pieces, weight):
     assert_close(found, expected)
 
 
+VOID = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=1)
+void = functools.partial(
+    losses.sparse_categorical_crossentropy, from_logits=True, ignore_class=1
+)
+
+
+@pytest.mark.parametrize("pieces", PIECES)
+@pytest.mark.parametrize("loss", [VOID, void])
+@pytest.mark.parametrize(
+    ("make", "x", "y"), [(padded, TOKENS, LABELS), (one_head, X, TWO[1])]
+)
+def test_a_class_that_is_ignored_in_pieces(make, x, y, loss, pieces):
+    model = make()
+    model.compile("sgd", loss)
+    expected = scores_of(model, lambda model: model.compute_loss(x, y, model(x)))
+    assert_close(snip_tf.connection_sensitivity(model, x, y, **pieces), expected)
+
+
 def own_mean(y, y_pred):
     return ops.mean(ops.square(ops.one_hot(y, 4) - y_pred), axis=-1)
+
+
+def own_void(y, y_pred):
+    return void(y, y_pred)
+
+
+def of_some(y, y_pred):
+    return tf.boolean_mask(ops.mean(ops.square(y - y_pred), -1), y[:, 0] > 0)
+
+
+class OwnVoid(losses.Loss):
+    def call(self, y, y_pred):
+        return void(y, y_pred)
 
 
 def weighted_mean():
@@ -211,6 +252,11 @@ REFUSED = {
     ),
     "pairs": (two_heads, X, [TWO[1], TWO[1]], None, losses.Circle()),
     "a quotient of sums": (two_heads, X, [X[:, :1], X[:, :3]], None, losses.Dice()),
+    "a quotient by its name": (one_head, X, X[:, :3], None, "dice"),
+    "an ignored class of two": (two_heads, X, TWO, None, [SUM, VOID]),
+    "an ignored class of an own function": (one_head, X, TWO[1], None, own_void),
+    "an ignored class of an own loss": (one_head, X, TWO[1], None, OwnVoid()),
+    "values of some examples": (one_head, X, X[:, :3], None, of_some),
 }  # fmt: skip
 
 

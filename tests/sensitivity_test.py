@@ -211,6 +211,13 @@ def test_a_loss_that_is_not_finite(model, data):
         gradients(model, (x, data[1]), loss=LOSS)
 
 
+def test_a_derivative_that_is_not_finite():
+    root = keras.layers.Lambda(lambda x: keras.ops.sqrt(keras.ops.relu(x)))
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), root])
+    with pytest.raises(ValueError, match=r"if there is none.*square root"):
+        snip_tf.prune_model(net, np.eye(4), np.ones((4, 3)), sparsity=0.5, loss="mse")
+
+
 def test_a_loss_that_is_not_one_number(model, data):
     loss = keras.losses.SparseCategoricalCrossentropy(True, reduction=None)
     with pytest.raises(ValueError, match=r"one number.*of shape \(.*reduction="):

@@ -108,6 +108,9 @@ def test_layers_that_are_not_of_the_model_are_named(model):
         paths(model, exclude=copied.get_layer("head"))
     with pytest.raises(ValueError, match="`exclude` to choose at least one"):
         paths(model, exclude=model.layers[0])  # the input
+    [*_, variable] = model.weights
+    with pytest.raises(TypeError, match=r"write its path, 'head/bias'$"):
+        paths(model, exclude=variable)
     with pytest.raises(TypeError, match=r"`exclude` to be a glob pattern, a layer"):
         paths(model, exclude=layers.Dense)
 

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from snip_tf.calling import check_signature
 from snip_tf.criteria.force import Force
 from snip_tf.criteria.grasp import Grasp
 from snip_tf.criteria.iterative_snip import IterativeSnip
@@ -61,6 +62,10 @@ def get(criterion: str | Callable) -> Callable:
             f"{criterion.__name__}; write {criterion.__name__}()"
         )
     if callable(criterion):
+        named = ("loss", "training")
+        if getattr(criterion, "steps", None) is not None:
+            named = (*named, "masks")
+        check_signature("criterion", criterion, ("model", "weights", "batches"), named)
         return criterion
     if not isinstance(criterion, str) or criterion not in CRITERIA:
         raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 from snip_tf.batches import Batch, ones_for
 from snip_tf.criteria.settings import check_steps
 from snip_tf.sensitivity import flow
+from snip_tf.weights import has_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +71,22 @@ class SynFlow:
         """The scores of one step; see `snip_tf.criteria`."""
         del loss, training
         batches = list(batches)
+        _check_has_call(model)
         _check_numbers(model, batches)
         return flow(model, weights, ones_for(model, batches), masks)
+
+
+def _check_has_call(model: keras.Model) -> None:
+    """Raises a ValueError if the model only holds others, and nothing flows."""
+    if has_call(model):
+        return
+    raise ValueError(
+        f"Expected a model with a `call` with criterion='synflow', which scores by "
+        f"what flows from inputs to outputs. Received: model={model.name!r} of class "
+        f"{type(model).__name__}, which has no `call`. Prune its parts, each by "
+        f"itself, or use 'magnitude' or 'random', or another criterion with data and "
+        f"an `objective`."
+    )
 
 
 def _check_numbers(model: keras.Model, batches: list[Batch]) -> None:

@@ -43,6 +43,24 @@ def test_an_operation_without_a_second_derivative():
         snip_tf.prune_model(model, IMAGES, y, criterion="grasp", **options)
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu", "elu"])
+def test_second_derivatives_behind_sparse_inputs(activation):
+    x = RNG.normal(size=(16, 20)) * (RNG.random((16, 20)) < 0.2)
+    x, y, masks = x.astype(np.float32), np.arange(16) % 3, []
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for sparse, data in ((False, x), (True, tf.sparse.from_dense(x))):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((20,), sparse=sparse)
+        hidden = layers.Dense(6, activation, name="hidden")(inputs)
+        model = keras.Model(inputs, layers.Dense(3, name="head")(hidden))
+        pruned = snip_tf.prune_model(
+            model, data, y, sparsity=0.5, loss=loss, criterion="grasp"
+        )
+        masks.append(snip_tf.get_masks(pruned))
+    np.testing.assert_equal(*masks)
+    assert not hasattr(tf.IndexedSlices, "__mul__")
+
+
 def test_a_loss_without_a_finite_second_derivative():
     x = RNG.normal(size=(4, 16, 8)).astype(np.float32)
     stack = layers.Dense(8, "tanh"), layers.Dense(6, name="out")

@@ -14,3 +14,9 @@ def test_unknown_names_list_the_known():
         criteria.get("snipp")
     with pytest.raises(ValueError, match="Received: criterion="):
         criteria.get(["snip"])
+
+
+def test_a_criterion_takes_what_criteria_are_given():
+    words = r"function of \(model, weights, batches, \*, loss, training\).*of \(model\)"
+    with pytest.raises(TypeError, match=words):
+        criteria.get(lambda model: {})

@@ -365,6 +365,27 @@ def test_grasp_knows_short_names():
         np.testing.assert_array_equal(short[path], score)
 
 
+@pytest.mark.parametrize("name", ["ce", "Crossentropy"])
+@pytest.mark.parametrize(
+    ("outputs", "activation", "one_hot", "long"),
+    [
+        (4, "softmax", False, "sparse_categorical_crossentropy"),
+        (4, "softmax", True, "categorical_crossentropy"),
+        (1, "sigmoid", False, "binary_crossentropy"),
+    ],
+)
+def test_grasp_knows_names_that_depend_on_shapes(
+    name, outputs, activation, one_hot, long
+):
+    stack = layers.Dense(9, "relu"), layers.Dense(outputs, activation)
+    model = keras.Sequential([keras.Input((12,)), *stack])
+    x, y = data()
+    y = np.eye(4, dtype=np.float32)[y] if one_hot else y % max(outputs, 2)
+    expected, found = (grasp_scores(model, x, y, loss) for loss in (long, name))
+    for path, score in expected.items():
+        np.testing.assert_array_equal(found[path], score)
+
+
 def test_grasp_says_that_it_does_not_know_a_loss():
     model, (x, y) = dense(12, 9, 4), data()
     with pytest.warns(UserWarning, match="'own_crossentropy' is not a built-in"):

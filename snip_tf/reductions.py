@@ -1,0 +1,102 @@
+"""What a loss adds up over the examples of a piece, and what it divides by."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+class NotDivisible(ValueError):
+    """The loss of a mini-batch cannot be told from those of its pieces."""
+
+    def __init__(self, why: str):
+        super().__init__(
+            f"Expected one mini-batch (batches=1, and no micro_batch_size), since {why}"
+            f": the loss of the whole cannot be told from those of pieces. Received: "
+            f"several. Score on one mini-batch, of more examples if need be."
+        )
+
+
+class Sum(keras.losses.Loss):
+    """A loss that is a sum over the examples, times a factor."""
+
+    def __init__(self, loss: keras.losses.Loss):
+        super().__init__(name=loss.name, reduction="sum")
+        self.loss, self.factor = loss, 1.0
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """The sum of a piece."""
+        return self.loss(y_true, y_pred, sample_weight) * self.factor
+
+
+class Watched(keras.losses.Loss):
+    """A loss that is reduced to a mean, whose values are seen before they are.
+
+    Attributes:
+        values: those of the last call, and the outputs that they are of.
+    """
+
+    def __init__(self, loss: keras.losses.Loss):
+        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
+        self.loss, self.values = loss, None
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The values of the examples."""
+        self.values = self.loss.call(y_true, y_pred), y_pred
+        return self.values[0]
+
+
+def watched_function(function: Callable[[Any, Any], Any]) -> Any:
+    """A function with the attribute `values`, as `Watched` has it."""
+
+    @functools.wraps(function)
+    def watched(y_true: Any, y_pred: Any) -> Any:
+        watched.values = function(y_true, y_pred), y_pred
+        return watched.values[0]
+
+    watched.values = None
+    return watched
+
+
+def as_part(loss: Any) -> Any:
+    """A loss in the form in which it can be put together from pieces."""
+    if isinstance(loss, keras.losses.Loss):
+        if loss.reduction == "sum":
+            return Sum(loss)
+        reduces_as_keras = type(loss).__call__ is keras.losses.Loss.__call__
+        return Watched(loss) if reduces_as_keras else loss
+    named = loss is None or isinstance(loss, (str, type))
+    return loss if named else watched_function(loss)
+
+
+def left_out(part: Any) -> Any:
+    """Which values a loss counted in its last call, if not all.
+
+    A loss may leave out targets, as with `ignore_class`; Keras divides by the number of
+    the others, which it keeps by a private name.
+
+    Raises:
+        NotDivisible: if the values are fewer than those of the outputs.
+    """
+    values, outputs = getattr(part, "values", None) or (None, None)
+    shape = getattr(values, "shape", ())
+    if not len(shape) or None in (*shape, *outputs.shape):
+        return None  # one number, which is taken for a mean
+    per_example = itertools.accumulate(outputs.shape, operator.mul)
+    if math.prod(shape) not in per_example:
+        raise NotDivisible(
+            f"the loss has values of shape {tuple(shape)} for outputs of shape "
+            f"{tuple(outputs.shape)}"
+        )
+    return mask_of(values)
+
+
+def mask_of(values: Any) -> Any:
+    """Which timesteps count; Keras keeps this by a private name."""
+    return getattr(values, "_keras_mask", None)
