@@ -71,7 +71,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with _folder_beside(target) as folder:
-        partial = folder / target.name
+        partial = folder / path.name  # not that of the target: Keras goes by the ending
         yield partial
         _flush(partial)
         _take_after(target, partial)

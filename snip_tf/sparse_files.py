@@ -29,6 +29,7 @@ import numpy as np
 
 from snip_tf.allocating import DAMAGED_MODEL, OUT_OF_MEMORY, bounded_variables
 from snip_tf.files import inflate, named_damage, whole_file
+from snip_tf.text import visible
 from snip_tf.weights import check_built, layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
@@ -200,7 +201,7 @@ def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> N
     if found != [(list(w.shape), w.dtype) for w in weights.values()]:
         raise ValueError(
             f"its weights are not those of the model that its configuration makes: "
-            f"{', '.join(weights)}"
+            f"{', '.join(map(visible, weights))}"
         )
     start = 0
     for entry, weight in zip(entries, weights.values(), strict=True):

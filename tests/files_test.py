@@ -119,6 +119,11 @@ def test_the_file_is_written_under_its_own_name(tmp_path):
         partial.touch()
         assert partial.name == "a.weights.h5"
         assert stat.S_IMODE(partial.parent.stat().st_mode) == 0o700
+    (tmp_path / "latest.keras").symlink_to("blob")
+    with whole_file(tmp_path / "latest.keras") as partial:
+        partial.write_text("new")
+        assert partial.name == "latest.keras"
+    assert (tmp_path / "blob").read_text() == "new"
 
 
 def mode(path):
