@@ -189,8 +189,8 @@ def _warn_of_the_same(
                 same.append(path)
     if same:
         warnings.warn(
-            f"The initializer of {', '.join(map(visible, same))} gives the same numbers each time, "
-            f"as one does that draws none, or that has a seed in code of its own: "
+            f"The initializer of {', '.join(map(visible, same))} gives the same "
+            f"numbers each time, as one does that draws none, or that has a seed in code of its own: "
             f"these weights are as before.",
             stacklevel=3,
         )

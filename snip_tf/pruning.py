@@ -486,8 +486,8 @@ def _check_collapse(
     # (Where zeros are kept by their position, a lower sparsity would keep more.)
     advice = "Exclude them" if by_position else "Lower the sparsity, exclude them"
     words = (
-        f"Pruning kept nothing of {', '.join(map(visible, cut))}: nothing passes through these "
-        f"weights any more. {advice}, or set `min_kept`."
+        f"Pruning kept nothing of {', '.join(map(visible, cut))}: nothing passes "
+        f"through these weights any more. {advice}, or set `min_kept`."
     )
     if on_collapse == "raise":
         raise ValueError(words)
