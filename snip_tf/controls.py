@@ -190,8 +190,8 @@ def _warn_of_the_same(
     if same:
         warnings.warn(
             f"The initializer of {', '.join(map(visible, same))} gives the same "
-            f"numbers each time, as one does that draws none, or that has a seed in code of its own: "
-            f"these weights are as before.",
+            f"numbers each time, as one does that draws none, or that has a seed in "
+            f"code of its own: these weights are as before.",
             stacklevel=3,
         )
 
