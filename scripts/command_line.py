@@ -4,6 +4,8 @@ It imports nothing slow, so that --help, a wrong flag and Ctrl-C are answered at
 a program calls `start` once its flags are defined, and imports the library after that.
 """
 
+import early  # isort: split
+
 import ast
 import contextlib
 import difflib
@@ -11,12 +13,14 @@ import faulthandler
 import glob
 import importlib.util
 import inspect
+import io
 import json
 import logging
 import os
 import re
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import textwrap
@@ -122,7 +126,11 @@ def check_paths() -> None:
             os.path.isdir,
             "expected an existing folder; for a first download make it before (mkdir)",
         ),
-        (("logdir", "outdir"), bool, "expected the name of a folder"),
+        (
+            ("logdir", "outdir"),
+            _may_be_folder,
+            "expected the name of a folder, which is made where there is none",
+        ),
         (("model",), os.path.exists, "expected an existing file"),
         (_WRITTEN, _is_in_folder, "expected a file in an existing folder"),
     ):
@@ -139,6 +147,17 @@ def _or_unknown(is_right: Callable[[str], bool]) -> Callable[[str | None], bool]
     return check
 
 
+def _may_be_folder(path: str) -> bool:
+    """Whether there is a folder, or could be."""
+    try:
+        path.encode()  # TensorFlow takes no names that are not UTF-8
+        return bool(path) and stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return not os.path.islink(path)
+    except (OSError, ValueError):  # a name too long, a file in the place of a folder
+        return False
+
+
 def _is_in_folder(path: str) -> bool:
     return bool(path) and os.path.isdir(os.path.dirname(path) or ".")
 
@@ -153,6 +172,7 @@ def start(after_interrupt: str, grace: float = _GRACE) -> None:
     global _started, _after
     _started, _after = True, after_interrupt
     _end_by_signals(grace)
+    _watch_output()
     _parse()
     # Of the libraries, warnings; of CUDA's errors, those where there is a GPU.
     level = "2" if glob.glob("/dev/nvidia[0-9]*") else "3"
@@ -161,10 +181,41 @@ def start(after_interrupt: str, grace: float = _GRACE) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+class _Output(io.FileIO):
+    """Standard output, which ends the program where it takes nothing more.
+
+    Otherwise the error would be believed to be of a file that is being written.
+    """
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[super().write(rest) or 0 :]
+        except BrokenPipeError:
+            sys.exit(128 + signal.SIGPIPE)  # as `| head` ends others
+        except OSError as error:
+            sys.exit(f"Cannot write to standard output: {error}. {_after}")
+        return len(data)
+
+
+def _watch_output() -> None:
+    """Has prints end the program by themselves, and never fail on a character."""
+    if sys.stdout is None or os.name == "nt":
+        return
+    sys.stdout.flush()
+    # Without a buffer: what is in one at the end would be lost in silence.
+    sys.stdout = io.TextIOWrapper(
+        _Output(1, "w", closefd=False),
+        sys.stdout.encoding,
+        errors="backslashreplace",
+        write_through=True,
+    )
+
+
 def _parse() -> None:
     if _HELP & set(sys.argv[1:]):
-        with contextlib.suppress(BrokenPipeError):
-            print(_help(), flush=True)
+        print(_help(), flush=True)
         sys.exit(0)
     try:
         rest = FLAGS(sys.argv)[1:]
@@ -250,6 +301,8 @@ def refuse_taken(logdir: Path, chosen: Mapping[str, object]) -> None:
             f"Expected --logdir to be free. Received: {logdir}, where another process "
             f"is training now. Wait for it, or name another --logdir."
         )
+    if not (logdir / "flags.json").is_file():
+        return
     try:
         earlier = json.loads((logdir / "flags.json").read_text())
     except (OSError, ValueError, RecursionError):
@@ -261,7 +314,7 @@ def refuse_taken(logdir: Path, chosen: Mapping[str, object]) -> None:
         for name in sorted(earlier.keys() | chosen.keys())
         if earlier.get(name) != chosen.get(name)
     ]
-    if different and (logdir / "checkpoint.keras").exists():
+    if different and os.path.exists(logdir / "checkpoint.keras"):
         sys.exit(
             one_line(
                 f"Expected --logdir to be new, or to hold a run with the same flags to "
@@ -276,7 +329,10 @@ def _is_locked(folder: Path) -> bool:
         import fcntl
     except ImportError:  # Windows
         return False
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False  # of which the run says what is wrong
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -355,12 +411,7 @@ def _end_by_signals(grace: float) -> None:
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    # A background job of a shell ignores SIGINT, which is for the one in front.
-    wanted = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
+    wanted = early.ending_signals()
     for number in wanted:
         signal.signal(number, _interrupt)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -408,7 +459,7 @@ def _end_of_main(kind: type, error: BaseException, trace: object) -> None:
     if _received is None:
         sys.__excepthook__(kind, error, trace)
         return
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, SystemExit):
         sys.stdout.flush()
     _end(_received)
 

@@ -4,9 +4,10 @@ python scripts/export.py --model=logs/model.keras --path=small.tflite --format=l
 python scripts/export.py --model=logs/model.keras --path=small.keras --nocompact
 """
 
+import command_line  # isort: split
+
 import sys
 
-import command_line
 from absl import flags
 
 FLAGS = flags.FLAGS

@@ -3,10 +3,11 @@
 python scripts/report.py --model=logs/model.keras --html=report.html
 """
 
+import command_line  # isort: split
+
 import sys
 from pathlib import Path
 
-import command_line
 from absl import flags
 
 FLAGS = flags.FLAGS

@@ -9,6 +9,8 @@ OUTDIR/EXPERIMENT/BUDGET/ROW/CELL-seedN.json as soon as it is there, then a tabl
 again, and a run that was interrupted continues.
 """
 
+import command_line  # isort: split
+
 import functools
 import re
 import statistics
@@ -16,7 +18,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import command_line
 from absl import flags
 
 EXPERIMENTS = command_line.names("snip_tf/paper/experiments.py", "EXPERIMENTS")
@@ -47,8 +48,11 @@ command_line.group("Running")
 flags.DEFINE_integer(
     "jobs", 2, "Runs at a time, with a processor thread each.", lower_bound=1
 )
-flags.DEFINE_string(
-    "dtype_policy", "float32", "As for scripts/train.py, for every run."
+flags.DEFINE_enum(
+    "dtype_policy",
+    "float32",
+    ["float32", "mixed_float16", "mixed_bfloat16"],
+    "As for scripts/train.py, for every run.",
 )
 flags.DEFINE_bool("table_only", False, "Runs nothing; shows the results there are.")
 
@@ -111,23 +115,31 @@ def main() -> None:
     retained = FLAGS.experiment == "retained"
     chosen = [] if retained else _chosen_runs()
     failed: list[str] = []
-    if retained or not FLAGS.table_only:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder):
-                failed = _draw_retained(folder) if retained else _run(chosen, folder)
-        except BlockingIOError:
-            sys.exit(
-                f"Expected an --outdir where nothing else reproduces {FLAGS.experiment}"
-                f" in the budget {FLAGS.budget!r}. Received: {FLAGS.outdir}"
-            )
-        except OSError as error:
-            sys.exit(f"Expected to be able to write to {folder}. Received: {error}")
-    if not retained and (not failed or _found(folder)):
-        _write_table(folder)
+    try:
+        if retained or not FLAGS.table_only:
+            failed = _run_alone(chosen, folder)
+        if not retained and (not failed or _found(folder)):
+            _write_table(folder)
+    except OSError as error:
+        sys.exit(f"Expected to be able to write to {folder}. Received: {error}")
     if failed:
         several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
         sys.exit(f"{several} failed, as said above. The same command tries again.")
+
+
+def _run_alone(chosen: list[Run], folder: Path) -> list[str]:
+    """Does the runs that have no result yet, unless another process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            if FLAGS.experiment == "retained":
+                return _draw_retained(folder)
+            return _run(chosen, folder)
+    except BlockingIOError:
+        sys.exit(
+            f"Expected an --outdir where nothing else reproduces {FLAGS.experiment} in "
+            f"the budget {FLAGS.budget!r}. Received: {FLAGS.outdir}"
+        )
 
 
 def _chosen_runs() -> list[Run]:
@@ -254,6 +266,8 @@ def _write_table(folder: Path) -> None:
     try:
         pictures.draw(FLAGS.experiment, folder, found, FLAGS.data_dir)
     except OSError as error:
+        if error.errno is not None:
+            raise  # of the disk
         sys.exit(f"The picture needs the data: {error}")
 
 
@@ -281,6 +295,7 @@ def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
         ArithmeticError,
         AttributeError,
         LookupError,
+        OSError,
         TypeError,
         ValueError,
     ) as error:

@@ -10,6 +10,8 @@ interrupted continues. A run whose loss is no longer finite has a result, too: t
 diverged.
 """
 
+import command_line  # isort: split
+
 import csv
 import functools
 import itertools
@@ -20,7 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import command_line
 from absl import flags
 
 CONTROLS = ("shuffle", "reinitialize", "invert")
@@ -151,7 +152,14 @@ with command_line.silent():
 
 _DENSE = "dense"
 # What is raised on a file that holds none.
-_NO_RESULT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_NO_RESULT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+)
 _COLUMNS = (
     "arch",
     "datasource",
@@ -191,18 +199,28 @@ class Run(NamedTuple):
 def main() -> None:
     """Runs what is missing, then makes the table and the pictures."""
     outdir = Path(FLAGS.outdir)
-    failed: list[str] = []
-    if not FLAGS.table_only:
-        try:
-            outdir.mkdir(parents=True, exist_ok=True)
-            with locked(outdir):
-                failed = _run_missing(outdir)
-        except BlockingIOError:
-            sys.exit(
-                f"Expected an --outdir that no other sweep uses. Received: {outdir}"
-            )
-        except OSError as error:
-            sys.exit(f"Expected to be able to write to {outdir}. Received: {error}")
+    try:
+        failed = [] if FLAGS.table_only else _run_alone(outdir)
+        _show(outdir, failed)
+    except OSError as error:
+        sys.exit(f"Expected to be able to write to {outdir}. Received: {error}")
+    if failed:
+        several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
+        sys.exit(f"{several} failed, as said above. The same command tries again.")
+
+
+def _run_alone(outdir: Path) -> list[str]:
+    """Does the runs that have no result yet, unless another sweep does."""
+    outdir.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(outdir):
+            return _run_missing(outdir)
+    except BlockingIOError:
+        sys.exit(f"Expected an --outdir that no other sweep uses. Received: {outdir}")
+
+
+def _show(outdir: Path, failed: list[str]) -> None:
+    """Makes the table and the pictures of all results that there are."""
     results = _results(outdir)
     if results:
         rows = _write_csv(results, outdir)
@@ -212,9 +230,6 @@ def main() -> None:
         sys.exit(
             f"Expected results in {outdir}. Received: none; run without --table_only"
         )
-    if failed:
-        several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
-        sys.exit(f"{several} failed, as said above. The same command tries again.")
 
 
 def _run_missing(outdir: Path) -> list[str]:

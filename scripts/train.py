@@ -9,6 +9,8 @@ result.json; diverged.json in its place, if the loss is no longer finite. The sa
 command again continues after an interruption.
 """
 
+import command_line  # isort: split
+
 import contextlib
 import dataclasses
 import errno
@@ -23,7 +25,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import command_line
 from absl import flags
 
 AUGMENTATIONS = command_line.names("snip_tf/training/augmentation.py", "AUGMENTATIONS")

@@ -13,6 +13,9 @@ from snip_tf.files import DAMAGE
 
 # Numbers that any variable may have: those of metrics and seeds, too.
 _ANY_SIZE = 1 << 20
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+# What a configuration that no model can have makes Keras and TensorFlow raise.
+DAMAGED_MODEL = (*DAMAGE, tf.errors.OpError)
 
 
 @contextlib.contextmanager
@@ -48,5 +51,5 @@ def _count(initial: Callable[[], Any]) -> int:
     try:
         with tf.Graph().as_default():
             return tf.convert_to_tensor(initial()).shape.num_elements() or 0
-    except (*DAMAGE, tf.errors.OpError):
+    except DAMAGED_MODEL:
         return 0  # a caller's own initializer, which does not run in a graph

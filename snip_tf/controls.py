@@ -32,6 +32,7 @@ from snip_tf.criteria.settings import check_seed
 from snip_tf.masked_weights import all_masks
 from snip_tf.masks import check_masks
 from snip_tf.scores import as_floats
+from snip_tf.text import visible
 from snip_tf.weights import check_built, is_built, weights_by_path
 from snip_tf.wrapping import apply_masks, get_masks, strip_pruning
 
@@ -188,9 +189,9 @@ def _warn_of_the_same(
                 same.append(path)
     if same:
         warnings.warn(
-            f"The initializer of {', '.join(same)} gives the same numbers each time, "
-            f"as one does that draws none, or that has a seed in code of its own: "
-            f"these weights are as before.",
+            f"The initializer of {', '.join(map(visible, same))} gives the same "
+            f"numbers each time, as one does that draws none, or that has a seed in "
+            f"code of its own: these weights are as before.",
             stacklevel=3,
         )
 

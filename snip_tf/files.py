@@ -71,7 +71,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with _folder_beside(target) as folder:
-        partial = folder / target.name
+        partial = folder / path.name  # not that of the target: Keras goes by the ending
         yield partial
         _flush(partial)
         _take_after(target, partial)
@@ -197,7 +197,8 @@ def _remove_stale(parent: Path) -> None:
 
 
 def _remove_if_stale(folder: Path, is_of_this_boot: bool) -> None:
-    if not stat.S_ISDIR(folder.lstat().st_mode):
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or not _is_of_this_user(found):
         return  # not ours
     changed = max(part.lstat().st_mtime for part in (folder, *folder.rglob("*")))
     is_stale = time.time() - changed > _SECONDS_UNTIL_STALE
@@ -214,6 +215,11 @@ def _remove_if_stale(folder: Path, is_of_this_boot: bool) -> None:
             _remove(folder)
 
 
+def _is_of_this_user(found: os.stat_result) -> bool:
+    """Whether what was found can be trusted; others may have planted it."""
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+
+
 def _remove(folder: Path) -> None:
     _put_back(folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -221,6 +227,8 @@ def _remove(folder: Path) -> None:
 
 def _put_back(folder: Path) -> None:
     """Undoes the first of two renames if the second did not follow."""
+    if (folder / _REPLACED).is_symlink():
+        return  # planted, to have files of another folder moved here
     for replaced in (folder / _REPLACED).glob("*"):
         if not os.path.lexists(folder.parent / replaced.name):
             try:
@@ -315,7 +323,7 @@ def read_json(path: str | os.PathLike) -> object:
     with named_damage(path, "a JSON file"), open(path, "rb") as file:
         is_long = os.fstat(file.fileno()).st_size > _MOST_JSON
         content = b"" if is_long else file.read(_MOST_JSON + 1)
-        if is_long or len(content) > _MOST_JSON:  # a device does not tell its size
+        if is_long or len(content) > _MOST_JSON:  # it may grow while it is read
             raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
         return json.loads(content.decode())
 
@@ -324,13 +332,16 @@ def read_json(path: str | os.PathLike) -> object:
 def named_damage(path: str | os.PathLike, expected: str) -> Iterator[None]:
     """Turns what libraries raise on a damaged file into a ValueError that names it.
 
-    Errors of the operating system, such as FileNotFoundError, stay as they are.
+    So is a pipe or a device, for which a reader might wait without end. Errors of the
+    operating system, such as FileNotFoundError, stay as they are.
 
     Args:
         path: the file.
         expected: what kind of file it should be.
     """
     try:
+        if _is_device(Path(path)):
+            raise ValueError("it is no file, but a pipe or a device")
         yield
     except DAMAGE as error:
         # EINVAL is of a place outside the file, to which something in it points.

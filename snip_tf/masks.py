@@ -142,7 +142,7 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with named_damage(path, expected), open(os.fspath(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
-            raise ValueError("it is empty")  # or a device, without an end
+            raise ValueError("it is empty")
         with zipfile.ZipFile(file) as archive:
             return _read_masks(archive, size)
 

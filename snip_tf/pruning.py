@@ -34,6 +34,7 @@ from snip_tf.objective import (
 from snip_tf.scores import check_finite
 from snip_tf.selection import Selection, warn_of_zeros
 from snip_tf.sensitivity import mean_gradients
+from snip_tf.text import visible
 from snip_tf.weights import (
     Patterns,
     check_built,
@@ -487,8 +488,8 @@ def _check_collapse(
     # (Where zeros are kept by their position, a lower sparsity would keep more.)
     advice = "Exclude them" if by_position else "Lower the sparsity, exclude them"
     words = (
-        f"Pruning kept nothing of {', '.join(cut)}: nothing passes through these "
-        f"weights any more. {advice}, or set `min_kept`."
+        f"Pruning kept nothing of {', '.join(map(visible, cut))}: nothing passes "
+        f"through these weights any more. {advice}, or set `min_kept`."
     )
     if on_collapse == "raise":
         raise ValueError(words)

@@ -27,8 +27,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.allocating import bounded_variables
-from snip_tf.files import DAMAGE, inflate, named_damage, whole_file
+from snip_tf.allocating import DAMAGED_MODEL, OUT_OF_MEMORY, bounded_variables
+from snip_tf.files import inflate, named_damage, whole_file
+from snip_tf.text import visible
 from snip_tf.weights import check_built, layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
@@ -153,9 +154,9 @@ def _model_of(config: Any, path: str) -> Any:
     """What a configuration describes."""
     try:
         return keras.saving.deserialize_keras_object(config)
-    except MemoryError:
+    except OUT_OF_MEMORY:
         raise
-    except DAMAGE as error:
+    except DAMAGED_MODEL as error:
         raise ValueError(
             f"Expected a configuration of which Keras can make a model, in a file that "
             f"`snip_tf.export` wrote with format='sparse'. Received: {path!r}: "
@@ -217,7 +218,7 @@ def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> N
     if found != [(list(w.shape), w.dtype) for w in weights.values()]:
         raise ValueError(
             f"its weights are not those of the model that its configuration makes: "
-            f"{', '.join(weights)}"
+            f"{', '.join(map(visible, weights))}"
         )
     start = 0
     for entry, weight in zip(entries, weights.values(), strict=True):

@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from snip_tf.text import visible
+
 # A selection of weights: a glob pattern or a layer, several, or a predicate.
 Patterns = (
     str
@@ -379,7 +381,7 @@ def near_misses(wanted: str, known: list[str], what: str = "weight paths") -> st
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
     if near:
         return f"Did you mean {' or '.join(repr(path) for path in near)}?"
-    return f"The {what} are: {', '.join(known)}"
+    return f"The {what} are: {', '.join(map(visible, known))}"
 
 
 def _unused(name: str, taken: Iterable[str]) -> str:

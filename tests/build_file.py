@@ -34,6 +34,7 @@ UNSEEN = {
 # What a program finds because it lies in its own folder.
 BESIDE = {
     "command_line": "scripts.command_line",
+    "early": "scripts.early",
     "processes": "benchmarks.processes",
 }
 # What tests read of the files at the root; others may be a user's own, or written by

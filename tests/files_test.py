@@ -119,6 +119,11 @@ def test_the_file_is_written_under_its_own_name(tmp_path):
         partial.touch()
         assert partial.name == "a.weights.h5"
         assert stat.S_IMODE(partial.parent.stat().st_mode) == 0o700
+    (tmp_path / "latest.keras").symlink_to("blob")
+    with whole_file(tmp_path / "latest.keras") as partial:
+        partial.write_text("new")
+        assert partial.name == "latest.keras"
+    assert (tmp_path / "blob").read_text() == "new"
 
 
 def mode(path):
@@ -328,6 +333,32 @@ def test_what_may_be_alive_elsewhere_stays_for_a_day(tmp_path, monkeypatch, why)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+def plant(parent):
+    """A folder as a killed writer leaves it."""
+    folder = parent / f"{files.PARTIAL}{files._boot()}-abcdefgh"
+    folder.mkdir()
+    return folder
+
+
+def test_a_planted_link_moves_no_files_of_another_folder(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "precious").write_text("mine")
+    (tmp_path / "shared").mkdir()
+    (plant(tmp_path / "shared") / "replaced").symlink_to(tmp_path / "home")
+    write_json(tmp_path / "shared" / "a", 1)
+    assert (tmp_path / "home" / "precious").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid(), reason="only root can give away")
+def test_what_another_user_planted_is_left_alone(tmp_path):
+    folder = plant(tmp_path)
+    (folder / "replaced" / "b").mkdir(parents=True)
+    os.chown(folder, 12, 34)
+    write_json(tmp_path / "a", 1)
+    assert set(tmp_path.iterdir()) == {folder, tmp_path / "a"}
+
+
 def write_until(renamings, path, text):
     """Writes a folder and dies before it renames for the last of so many times."""
 
@@ -405,9 +436,15 @@ def test_json_that_is_long_is_not_read(tmp_path):
     path = tmp_path / "a.json"
     with open(path, "wb") as file:
         file.truncate(10**12)
-    for endless in (path, "/dev/zero"):
-        with pytest.raises(ValueError, match=f"'{endless}'.*more than 67,108,864"):
-            read_json(endless)
+    with pytest.raises(ValueError, match=f"'{path}'.*more than 67,108,864"):
+        read_json(path)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"'{path}'.* a pipe or a device"):
+            read_json(path)
 
 
 def test_json_that_is_not_there(tmp_path):

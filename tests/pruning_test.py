@@ -233,6 +233,20 @@ def test_pruning_again_keeps_what_was_removed_removed(model, data):
         snip_tf.prune_model(twice, *data, sparsity=0.5, loss=LOSS)
 
 
+def test_a_warning_carries_nothing_that_a_terminal_obeys():
+    red = "\x1b[31m"
+    inputs = keras.Input((2,))
+    hidden = keras.layers.Dense(2, name=f"{red}1")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name=f"{red}2")(hidden))
+    model.layers[1].kernel.assign(np.zeros((2, 2)))
+    with pytest.warns(UserWarning, match="kept nothing of") as caught:
+        snip_tf.prune_model(model, sparsity=0.5, criterion="magnitude")
+    assert all(str(each.message).isprintable() for each in caught)
+    with pytest.raises(ValueError, match="which matches none") as raised:
+        snip_tf.prunable_weights(model, exclude="zzz")
+    assert str(raised.value).isprintable()
+
+
 def test_warns_of_a_layer_that_kept_nothing(model, data):
     def only_hidden(model, weights, batches, **options):
         return {

@@ -301,6 +301,16 @@ def test_allocates_no_more_than_the_weights(tmp_path):
             snip_tf.load_sparse(path)
 
 
+def test_a_model_that_tensorflow_cannot_make_is_refused(path):
+    header, data = parts(path)
+    ones = keras.initializers.Constant([1.0] * 5)  # which no kernel has the shape of
+    config = header["model"]["config"]["layers"][1]["config"]
+    config["kernel_initializer"] = keras.saving.serialize_keras_object(ones)
+    write(path, header, data)
+    with pytest.raises(ValueError, match=f"'{path}': .*[Ss]hape"):
+        snip_tf.load_sparse(path)
+
+
 def test_bits_cannot_be_of_more_numbers_than_zlib_makes(path):
     header, data = parts(path)
     header["weights"][0].update(shape=[10**9], coding="bits")

@@ -13,6 +13,7 @@ from snip_tf.compaction.plan import Plan
 from snip_tf.compiling import compile_like, strategy_scope
 from snip_tf.copying import Copies, copy_unmasked
 from snip_tf.masked_weights import all_masks
+from snip_tf.text import visible
 from snip_tf.weights import check_built
 from snip_tf.wrapping import strip_pruning
 
@@ -82,7 +83,8 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
         )
     if smaller.count_params() == plain.count_params():
         names = [
-            f"{b.node.name} ({type(b.operation).__name__})" for b in plan.blockers()
+            f"{visible(b.node.name)} ({type(b.operation).__name__})"
+            for b in plan.blockers()
         ]
         names = ", ".join(names)
         beside = f"What cannot be analysed stays with its neighbours: {names}. "

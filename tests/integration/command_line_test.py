@@ -1,11 +1,12 @@
 """What all programs do with flags and signals, before they load a library."""
 
 import fcntl
-import importlib.util
+import io
 import json
 import os
 import re
 import signal
+import sys
 
 import pytest
 
@@ -13,7 +14,7 @@ from snip_tf import budgets, criteria, datasets, exporting, models
 from snip_tf.models import initializers
 from snip_tf.paper import experiments
 from snip_tf.training import augmentation, schedules
-from tests.programs import ROOT, run_program, start_program
+from tests.programs import ROOT, loaded, run_program, start_program
 
 GROUPS = {
     "train.py": [
@@ -38,11 +39,8 @@ REQUIRED = {
 
 @pytest.fixture(scope="module")
 def command_line():
-    path = ROOT / "scripts" / "command_line.py"
-    spec = importlib.util.spec_from_file_location("command_line_alone", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with loaded("scripts/command_line.py") as module:
+        yield module
 
 
 @pytest.fixture
@@ -126,6 +124,13 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
         ("train.py", "--decay_values=0.1,abc", "expected positive numbers"),
         ("train.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("train.py", "--logdir=", "expected the name of a folder"),
+        ("train.py", f"--logdir={__file__}", "expected the name of a folder"),
+        ("train.py", f"--logdir={__file__}/a", "expected the name of a folder"),
+        ("train.py", f"--logdir={'a' * 300}", "expected the name of a folder"),
+        ("train.py", "--logdir=\udcff", "expected the name of a folder"),
+        ("sweep.py", f"--logdir={__file__}", "expected the name of a folder"),
+        ("reproduce.py", f"--outdir={__file__}", "expected the name of a folder"),
+        ("reproduce.py", "--dtype_policy=float16", "float32|mixed_float16"),
         ("sweep.py", "--sparsity=0.9", "Did you mean --sparsities?"),
         ("sweep.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("sweep.py", "--criteria=sinp", "iterative_snip"),
@@ -199,6 +204,11 @@ def test_flags_that_are_none_are_left_to_the_run(command_line, tmp_path, text):
     command_line.refuse_taken(tmp_path, {"seed": 0})
 
 
+def test_a_pipe_in_the_place_of_flags_is_left_to_the_run(command_line, tmp_path):
+    os.mkfifo(tmp_path / "flags.json")
+    command_line.refuse_taken(tmp_path, {"seed": 0})
+
+
 def test_flags_of_others_are_shown_in_a_line(command_line, tmp_path):
     (tmp_path / "checkpoint.keras").touch()
     (tmp_path / "flags.json").write_text(json.dumps({"\x1b[1ma\nb": "\x1b[2J"}))
@@ -211,6 +221,19 @@ def test_flags_of_another_program_are_read_without_an_import(command_line):
     found = command_line.defined_flags(ROOT / "scripts" / "train.py")
     assert {"arch", "min_kept", "path_data", "worker_timeout"} <= found
     assert not {"outdir", "jobs"} & found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_flags_are_known(tmp_path, number):
+    (tmp_path / "absl.py").write_text(
+        "import time\nprint('imported', flush=True)\ntime.sleep(100)\n"
+    )
+    with start_program("report.py", cwd=tmp_path, first=[tmp_path]) as process:
+        assert process.stdout.readline() == "imported\n"
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.returncode == 128 + number
+    assert re.fullmatch(rf"\nInterrupted \({number.name}\) before [^\n]+\.\n", rest)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -257,6 +280,24 @@ def test_what_libraries_say_is_shown_where_they_fail(tmp_path):
     done = run_program("train.py", cwd=tmp_path, first=[tmp_path])
     assert "no GPU" in done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_output_that_goes_nowhere_ends_a_program(command_line):
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for descriptor, code in ((writer, 141), (full, "standard output: .* No space")):
+        output = command_line._Output(descriptor, "w")
+        with output, pytest.raises(SystemExit, match=str(code)) as ending:
+            output.write(b"a")
+        assert type(ending.value.code) is type(code)
+
+
+def test_any_character_is_shown(command_line, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    command_line._watch_output()
+    print("\xb1 1")
+    assert capfd.readouterr().out == "\\xb1 1\n"
 
 
 def test_words_of_others_are_made_plain(command_line):

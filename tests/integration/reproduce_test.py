@@ -178,6 +178,10 @@ def test_the_table_kept_is_that_of_the_results_kept(main, tmp_path):
     (folder / "table.md").unlink()
     main("--experiment=table1", "--budget=full", "--table_only")
     assert (folder / "table.md").read_text() == (kept / "table.md").read_text()
+    (folder / "table.md").unlink()
+    (folder / "table.md").mkdir()
+    with pytest.raises(SystemExit, match=r"able to write to .*table\.md"):
+        main("--experiment=table1", "--budget=full", "--table_only")
 
 
 @pytest.mark.parametrize(

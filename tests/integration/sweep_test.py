@@ -294,6 +294,18 @@ def test_a_damaged_result_is_named(show, tmp_path, content):
     assert refusal.value.code.isprintable()
 
 
+def test_what_cannot_be_read_or_written_is_named(show, tmp_path):
+    path = write_result(tmp_path)
+    table = tmp_path / "results/sweep/table.md"
+    table.mkdir()
+    with pytest.raises(SystemExit, match=rf"able to write to .*{table}"):
+        show()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SystemExit, match=rf"{path} to be a result"):
+        show()
+
+
 def test_words_in_the_table_of_a_spreadsheet_are_no_formula(show, tmp_path):
     write_result(tmp_path, diverged='=HYPERLINK("a")', final_error=None)
     assert "1 diverged" in show()

@@ -1,0 +1,36 @@
+"""Answers Ctrl-C and SIGTERM while a program still imports what it needs.
+
+`command_line` imports it before all else, and takes over in `command_line.start`. It
+needs nothing itself that takes long to import.
+"""
+
+import os
+import signal
+import sys
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Those that end a program: a shell has its background jobs ignore SIGINT."""
+    return [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+def _is_program() -> bool:
+    """Whether this process runs one of the programs beside this file, and no test."""
+    main = getattr(sys.modules["__main__"], "__file__", None) or ""
+    return os.path.dirname(main) == os.path.dirname(__file__)
+
+
+def _end(number: int, frame: object) -> None:
+    name = signal.Signals(number).name
+    text = f"\nInterrupted ({name}) before it began. The same command starts it.\n"
+    os.write(2, text.encode())
+    os._exit(128 + number)
+
+
+if _is_program():
+    for _number in ending_signals():
+        signal.signal(_number, _end)
