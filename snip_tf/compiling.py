@@ -109,6 +109,37 @@ def runs_eagerly() -> bool:
     return tf.executing_eagerly()
 
 
+def masked_product(weight: Any, mask: Any) -> Any:
+    """`weight * mask`, whose gradient is of some rows only where that given is.
+
+    So it is behind a lookup in a table, and optimizers then leave the other rows alone;
+    the gradient of a product would be of all rows, and train otherwise.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.multiply(weight, mask)
+    import tensorflow as tf
+
+    # What the variable holds, read outside of what has a gradient of its own.
+    return _product_of_tensorflow()(tf.convert_to_tensor(weight), mask)
+
+
+@functools.cache
+def _product_of_tensorflow() -> Callable[[Any, Any], Any]:
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def product(weight: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def gradient(of_product: Any) -> tuple[Any, None]:
+            if not isinstance(of_product, tf.IndexedSlices):
+                return of_product * mask, None
+            rows = of_product.values * tf.gather(mask, of_product.indices)
+            return tf.IndexedSlices(rows, of_product.indices, tf.shape(weight)), None
+
+        return weight * mask, gradient
+
+    return product
+
+
 def strategy_of(model: keras.Model) -> Any:
     """The `tf.distribute.Strategy` in whose scope we are, or the model was made.
 

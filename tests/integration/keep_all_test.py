@@ -139,3 +139,42 @@ def test_to_the_bit_eagerly(title):
 @pytest.mark.parametrize("title", COMPILED)
 def test_nearly_under_xla(title):
     assert_trained_alike(title, rtol=1e-6, jit_compile=True)
+
+
+class Lookup(keras.layers.Layer):
+    """A table of which each step reads, and trains, some rows."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(20, 3), name="table")
+
+    def call(self, x):
+        rows = tf.nn.embedding_lookup(tf.convert_to_tensor(self.table), x)
+        return tf.reduce_sum(rows, axis=1)
+
+
+def lookups():
+    embedding = keras.layers.Embedding(20, 4, name="embedding")
+    parts = [embedding, keras.layers.Flatten(), keras.layers.Dense(3)]
+    return {
+        "embedding/embeddings": keras.Sequential([keras.Input((5,)), *parts]),
+        "lookup/table": keras.Sequential(
+            [keras.Input((5,), dtype="int32"), Lookup(name="lookup")]
+        ),
+    }
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "lion"])
+@pytest.mark.parametrize("path", ["embedding/embeddings", "lookup/table"])
+def test_optimizers_leave_rows_alone_that_are_not_read(path, optimizer):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(20, size=(STEPS, 2, 5)), rng.integers(3, size=(STEPS, 2))
+    plain = lookups()[path]
+    kept = np.ones(plain.layers[0].weights[0].shape, bool)
+    masked = snip_tf.apply_masks(plain, {path: kept})
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for model in (plain, masked):
+        model.compile(optimizer, loss)
+        for step in range(STEPS):
+            model.train_on_batch(x[step], y[step])
+    for expected, found in zip(plain.get_weights(), masked.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
