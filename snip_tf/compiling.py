@@ -109,7 +109,7 @@ def runs_eagerly() -> bool:
     return tf.executing_eagerly()
 
 
-def masked_product(weight: Any, mask: Any) -> Any:
+def product_by_rows(weight: Any, mask: Any) -> Any:
     """`weight * mask`, whose gradient is of some rows only where that given is.
 
     So it is behind a lookup in a table, and optimizers then leave the other rows alone;
