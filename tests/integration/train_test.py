@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 
 import keras
 import numpy as np
@@ -585,8 +586,11 @@ def test_refuses_numbers_that_are_none(main, tmp_path, flag):
 
 def test_a_folder_that_cannot_be_made(main, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(REFUSALS, match=r"write to --logdir=.*Received: .Errno"):
+    with pytest.raises(REFUSALS, match=r"expected the name of a folder"):
         main(f"--logdir={tmp_path / 'file' / 'logs'}", *SHORT)
+    if sys.platform == "linux":  # where nobody can make one in /proc
+        with pytest.raises(REFUSALS, match=r"write to --logdir=.*Received: .Errno"):
+            main("--logdir=/proc/logs", *SHORT)
 
 
 def test_a_disk_that_tensorflow_finds_full(main, monkeypatch, tmp_path):
