@@ -221,31 +221,33 @@ class FitLoss:
             return self._compute_loss(x, y, y_pred, sample_weight)
         if added and part.shared:
             raise NotDivisible("layers add losses for a whole mini-batch")
-        terms = [keras.ops.cast(loss, keras.config.floatx()) for loss in added]
+        floatx = keras.config.floatx()
+        terms = [tf.reduce_sum(keras.ops.cast(loss, floatx)) for loss in added]
         if self._data_loss is not None:
             terms.append(self._judged(batch, y_pred, added, part))
         if not terms:
             raise _no_loss(self._model, "compiled without a loss")
-        return tf.add_n([tf.reduce_sum(term) for term in terms])
+        return tf.add_n(terms)
 
     def _judged(
         self, batch: Batch, y_pred: Any, added: list[Any], part: Part
     ) -> tf.Tensor:
         _, y, sample_weight = batch
         check_outputs(self._given, y_pred)
-        count, weight, factor = example_count(batch), 1.0, 1.0
+        count, factor = example_count(batch), 1.0
         if self.sums:
             # So that the mean of pieces, weighed by their examples, is their sum.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             factor = part.total / (count * replicas)
         with _fitting("a loss that fit", y, y_pred):
             loss = self._data_loss(y, y_pred, sample_weight, factor)
-        if part.shared or part.total != count:
-            weight = self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
         how = (
             "the losses of Keras do with reduction='sum_over_batch_size', their default"
         )
-        return _scalar(loss, "a loss", how) * weight
+        loss = _scalar(loss, "a loss", how)
+        if part.shared or part.total != count:
+            loss *= self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
+        return loss
 
     def _compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         compute_loss = self._model.compute_loss
