@@ -123,32 +123,35 @@ def check_paths() -> None:
     for names, is_right, expected in (
         (
             ("data_dir",),
-            os.path.isdir,
+            _or_elsewhere(os.path.isdir),
             "expected an existing folder; for a first download make it before (mkdir)",
         ),
         (
             ("logdir", "outdir"),
             _may_be_folder,
-            "expected the name of a folder, which is made where there is none",
+            "expected the name of a folder, which is made where there is none (no "
+            "address, as gs://bucket)",
         ),
-        (("model",), os.path.exists, "expected an existing file"),
+        (("model",), _or_elsewhere(os.path.exists), "expected an existing file"),
         (_WRITTEN, _is_in_folder, "expected a file in an existing folder"),
     ):
         for name in set(names) & set(FLAGS):
-            flags.register_validator(name, _or_unknown(is_right), expected)
+            flags.register_validator(name, _if_given(is_right), expected)
 
 
-def _or_unknown(is_right: Callable[[str], bool]) -> Callable[[str | None], bool]:
-    """Also true of what is not given, or is elsewhere, as gs://bucket."""
+def _if_given(is_right: Callable[[str], bool]) -> Callable[[str | None], bool]:
+    return lambda path: path is None or is_right(os.path.expanduser(path))
 
-    def check(path: str | None) -> bool:
-        return path is None or "://" in path or is_right(os.path.expanduser(path))
 
-    return check
+def _or_elsewhere(is_there: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Also true of what TensorFlow may read elsewhere, as gs://bucket."""
+    return lambda path: "://" in path or is_there(path)
 
 
 def _may_be_folder(path: str) -> bool:
-    """Whether there is a folder, or could be."""
+    """Whether there is a folder, or could be; an address would be taken for a name."""
+    if "://" in path:
+        return False
     try:
         path.encode()  # TensorFlow takes no names that are not UTF-8
         return bool(path) and stat.S_ISDIR(os.stat(path).st_mode)

@@ -152,6 +152,11 @@ class MaskedLayer(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> keras.Layer:  # noqa: D102
         _check_config(config)
         layer = keras.saving.deserialize_keras_object(config["layer"])
+        if not isinstance(layer, keras.Layer):
+            raise ValueError(
+                f"Expected the configuration of a masked layer to be of a layer. "
+                f"Received: that of a {type(layer).__name__}"
+            )
         names = config["sublayer_names"]
         for part, name in zip(list(layer_tree(layer))[1:], names, strict=False):
             part.name = name

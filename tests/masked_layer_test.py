@@ -384,6 +384,15 @@ def test_configurations_of_another_form_are_refused(name, value):
         MaskedLayer.from_config({**masked.get_config(), name: value})
 
 
+@pytest.mark.parametrize("kind", [keras.optimizers.SGD, keras.losses.MeanAbsoluteError])
+def test_configurations_of_no_layer_are_refused(kind):
+    masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": keep_all(3, 2)})
+    other = keras.saving.serialize_keras_object(kind())
+    for config, name in ((other, kind.__name__), ({}, "dict")):
+        with pytest.raises(ValueError, match=f"to be of a layer.*{name}"):
+            MaskedLayer.from_config({**masked.get_config(), "layer": config})
+
+
 @keras.saving.register_keras_serializable("snip_tf_tests")
 class MakesLayersInCall(keras.layers.Layer):
     def __init__(self, **kwargs):

@@ -22,6 +22,8 @@ from snip_tf.files import write_json
 
 # Seconds in which one that is there speaks.
 _PATIENCE = 1.0
+# Seconds that a socket can wait at once; more are waited for one after the other.
+_LONGEST_WAIT = 1e6
 # What the chief says to the others, who know it by this from a stranger's words.
 _GO = "snip_tf: all workers are there"
 _MISSING = "snip_tf: expected"
@@ -182,7 +184,7 @@ def _await_workers(cluster: Cluster, listener: socket.socket, deadline: float) -
 
 def _await_chief(cluster: Cluster, deadline: float) -> None:
     while (left := deadline - time.monotonic()) > 0:
-        answer = _ask_chief(cluster, left)
+        answer = _ask_chief(cluster, min(left, _LONGEST_WAIT))
         if answer == _GO:
             return
         if answer.startswith(_MISSING):

@@ -14,6 +14,7 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
 }
 DECAY_TYPES = ("constant", "piecewise")
+_MOST_ITERATIONS = 2**63 - 1  # as TensorFlow counts them
 
 
 def make_optimizer(
@@ -31,7 +32,7 @@ def make_optimizer(
         lr: float, the learning rate where `decay_type` is `"constant"`.
         decay_type: `"constant"`, or `"piecewise"`: `values[i]` until `boundaries[i]`
             iterations are done, and the last value from then on.
-        boundaries: iterations, increasing.
+        boundaries: iterations, increasing, below 2**63.
         values: learning rates, one more than boundaries.
         weight_decay: float, decoupled from the loss: each step takes
             `rate * weight_decay * w` off every weight `w`, but for the scales and
@@ -39,7 +40,7 @@ def make_optimizer(
 
     Raises:
         ValueError: if a name is not known, a rate is not positive, the lengths do not
-            fit, or the boundaries do not increase.
+            fit, or the boundaries do not increase or are too large.
     """
     for kind, chosen, known in [
         ("name", name, OPTIMIZERS),
@@ -68,9 +69,11 @@ def make_optimizer(
             f"Expected at least one boundary, and one more value than boundaries. "
             f"Received: boundaries={list(boundaries)}, values={list(values)}"
         )
-    if list(boundaries) != sorted(set(boundaries)) or boundaries[0] < 1:
+    if list(boundaries) != sorted(set(boundaries)) or not (
+        0 < boundaries[0] <= boundaries[-1] <= _MOST_ITERATIONS
+    ):
         raise ValueError(
-            f"Expected positive, increasing boundaries. "
+            f"Expected positive, increasing boundaries, up to {_MOST_ITERATIONS:,}. "
             f"Received: boundaries={list(boundaries)}"
         )
     # Keras keeps a value up to and including its boundary, counting iterations from 0,

@@ -128,6 +128,8 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
         ("train.py", f"--logdir={__file__}/a", "expected the name of a folder"),
         ("train.py", f"--logdir={'a' * 300}", "expected the name of a folder"),
         ("train.py", "--logdir=\udcff", "expected the name of a folder"),
+        ("train.py", "--logdir=gs://bucket/a", "expected the name of a folder"),
+        ("sweep.py", "--outdir=gs://bucket/a", "expected the name of a folder"),
         ("sweep.py", f"--logdir={__file__}", "expected the name of a folder"),
         ("reproduce.py", f"--outdir={__file__}", "expected the name of a folder"),
         ("reproduce.py", "--dtype_policy=float16", "float32|mixed_float16"),

@@ -63,6 +63,25 @@ def test_says_in_a_line_what_is_wrong(model, tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_a_report_writes_over_no_file_of_its_own(model, tmp_path):
+    before = model.read_bytes()
+    (tmp_path / "link.keras").symlink_to(model)
+    for given in (
+        [f"--csv={model}"],
+        [f"--json={tmp_path / 'link.keras'}"],
+        ["--html=a", "--markdown=./a"],
+    ):
+        done = run_program("report.py", f"--model={model}", *given, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "expected a file of its own for each" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert model.read_bytes() == before
+    assert os.listdir(tmp_path) == ["link.keras"]
+    several = ["--csv=/dev/stdout", "--markdown=/dev/stdout"]
+    done = run_program("report.py", f"--model={model}", *several, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module", params=["report", "export"])
 def main(request):
     """The program in this process."""

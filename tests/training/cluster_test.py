@@ -125,6 +125,17 @@ def test_a_chief_that_does_not_come_is_named(listening, free_ports):
         cluster.connect(cluster.Cluster(workers, 1), 0.5)
 
 
+def test_waits_as_long_as_it_is_told(free_ports):
+    workers = tuple(f"localhost:{port}" for port in free_ports[:2])
+
+    def come(index):
+        # A socket cannot wait for 300 centuries at once.
+        cluster._meet(cluster.Cluster(workers, index), 1e12 if index else 5)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(come, [0, 1]))
+
+
 def test_workers_meet_in_whichever_order_they_come(free_ports):
     workers = tuple(f"localhost:{port}" for port in free_ports)
     strangers = []

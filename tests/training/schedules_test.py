@@ -90,7 +90,9 @@ def test_one_value_more_than_boundaries(boundaries, values):
         make_optimizer("sgd", 0.1, "piecewise", boundaries, values)
 
 
-@pytest.mark.parametrize("boundaries", [[20, 10], [10, 10], [0, 10], [-5, 10]])
+@pytest.mark.parametrize(
+    "boundaries", [[20, 10], [10, 10], [0, 10], [-5, 10], [10, 2**63]]
+)
 def test_boundaries_increase_from_1_on(boundaries):
     with pytest.raises(ValueError, match=r"increasing boundaries.*Received"):
         make_optimizer("sgd", 0.1, "piecewise", boundaries, [0.1, 0.01, 0.001])
