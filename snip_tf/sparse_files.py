@@ -126,6 +126,8 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 _PARTS = {"all": 1, "bits": 2, "gaps": 2}
 # zlib makes at most so many bytes of one.
 _MOST_INFLATED = 1032
+# A weight may have so many numbers, however few bytes tell which are not zero.
+_ANY_COUNT = 1 << 20
 
 
 def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
@@ -140,14 +142,24 @@ def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
             if type(number) is not int or number < 0:
                 raise ValueError(f"a weight has the shape {shape} and sizes {sizes}")
         count, itemsize = math.prod(shape), _dtype(entry["dtype"]).itemsize
-        # (Of gaps there may be none, if all numbers are zero: any count may be true.)
         if coding == "all" and sizes[0] != count * itemsize:
             raise ValueError(f"a weight of shape {shape} has {sizes[0]} bytes")
-        if coding == "bits" and count > 8 * _MOST_INFLATED * sizes[0]:
-            raise ValueError(f"a weight of shape {shape} has bits of {sizes[0]} bytes")
+        if coding != "all" and count > _most_numbers(sizes[0]):
+            raise ValueError(
+                f"a weight of shape {shape} has {coding} of {sizes[0]} bytes"
+            )
     total = sum(size for entry in entries for size in entry["bytes"])
     if total != length:
         raise ValueError(f"its weights have {total} bytes of {length}")
+
+
+def _most_numbers(positions: int) -> int:
+    """How many numbers a weight may have whose positions take so many bytes.
+
+    As many as bits could have. Gaps say nothing of the zeros at the end: without a
+    limit, a file of a few bytes could ask for any amount of memory.
+    """
+    return _ANY_COUNT + 8 * _MOST_INFLATED * positions
 
 
 def _model_of(config: Any, path: str) -> Any:
@@ -264,6 +276,8 @@ def _encoded(array: np.ndarray) -> tuple[dict[str, Any], list[bytes]]:
     positions = np.flatnonzero(there)
     codings = {"bits": np.packbits(there), "gaps": _gaps(positions)}
     packed = {name: zlib.compress(c.tobytes(), 9) for name, c in codings.items()}
+    if flat.size > _most_numbers(len(packed["gaps"])):
+        del packed["gaps"]
     coding = min(packed, key=lambda name: len(packed[name]))
     if len(values) + len(packed[coding]) >= flat.nbytes:
         return {**entry, "coding": "all", "bytes": [flat.nbytes]}, [flat.tobytes()]

@@ -311,11 +311,26 @@ def test_a_model_that_tensorflow_cannot_make_is_refused(path):
         snip_tf.load_sparse(path)
 
 
-def test_bits_cannot_be_of_more_numbers_than_zlib_makes(path):
+@pytest.mark.parametrize("coding", ["bits", "gaps"])
+def test_positions_cannot_be_of_more_numbers_than_zlib_makes(path, coding):
     header, data = parts(path)
-    header["weights"][0].update(shape=[10**9], coding="bits")
+    header["weights"][0].update(shape=[10**9], coding=coding)
     write(path, header, data)
-    with pytest.raises(ValueError, match=r"of shape \[1000000000\] has bits of"):
+    with pytest.raises(ValueError, match=rf"of shape \[1000000000\] has {coding} of"):
+        snip_tf.load_sparse(path)
+
+
+def test_a_few_bytes_declare_no_model_of_zeros(tmp_path):
+    path, units = tmp_path / "m", 10**10
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3)])
+    snip_tf.export(model, path, "sparse", print_fn=lambda line: None)
+    header, _ = parts(path)
+    header["model"]["config"]["layers"][1]["config"]["units"] = units
+    none = zlib.compress(b"")
+    for entry, shape in zip(header["weights"], ([2, units], [units]), strict=True):
+        entry.update(shape=shape, coding="gaps", bytes=[len(none), 0])
+    write(path, header, 2 * none)
+    with pytest.raises(ValueError, match=f"'{path}', which is damaged"):
         snip_tf.load_sparse(path)
 
 
