@@ -272,6 +272,8 @@ def _first_of_each_class(source: Any, each: int, classes: int | None) -> Batch:
 
 def _labels(y: Any) -> np.ndarray:
     """The class of each example, of labels or one-hot vectors."""
+    if is_text(y):
+        raise ValueError(TEXT_TARGETS)
     if isinstance(y, np.ndarray) and y.dtype.kind in "biuf":
         if y.ndim == 2 and y.shape[1] > 1:
             # One-hot, or smoothed; not numbers to be predicted, nor tokens.

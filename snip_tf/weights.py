@@ -196,6 +196,8 @@ def check_model(model: keras.Model) -> None:
         )
     elif hasattr(model, "shape"):
         advice = "The model comes first, then the data."
+    elif isinstance(model, Mapping):
+        advice = "The model comes first, then the masks."
     raise TypeError(
         f"Expected `model` to be a Keras 3 model (`keras.Model`). "
         f"Received: {received}. {advice}"

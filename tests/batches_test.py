@@ -277,7 +277,10 @@ def test_of_each_class_in_pieces():
         ((X, Y, None, {"examples_per_class": 0}), "at least 1"),
         ((X, Y / 3, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
         ((X, None, None, {"examples_per_class": 1}), "no targets"),
-        ((X, Y.astype(str), None, {"examples_per_class": 1}), "dtype <U"),
+        (
+            (X, Y.astype(str), None, {"examples_per_class": 1}),
+            "targets of text. Number",
+        ),
         ((X, X - 0.5, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
         ((X, Y, None, {"examples_per_class": 1, "classes": 11}), "of 10 cl"),
         ((X, Y, None, {"examples_per_class": 1, "batches": 2}), "batches=2"),

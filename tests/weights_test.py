@@ -158,6 +158,17 @@ def test_a_model_without_call_is_built_if_its_parts_are():
     assert list(snip_tf.get_masks(critic)) == expected[2:]
 
 
+def test_a_container_in_a_container():
+    inner = Container(part("generator", 4, 8, 6))
+    model = Container(inner, part("critic", 6, 1))
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
+    assert "generator/fc8" in capture_summary(pruned)
+    rows = snip_tf.report(pruned).layers
+    assert [row.parameters for row in rows] == [94, 7]
+    stripped = snip_tf.strip_pruning(pruned)
+    assert type(stripped.parts[0]) is Container
+
+
 def capture_summary(model):
     lines = []
     snip_tf.summary(model, print_fn=lines.append)
