@@ -41,9 +41,9 @@ def _of_table(table: Any) -> np.ndarray:
 
 
 def take(leaf: Any, rows: slice | np.ndarray) -> Any:
-    """Some of the rows, each at most once."""
-    if leaf is None:
-        return None
+    """Some of the rows, each at most once; a number for the whole batch as it is."""
+    if leaf is None or not len(leaf.shape):
+        return leaf
     if isinstance(leaf, tf.SparseTensor):
         return _take_sparse(leaf, rows)
     if isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice):

@@ -164,6 +164,7 @@ class FitLoss:
     Attributes:
         what: what to call it.
         sums: whether it needs to know the number of all examples.
+        whole: whether no mini-batch of it can be shared by replicas.
 
     Raises:
         ValueError: if nobody can know what is minimized.
@@ -178,7 +179,7 @@ class FitLoss:
         self._model, self._training = model, training
         self._given = loss
         arguments = {} if loss is not None else compile_arguments(model)
-        self._own = loss is None and _overrides(model, "compute_loss")
+        self._own = self.whole = loss is None and _overrides(model, "compute_loss")
         self._data_loss = None
         if self._own:
             if temperature != 1:
@@ -214,8 +215,6 @@ class FitLoss:
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
         """The value on a mini-batch, in the scope in which `added` is collected."""
         x, y, sample_weight = batch
-        if self._own and part.shared:
-            raise NotDivisible("`compute_loss` is computed on a whole mini-batch")
         y_pred = call_model(self._model, x, self._training)
         if self._own:
             return self._compute_loss(x, y, y_pred, sample_weight)
@@ -266,6 +265,7 @@ class SaidObjective:
 
     what = "objective"
     sums = False
+    whole = True
 
     def __init__(
         self,
@@ -281,9 +281,7 @@ class SaidObjective:
 
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
         """The value on a mini-batch."""
-        del added
-        if part.shared:
-            raise NotDivisible("an objective is computed on a whole mini-batch")
+        del added, part
         with functions_inlined(), without_penalties(self._model):
             value = self._function(self._model, batch[0], self._training)
         return _scalar(value, "what the objective returns", "keras.ops.mean does")
