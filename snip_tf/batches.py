@@ -18,6 +18,7 @@ from snip_tf.examples import (
     example_count,
     fed,
     is_array,
+    is_distributed,
     is_text,
     join,
     take,
@@ -409,6 +410,8 @@ def _wrong_kind(x: Any) -> TypeError:
         advice = "Pass the data set that it holds by itself."
     elif callable(x):
         advice = "Call it, and pass what it returns."
+    elif any(map(is_distributed, keras.tree.flatten(x))):
+        advice = "Pass the data set as it was before a strategy distributed it."
     return TypeError(
         f"Expected data as `Model.fit` takes it: arrays, a nest of arrays, a "
         f"tf.data.Dataset, a keras.utils.PyDataset or a generator of batches. "

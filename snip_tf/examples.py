@@ -115,6 +115,11 @@ def count(leaf: Any) -> int:
     return int(leaf.nrows() if isinstance(leaf, tf.RaggedTensor) else leaf.shape[0])
 
 
+def is_distributed(leaf: Any) -> bool:
+    """Whether a leaf of a nest is what a strategy made of a tensor for its replicas."""
+    return isinstance(leaf, tf.distribute.DistributedValues)
+
+
 def is_text(array: Any) -> bool:
     """Whether an array, or a tensor, is of strings."""
     if tf.is_tensor(array):

@@ -190,7 +190,12 @@ class FitLoss:
             if loss is not None:
                 self._data_loss = DataLoss(model, loss, weights, temperature)
             elif not arguments:
-                raise _no_loss(model, "not compiled")
+                raise _no_loss(
+                    model,
+                    "not compiled",
+                    "compile it as for `fit` (without a loss, if layers give all of it "
+                    "to `add_loss`)",
+                )
         if self._given is None and _overrides(model, "train_step"):
             self._check_step()
         self.sums = self._data_loss is not None and self._data_loss.sums
@@ -225,7 +230,11 @@ class FitLoss:
         if self._data_loss is not None:
             terms.append(self._judged(batch, y_pred, added, part))
         if not terms:
-            raise _no_loss(self._model, "compiled without a loss")
+            raise _no_loss(
+                self._model,
+                "compiled without a loss, and has no layer that calls `add_loss`",
+                "call model.compile(loss=...) first",
+            )
         return tf.add_n(terms)
 
     def _judged(
@@ -298,11 +307,11 @@ def make_scored(
     return kind(model, loss, training, temperature)
 
 
-def _no_loss(model: keras.Model, state: str) -> ValueError:
+def _no_loss(model: keras.Model, state: str, advice: str) -> ValueError:
     return ValueError(
         f"Expected a compiled model, or a `loss`. Received: loss=None with model "
-        f"{model.name!r}, which is {state}, and no layer that calls `add_loss`. Call "
-        f"model.compile(loss=...) first, or pass loss=..., or {_EXAMPLE}."
+        f"{model.name!r}, which is {state}. To score it, {advice}, or pass loss=..., "
+        f"or {_EXAMPLE}."
     )
 
 

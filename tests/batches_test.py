@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from snip_tf.batches import make_batches
+from tests.replicas import two_replicas
 
 X = np.arange(20.0).reshape(10, 2)
 Y = np.arange(10)
@@ -186,6 +187,13 @@ def test_weights_of_classes_are_no_weights_of_examples():
 def test_a_function_that_makes_data_is_to_be_called():
     with pytest.raises(TypeError, match=r"Received: function\. Call it"):
         next(make_batches(lambda: iter([(X, Y)])))
+
+
+def test_says_what_to_do_about_distributed_data():
+    strategy = two_replicas()
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    with pytest.raises(TypeError, match="before a strategy distributed it"):
+        list(make_batches(strategy.experimental_distribute_dataset(data)))
 
 
 def test_too_little_data():
