@@ -58,19 +58,25 @@ class DataLoss:
             part.factor = factor
         names = getattr(self._model, "output_names", None)
         _check_targets(self._given, y, y_pred, names)
-        if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
-            if self._temperature != 1:
-                warn_not_used(
-                    self._temperature, f"{self._model.name!r} has several outputs"
-                )
-            return self._judge.compute_loss(None, y, y_pred, sample_weight)
-        self._only = _chosen_by_shapes(self._only, y, y_pred)
-        _check_labels(self._only, y, y_pred)
-        if self._temperature != 1:
-            y_pred = _tempered(self._only, y_pred, self._temperature)
-        if isinstance(self._loss, keras.losses.Loss) and self._plain:
+        targets, outputs = keras.tree.flatten(y), keras.tree.flatten(y_pred)
+        if len(targets) == len(outputs) == 1:
+            y_pred = self._of_one_output(*targets, y_pred, *outputs)
+        elif self._temperature != 1:
+            why = f"{self._model.name!r} has several outputs"
+            warn_not_used(self._temperature, why)
+        nested = any(map(keras.tree.is_nested, (y, y_pred, sample_weight)))
+        if isinstance(self._loss, keras.losses.Loss) and self._plain and not nested:
             return self._loss(y, y_pred, sample_weight)
         return self._judge.compute_loss(None, y, y_pred, sample_weight)
+
+    def _of_one_output(self, y: Any, y_pred: Any, output: Any) -> Any:
+        """`y_pred`, the output or a nest of it alone, in which it is tempered."""
+        self._only = _chosen_by_shapes(self._only, y, output)
+        _check_labels(self._only, y, output)
+        if self._temperature == 1:
+            return y_pred
+        output = _tempered(self._only, output, self._temperature)
+        return keras.tree.pack_sequence_as(y_pred, [output])
 
     @functools.cached_property
     def _judge(self) -> keras.Model:
