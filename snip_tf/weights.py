@@ -223,11 +223,20 @@ def has_call(model: keras.Model) -> bool:
 
 
 def _unbuilt_parts(model: keras.Model) -> list[str]:
-    return [
-        part.name
-        for part in held_layers(model)
-        if not (is_built(part) if isinstance(part, keras.Model) else part.built)
-    ]
+    return [part.name for part in held_layers(model) if _lacks_weights(part)]
+
+
+def _lacks_weights(layer: keras.Layer) -> bool:
+    """Whether a layer, or one inside, makes weights when it is built, and is not.
+
+    Many of Keras' layers without weights, as those that resize or augment images, are
+    not built before they are called.
+    """
+    if layer.built:
+        return False
+    without = (keras.Layer.build, keras.Model.build, keras.Sequential.build)
+    makes = type(layer).build not in without
+    return makes or any(map(_lacks_weights, held_layers(layer)))
 
 
 def check_built(model: keras.Model) -> None:
