@@ -357,8 +357,10 @@ def _paths_like(
         advice = near_misses(pattern, list(weights))
         if pattern and any(fnmatch.fnmatchcase(path, whole) for path in weights):
             advice = f"For all weights of a layer of that name write {whole!r}."
+        # (Only what is trainable can be added.)
+        kind = "trainable weight's" if argument == "include" else "weight"
         raise ValueError(
-            f"Expected each pattern of `{argument}` to match a weight path. "
+            f"Expected each pattern of `{argument}` to match a {kind} path. "
             f"Received: {pattern!r}, which matches none. {advice}"
         )
     return hits
