@@ -193,6 +193,27 @@ def test_a_container_in_a_container():
     assert type(stripped.parts[0]) is Container
 
 
+@keras.saving.register_keras_serializable("tests")
+class OfTwo(Container):
+    def get_config(self):
+        parts = [keras.saving.serialize_keras_object(part) for part in self.parts]
+        return {"parts": parts}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(*map(keras.saving.deserialize_keras_object, config["parts"]))
+
+
+def test_a_model_without_call_keeps_its_masks_in_a_file(tmp_path):
+    model = OfTwo(part("generator", 4, 8, 6), part("critic", 6, 8, 1))
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_equal(snip_tf.get_masks(loaded), snip_tf.get_masks(pruned))
+    for found, expected in zip(loaded.weights, pruned.weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def capture_summary(model):
     lines = []
     snip_tf.summary(model, print_fn=lines.append)
