@@ -18,6 +18,7 @@ from snip_tf.examples import (
     example_count,
     fed,
     is_array,
+    is_distributed,
     is_text,
     join,
     take,
@@ -272,6 +273,8 @@ def _first_of_each_class(source: Any, each: int, classes: int | None) -> Batch:
 
 def _labels(y: Any) -> np.ndarray:
     """The class of each example, of labels or one-hot vectors."""
+    if is_text(y):
+        raise ValueError(TEXT_TARGETS)
     if isinstance(y, np.ndarray) and y.dtype.kind in "biuf":
         if y.ndim == 2 and y.shape[1] > 1:
             # One-hot, or smoothed; not numbers to be predicted, nor tokens.
@@ -407,6 +410,8 @@ def _wrong_kind(x: Any) -> TypeError:
         advice = "Pass the data set that it holds by itself."
     elif callable(x):
         advice = "Call it, and pass what it returns."
+    elif any(map(is_distributed, keras.tree.flatten(x))):
+        advice = "Pass the data set as it was before a strategy distributed it."
     return TypeError(
         f"Expected data as `Model.fit` takes it: arrays, a nest of arrays, a "
         f"tf.data.Dataset, a keras.utils.PyDataset or a generator of batches. "

@@ -56,20 +56,27 @@ class DataLoss:
             )
         for part in self._sums:
             part.factor = factor
-        _check_targets(self._given, y, y_pred)
-        if any(map(keras.tree.is_nested, (y, y_pred, sample_weight))):
-            if self._temperature != 1:
-                warn_not_used(
-                    self._temperature, f"{self._model.name!r} has several outputs"
-                )
-            return self._judge.compute_loss(None, y, y_pred, sample_weight)
-        self._only = _chosen_by_shapes(self._only, y, y_pred)
-        _check_labels(self._only, y, y_pred)
-        if self._temperature != 1:
-            y_pred = _tempered(self._only, y_pred, self._temperature)
-        if isinstance(self._loss, keras.losses.Loss) and self._plain:
+        names = getattr(self._model, "output_names", None)
+        _check_targets(self._given, y, y_pred, names)
+        targets, outputs = keras.tree.flatten(y), keras.tree.flatten(y_pred)
+        if len(targets) == len(outputs) == 1:
+            y_pred = self._of_one_output(*targets, y_pred, *outputs)
+        elif self._temperature != 1:
+            why = f"{self._model.name!r} has several outputs"
+            warn_not_used(self._temperature, why)
+        nested = any(map(keras.tree.is_nested, (y, y_pred, sample_weight)))
+        if isinstance(self._loss, keras.losses.Loss) and self._plain and not nested:
             return self._loss(y, y_pred, sample_weight)
         return self._judge.compute_loss(None, y, y_pred, sample_weight)
+
+    def _of_one_output(self, y: Any, y_pred: Any, output: Any) -> Any:
+        """`y_pred`, the output or a nest of it alone, in which it is tempered."""
+        self._only = _chosen_by_shapes(self._only, y, output)
+        _check_labels(self._only, y, output)
+        if self._temperature == 1:
+            return y_pred
+        output = _tempered(self._only, output, self._temperature)
+        return keras.tree.pack_sequence_as(y_pred, [output])
 
     @functools.cached_property
     def _judge(self) -> keras.Model:
@@ -305,19 +312,44 @@ def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
         )
 
 
-def _check_targets(loss: Any, y: Any, y_pred: Any) -> None:
+def _check_targets(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> None:
     """Raises a ValueError that says what to do about targets of another kind."""
     for leaf in keras.tree.flatten(y):
         if is_text(leaf):
             raise ValueError(TEXT_TARGETS)
-    nests = [nest for nest in (loss, y, y_pred) if keras.tree.is_nested(nest)]
-    if len({isinstance(nest, dict) for nest in nests}) > 1:
-        return  # some by name and some by position
-    losses, targets, outputs = map(keras.tree.flatten, (loss, y, y_pred))
+    for one in _by_output(loss, y, y_pred, names):
+        if not any(map(keras.tree.is_nested, one)):
+            _check_one_hot(*one)
+
+
+def _by_output(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> list[tuple]:
+    """The loss, the targets and the values of each output, where that can be told.
+
+    Each of the three may be by name or by position, whatever the others are.
+    """
+    nests = (loss, y, y_pred)
+    if any(isinstance(nest, dict) for nest in nests):
+        named = [_by_name(nest, names, y_pred) for nest in nests]
+        return [
+            tuple(nest[name] for nest in named)
+            for name in named[-1]
+            if all(name in nest for nest in named)
+        ]
+    losses, targets, outputs = map(keras.tree.flatten, nests)
     losses = losses * len(outputs) if len(losses) == 1 else losses
     if len(losses) == len(targets) == len(outputs):
-        for one in zip(losses, targets, outputs, strict=True):
-            _check_one_hot(*one)
+        return list(zip(losses, targets, outputs, strict=True))
+    return []
+
+
+def _by_name(nest: Any, names: list[str] | None, y_pred: Any) -> dict[str, Any]:
+    """A loss, targets or values of outputs by the names of the outputs."""
+    if isinstance(nest, dict):
+        return nest
+    if not keras.tree.is_nested(nest):  # one for all
+        return dict.fromkeys(y_pred if isinstance(y_pred, dict) else names or (), nest)
+    known = names and not isinstance(y_pred, dict) and len(nest) == len(names)
+    return dict(zip(names, nest, strict=True)) if known else {}
 
 
 def _check_one_hot(loss: Any, y: Any, y_pred: Any) -> None:

@@ -41,9 +41,9 @@ def _of_table(table: Any) -> np.ndarray:
 
 
 def take(leaf: Any, rows: slice | np.ndarray) -> Any:
-    """Some of the rows, each at most once."""
-    if leaf is None:
-        return None
+    """Some of the rows, each at most once; a number for the whole batch as it is."""
+    if leaf is None or not len(leaf.shape):
+        return leaf
     if isinstance(leaf, tf.SparseTensor):
         return _take_sparse(leaf, rows)
     if isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice):
@@ -113,6 +113,11 @@ def example_count(batch: Any) -> int:
 def count(leaf: Any) -> int:
     """The number of rows."""
     return int(leaf.nrows() if isinstance(leaf, tf.RaggedTensor) else leaf.shape[0])
+
+
+def is_distributed(leaf: Any) -> bool:
+    """Whether a leaf of a nest is what a strategy made of a tensor for its replicas."""
+    return isinstance(leaf, tf.distribute.DistributedValues)
 
 
 def is_text(array: Any) -> bool:

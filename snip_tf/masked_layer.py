@@ -33,7 +33,7 @@ from snip_tf.masks import (
     decode_mask,
     encode_mask,
 )
-from snip_tf.weights import check_paths, layer_tree, weights_by_path
+from snip_tf.weights import check_paths, is_built, layer_tree, weights_by_path
 
 # Whether layers say that they are of their plain class, and give their configuration
 # as if they had no masks: in their own calls, and within the configuration of a layer
@@ -164,7 +164,7 @@ class MaskedLayer(keras.layers.Layer):
         masked = MaskedLayer(layer, {})
         _set_attribute(masked, "_snip_names", tuple(names))
         _set_pending(masked, masks)
-        if masked.built:
+        if _has_weights(masked):
             _put_pending(masked)
         return masked
 
@@ -194,6 +194,11 @@ def _masked(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> keras.Layer:
     if layer.built:
         _put_pending(layer)
     return layer
+
+
+def _has_weights(layer: keras.Layer) -> bool:
+    # (A model without `call` is never built itself, but has those of its parts.)
+    return is_built(layer) if isinstance(layer, keras.Model) else layer.built
 
 
 def _check_config(config: Any) -> None:

@@ -164,6 +164,7 @@ class FitLoss:
     Attributes:
         what: what to call it.
         sums: whether it needs to know the number of all examples.
+        whole: whether no mini-batch of it can be shared by replicas.
 
     Raises:
         ValueError: if nobody can know what is minimized.
@@ -178,7 +179,7 @@ class FitLoss:
         self._model, self._training = model, training
         self._given = loss
         arguments = {} if loss is not None else compile_arguments(model)
-        self._own = loss is None and _overrides(model, "compute_loss")
+        self._own = self.whole = loss is None and _overrides(model, "compute_loss")
         self._data_loss = None
         if self._own:
             if temperature != 1:
@@ -189,7 +190,12 @@ class FitLoss:
             if loss is not None:
                 self._data_loss = DataLoss(model, loss, weights, temperature)
             elif not arguments:
-                raise _no_loss(model, "not compiled")
+                raise _no_loss(
+                    model,
+                    "not compiled",
+                    "compile it as for `fit` (without a loss, if layers give all of it "
+                    "to `add_loss`)",
+                )
         if self._given is None and _overrides(model, "train_step"):
             self._check_step()
         self.sums = self._data_loss is not None and self._data_loss.sums
@@ -214,8 +220,6 @@ class FitLoss:
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
         """The value on a mini-batch, in the scope in which `added` is collected."""
         x, y, sample_weight = batch
-        if self._own and part.shared:
-            raise NotDivisible("`compute_loss` is computed on a whole mini-batch")
         y_pred = call_model(self._model, x, self._training)
         if self._own:
             return self._compute_loss(x, y, y_pred, sample_weight)
@@ -226,7 +230,11 @@ class FitLoss:
         if self._data_loss is not None:
             terms.append(self._judged(batch, y_pred, added, part))
         if not terms:
-            raise _no_loss(self._model, "compiled without a loss")
+            raise _no_loss(
+                self._model,
+                "compiled without a loss, and has no layer that calls `add_loss`",
+                "call model.compile(loss=...) first",
+            )
         return tf.add_n(terms)
 
     def _judged(
@@ -266,6 +274,7 @@ class SaidObjective:
 
     what = "objective"
     sums = False
+    whole = True
 
     def __init__(
         self,
@@ -281,9 +290,7 @@ class SaidObjective:
 
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
         """The value on a mini-batch."""
-        del added
-        if part.shared:
-            raise NotDivisible("an objective is computed on a whole mini-batch")
+        del added, part
         with functions_inlined(), without_penalties(self._model):
             value = self._function(self._model, batch[0], self._training)
         return _scalar(value, "what the objective returns", "keras.ops.mean does")
@@ -300,11 +307,11 @@ def make_scored(
     return kind(model, loss, training, temperature)
 
 
-def _no_loss(model: keras.Model, state: str) -> ValueError:
+def _no_loss(model: keras.Model, state: str, advice: str) -> ValueError:
     return ValueError(
         f"Expected a compiled model, or a `loss`. Received: loss=None with model "
-        f"{model.name!r}, which is {state}, and no layer that calls `add_loss`. Call "
-        f"model.compile(loss=...) first, or pass loss=..., or {_EXAMPLE}."
+        f"{model.name!r}, which is {state}. To score it, {advice}, or pass loss=..., "
+        f"or {_EXAMPLE}."
     )
 
 

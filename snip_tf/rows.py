@@ -289,7 +289,8 @@ def _of_weights(layer: keras.Layer, name: str) -> LayerRow:
     return LayerRow(
         name,
         type(layer).__name__,
-        parameters=layer.count_params(),
+        # (Keras counts them only of what it has built itself.)
+        parameters=sum(map(weight_size, layer.weights)),
         non_zero=sum(_non_zero(weight) for weight in layer.weights),
     )
 

@@ -334,7 +334,7 @@ def _on_devices(
     """`run` on a mini-batch, shared by replicas where that gives the same."""
     if strategy.num_replicas_in_sync == 1:
         return run(batch, part)
-    if not _is_stateful(run.model):
+    if not run.scored.whole and not _is_stateful(run.model):
         with contextlib.suppress(NotDivisible):
             return _over_replicas(strategy, run, batch, part)
     # Another thread is in no strategy's scope, in which Keras would divide its losses,

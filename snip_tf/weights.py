@@ -196,6 +196,8 @@ def check_model(model: keras.Model) -> None:
         )
     elif hasattr(model, "shape"):
         advice = "The model comes first, then the data."
+    elif isinstance(model, Mapping):
+        advice = "The model comes first, then the masks."
     raise TypeError(
         f"Expected `model` to be a Keras 3 model (`keras.Model`). "
         f"Received: {received}. {advice}"
@@ -221,11 +223,20 @@ def has_call(model: keras.Model) -> bool:
 
 
 def _unbuilt_parts(model: keras.Model) -> list[str]:
-    return [
-        part.name
-        for part in held_layers(model)
-        if not (is_built(part) if isinstance(part, keras.Model) else part.built)
-    ]
+    return [part.name for part in held_layers(model) if _lacks_weights(part)]
+
+
+def _lacks_weights(layer: keras.Layer) -> bool:
+    """Whether a layer, or one inside, makes weights when it is built, and is not.
+
+    Many of Keras' layers without weights, as those that resize or augment images, are
+    not built before they are called.
+    """
+    if layer.built:
+        return False
+    without = (keras.Layer.build, keras.Model.build, keras.Sequential.build)
+    makes = type(layer).build not in without
+    return makes or any(map(_lacks_weights, held_layers(layer)))
 
 
 def check_built(model: keras.Model) -> None:
@@ -346,8 +357,10 @@ def _paths_like(
         advice = near_misses(pattern, list(weights))
         if pattern and any(fnmatch.fnmatchcase(path, whole) for path in weights):
             advice = f"For all weights of a layer of that name write {whole!r}."
+        # (Only what is trainable can be added.)
+        kind = "trainable weight's" if argument == "include" else "weight"
         raise ValueError(
-            f"Expected each pattern of `{argument}` to match a weight path. "
+            f"Expected each pattern of `{argument}` to match a {kind} path. "
             f"Received: {pattern!r}, which matches none. {advice}"
         )
     return hits

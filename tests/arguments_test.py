@@ -173,6 +173,28 @@ def test_labels_of_several_outputs():
     snip_tf.prune_model(model, X, {"a": Y, "b": one_hot}, sparsity=0.5)
 
 
+@pytest.mark.parametrize("by_name", [(True, True), (True, False), (False, True)])
+def test_labels_of_several_outputs_in_a_list(by_name):
+    inputs = keras.Input((8,))
+    heads = [("value", 1, None), ("label", 4, "softmax")]
+    outputs = [layers.Dense(n, act, name=name)(inputs) for name, n, act in heads]
+    model = keras.Model(inputs, outputs)
+
+    def given(nest, named):
+        pairs = zip(("value", "label"), nest, strict=True)
+        return dict(sorted(pairs)) if named else list(nest)  # another order
+
+    for loss, y, words in (
+        (SPARSE, np.eye(4)[Y], f"Use the loss {ONE_HOT!r}"),
+        (ONE_HOT, Y, f"Use the loss {SPARSE!r}"),
+    ):
+        model.compile("sgd", given(["mse", loss], by_name[0]))
+        targets = given([X[:, :1], y], by_name[1])
+        assert words in refusal(X, targets, model=model)
+    model.compile("sgd", {"label": SPARSE})
+    assert "look one-hot" in refusal(X, {"label": np.eye(4)[Y]}, model=model)
+
+
 def test_labels_of_one_output():
     assert "'binary_crossentropy'" in refusal(X, Y % 2, model=network(outputs=1))
 
@@ -256,4 +278,7 @@ def test_a_loss_whose_name_is_not_known():
 
 def test_a_list_of_text_as_targets():
     assert "targets of text. Number the classes" in refusal(X, list(TEXT))
+    assert "targets of text. Number the classes" in refusal(
+        X, TEXT, examples_per_class=2
+    )
     assert "Wrap plain Python lists" in refusal(X, Y.tolist())

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from snip_tf.batches import make_batches
+from tests.replicas import two_replicas
 
 X = np.arange(20.0).reshape(10, 2)
 Y = np.arange(10)
@@ -188,6 +189,13 @@ def test_a_function_that_makes_data_is_to_be_called():
         next(make_batches(lambda: iter([(X, Y)])))
 
 
+def test_says_what_to_do_about_distributed_data():
+    strategy = two_replicas()
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    with pytest.raises(TypeError, match="before a strategy distributed it"):
+        list(make_batches(strategy.experimental_distribute_dataset(data)))
+
+
 def test_too_little_data():
     with pytest.raises(ValueError, match="0 examples"):
         make_batches(X[:0], Y[:0])
@@ -277,7 +285,10 @@ def test_of_each_class_in_pieces():
         ((X, Y, None, {"examples_per_class": 0}), "at least 1"),
         ((X, Y / 3, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
         ((X, None, None, {"examples_per_class": 1}), "no targets"),
-        ((X, Y.astype(str), None, {"examples_per_class": 1}), "dtype <U"),
+        (
+            (X, Y.astype(str), None, {"examples_per_class": 1}),
+            "targets of text. Number",
+        ),
         ((X, X - 0.5, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
         ((X, Y, None, {"examples_per_class": 1, "classes": 11}), "of 10 cl"),
         ((X, Y, None, {"examples_per_class": 1, "batches": 2}), "batches=2"),

@@ -1,5 +1,6 @@
 """`objective=`, for what no loss on outputs can say, and where it is asked for."""
 
+import contextlib
 import re
 import warnings
 
@@ -115,17 +116,21 @@ def test_pairs_of_views():
         assert_close(found, expected)
 
 
-def test_a_number_for_the_whole_batch():
+@pytest.mark.parametrize("how", [{}, {"micro_batch_size": 5}, "replicas"])
+def test_a_number_for_the_whole_batch(how):
     model = dense("net", 6, 4)
 
     def scaled(model, batch, training):
         return batch["by"] * ops.mean(ops.square(model(batch["x"], training=training)))
 
     data = [{"by": np.float32(3), "x": X[:12]}, {"by": np.float32(1), "x": X[12:]}]
-    found = snip_tf.connection_sensitivity(
-        model, iter(data), objective=scaled, batches=2
-    )
-    assert_close(found, by_hand(model, lambda: sum(scaled(model, b, 0) for b in data)))
+    expected = by_hand(model, lambda: sum(scaled(model, b, 0) for b in data))
+    options = {} if how == "replicas" else how
+    with two_replicas().scope() if how == "replicas" else contextlib.nullcontext():
+        found = snip_tf.connection_sensitivity(
+            model, iter(data), objective=scaled, batches=2, **options
+        )
+    assert_close(found, expected)
 
 
 def test_what_is_more_than_three():
@@ -249,6 +254,14 @@ def test_replicas_score_as_one_device(where):
             found = snip_tf.connection_sensitivity(model, X, Y, objective=objective)
     if where == "outside":
         found = snip_tf.connection_sensitivity(model, X, Y, objective=objective)
+    assert_close(found, expected)
+
+
+def test_one_example_of_an_objective_is_not_shared():
+    model = dense("net", 6, 5, 2)
+    expected = snip_tf.connection_sensitivity(model, X[:1], Y[:1], objective=squares)
+    with two_replicas().scope():
+        found = snip_tf.connection_sensitivity(model, X[:1], Y[:1], objective=squares)
     assert_close(found, expected)
 
 

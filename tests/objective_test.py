@@ -272,7 +272,7 @@ def test_terms_are_added_to_a_loss_that_is_given():
 
 
 def test_an_activity_is_no_loss_of_a_model_that_is_not_compiled():
-    with pytest.raises(ValueError, match=r"not compiled.*objective="):
+    with pytest.raises(ValueError, match=r"not compiled.*without a loss.*objective="):
         snip_tf.connection_sensitivity(functional(activity_regularizer="l2"), X, Y)
 
 

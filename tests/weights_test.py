@@ -123,6 +123,12 @@ class Container(keras.Model):
         self.parts = list(parts)
 
 
+class Block(layers.Layer):
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = list(parts)
+
+
 def part(name, *shape):
     stack = [layers.Dense(units, name=f"fc{units}") for units in shape[1:]]
     return keras.Sequential([keras.Input(shape[:1]), *stack], name=name)
@@ -158,6 +164,56 @@ def test_a_model_without_call_is_built_if_its_parts_are():
     assert list(snip_tf.get_masks(critic)) == expected[2:]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        layers.Flatten,
+        lambda: layers.Rescaling(2.0),
+        lambda: keras.Sequential([layers.RandomFlip(), layers.RandomZoom(0.1)]),
+        lambda: Block(part("inner", 4, 2)),
+    ],
+)
+def test_parts_that_make_no_weights_need_not_be_built(make):
+    model = Container(make(), part("critic", 6, 8, 1))
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="magnitude")
+    assert snip_tf.sparsity(pruned) == 0.5
+    assert len(paths(snip_tf.strip_pruning(pruned))) == len(paths(model))
+    assert "critic/fc8" in capture_summary(pruned)
+    assert snip_tf.report(pruned).weights
+
+
+def test_a_container_in_a_container():
+    inner = Container(part("generator", 4, 8, 6))
+    model = Container(inner, part("critic", 6, 1))
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
+    assert "generator/fc8" in capture_summary(pruned)
+    rows = snip_tf.report(pruned).layers
+    assert [row.parameters for row in rows] == [94, 7]
+    stripped = snip_tf.strip_pruning(pruned)
+    assert type(stripped.parts[0]) is Container
+
+
+@keras.saving.register_keras_serializable("tests")
+class OfTwo(Container):
+    def get_config(self):
+        parts = [keras.saving.serialize_keras_object(part) for part in self.parts]
+        return {"parts": parts}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(*map(keras.saving.deserialize_keras_object, config["parts"]))
+
+
+def test_a_model_without_call_keeps_its_masks_in_a_file(tmp_path):
+    model = OfTwo(part("generator", 4, 8, 6), part("critic", 6, 8, 1))
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_equal(snip_tf.get_masks(loaded), snip_tf.get_masks(pruned))
+    for found, expected in zip(loaded.weights, pruned.weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def capture_summary(model):
     lines = []
     snip_tf.summary(model, print_fn=lines.append)
@@ -166,6 +222,12 @@ def capture_summary(model):
 
 def test_parts_that_are_not_built_are_named():
     unbuilt = keras.Sequential([layers.Dense(3)], name="generator")
+    for generator in (unbuilt, Container(unbuilt), Block(unbuilt)):
+        generator.name = "generator"
+        with pytest.raises(ValueError, match="not built: 'generator'"):
+            paths(Container(generator, part("critic", 6, 1)))
+    with pytest.raises(ValueError, match="not built: 'norm'"):
+        paths(Container(layers.LayerNormalization(name="norm"), part("c", 6, 1)))
     model = Container(unbuilt, part("critic", 6, 1))
     with pytest.raises(ValueError, match=r"without `call`.*not built: 'generator'"):
         paths(model)
@@ -181,7 +243,7 @@ def test_parts_that_are_not_built_are_named():
 def test_frozen_weights_are_not_prunable_even_if_included(model):
     model.get_layer("inner").trainable = False
     assert "inner/fc/kernel" not in paths(model)
-    with pytest.raises(ValueError, match="`include` to match"):
+    with pytest.raises(ValueError, match="match a trainable weight"):
         paths(model, include="inner/*")
 
 

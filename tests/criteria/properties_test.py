@@ -355,6 +355,22 @@ def test_grasp_uses_its_temperature_however_the_loss_is_given(given):
         np.testing.assert_allclose(found[path], score, rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", [LOSS, {"out": LOSS}])
+@pytest.mark.parametrize("nest", ["dict", "list", "of targets"])
+def test_grasp_uses_its_temperature_where_one_output_is_in_a_nest(nest, loss):
+    inputs, (x, y) = keras.Input((12,)), data()
+    hidden = layers.Dense(9, "relu")(inputs)
+    output = layers.Dense(4, name="out")(hidden)
+    expected = grasp_scores(keras.Model(inputs, output), x, y, LOSS)
+    nested = {"dict": {"out": output}, "list": [output], "of targets": output}[nest]
+    targets = {"out": y} if nest == "dict" else [y]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = grasp_scores(keras.Model(inputs, nested), x, targets, loss)
+    for path, score in expected.items():
+        np.testing.assert_allclose(found[path], score, rtol=1e-5)
+
+
 def test_grasp_knows_short_names():
     model = keras.Sequential([keras.Input((12,)), layers.Dense(1, "sigmoid")])
     x, y = data()
