@@ -98,6 +98,19 @@ def test_a_branch_that_only_adds_zeros_goes():
     assert_same_outputs(smaller, pruned, np.random.rand(3, 4))
 
 
+def test_an_input_that_nothing_reads_any_longer():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    parts = [
+        layers.Dense(5, use_bias=False, name=n)(x)
+        for n, x in zip("ab", inputs, strict=True)
+    ]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Add()(parts)))
+    pruned = snip_tf.apply_masks(model, {"b/kernel": np.zeros((4, 5), bool)})
+    smaller = snip_tf.compact(pruned)
+    assert smaller.count_params() < model.count_params()
+    assert_same_outputs(smaller, pruned, [np.random.rand(3, 4) for _ in inputs])
+
+
 def test_a_layer_that_is_used_twice_stays_as_it_is():
     inputs = keras.Input((4,))
     shared = layers.Dense(4, name="shared")
