@@ -310,12 +310,24 @@ def _array(x: Any, wanted: keras.KerasTensor) -> np.ndarray:
     elif keras.ops.is_tensor(x):
         x = keras.ops.convert_to_tensor(x, sparse=False)
     array = np.asarray(x)
-    if array.dtype.kind in "OSU" and wanted.dtype != "string":
+    is_text = array.dtype.kind in "OSU"
+    if is_text != (wanted.dtype == "string"):
+        expected = "numbers" if is_text else "text"
         kind = "text" if array.dtype.kind in "SU" else f"a {type(x).__name__}"
         raise TypeError(
-            f"Expected examples that are numbers, as arrays or tensors. Received: "
-            f"{kind} for the input {wanted.name!r}"
+            f"Expected examples that are {expected}, as arrays or tensors. Received: "
+            f"{kind if is_text else 'numbers'} for the input {wanted.name!r}"
         )
+    return _of_rank(array, wanted.shape)
+
+
+def _of_rank(array: np.ndarray, wanted: tuple[int | None, ...]) -> np.ndarray:
+    """The array; as Keras does, with or without a last axis of one entry."""
+    more = array.ndim - len(wanted)
+    if more == 1 and array.shape[-1] == 1:
+        return array[..., 0]
+    if more == -1 and array.ndim and wanted[-1] == 1:
+        return array[..., None]
     return array
 
 

@@ -250,6 +250,25 @@ def test_models_that_xla_cannot_compile():
             np.testing.assert_allclose(run(tf.constant(x)), expected, atol=1e-5)
 
 
+def test_a_last_axis_of_one_entry_may_be_there_or_not():
+    one, none = keras.Input((1,)), keras.Input(())
+    text = keras.Input((1,), dtype="string")
+    known = layers.StringLookup(vocabulary=["a", "b"], output_mode="multi_hot")
+    x, words = np.random.rand(5).astype(np.float32), np.array(["b", "a", "z"])
+    for model, given in (
+        (keras.Model(one, layers.Dense(3)(one)), x),
+        (keras.Model(none, layers.Dense(3)(keras.ops.reshape(none, (-1, 1)))), x),
+        (keras.Model(text, layers.Dense(3)(known(text))), words),
+    ):
+        run = snip_tf.sparse_runtime(model)
+        expected = model(tf.constant(given))
+        for examples in (given, given[:, None]):
+            np.testing.assert_allclose(run(examples), expected, atol=1e-5)
+            np.testing.assert_allclose(run.predict(examples), expected, atol=1e-5)
+    with pytest.raises(TypeError, match=r"that are text, .* Received: numbers"):
+        run(x)
+
+
 def test_predict_keeps_nests():
     inputs = {name: keras.Input((6,), name=name) for name in ("a", "b")}
     x = layers.Concatenate()([inputs["a"], inputs["b"]])

@@ -69,14 +69,17 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     with strategy_scope(model):
         plan = Plan(trace(plain), tolerance)
-        smaller = plan.carry_out(Copies().of)
+        smaller = _named(
+            plan.carry_out(Copies().of), getattr(plain, "output_names", [])
+        )
     smaller.name = model.name
     compile_like(smaller, plain)
     if left := _own_training(type(plain)):
         warnings.warn(
             f"The smaller model is a plain Functional one, without the "
-            f"{', '.join(left)} of {type(plain).__name__}: its outputs are the same, "
-            f"but `fit` and `evaluate` are Keras' own, with what `compile` was given. "
+            f"{', '.join(left)} of {type(plain).__name__}: it computes the same, but "
+            f"`fit`, `evaluate` and `predict` are Keras' own, with what `compile` was "
+            f"given. "
             f"To train it as before, make one of your class of `smaller.inputs` and "
             f"`smaller.outputs`.",
             stacklevel=2,
@@ -95,6 +98,30 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
             stacklevel=2,
         )
     return smaller
+
+
+def _named(smaller: keras.Model, names: list[str]) -> keras.Model:
+    """The same model, whose outputs have these names: losses and labels go by them.
+
+    One that a model inside has made, or a sum of which one summand is left, has lost
+    its own.
+    """
+    taken = {operation.name for operation in smaller.operations}
+    lost = {name for name in names if names.count(name) == 1 and name not in taken}
+    if not lost:
+        return smaller
+    outputs = [
+        _identity(name, tensor) if name in lost else tensor
+        for name, tensor in zip(names, smaller.outputs, strict=True)
+    ]
+    outputs = keras.tree.pack_sequence_as(smaller.output, outputs)
+    return keras.Model(smaller.input, outputs)
+
+
+def _identity(name: str, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    # A layer casts what has a point to its own type.
+    dtype = tensor.dtype if "float" in tensor.dtype else None
+    return keras.layers.Identity(name=name, dtype=dtype)(tensor)
 
 
 def _own_training(cls: type[keras.Model]) -> list[str]:

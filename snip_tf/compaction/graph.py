@@ -220,6 +220,9 @@ def remade(graph: Graph, call: Callable[[Node, list[Any]], Any]) -> keras.Model:
             new.update(
                 zip(map(id, tensors(node.outputs)), tensors(outputs), strict=True)
             )
+    for tensor in tensors(inputs):
+        # Older versions of Keras (3.13) refuse an input that nothing reads.
+        keras.layers.Identity(name="unread")(tensor)
     return keras.Model(
         inputs, keras.tree.map_structure(lambda tensor: new[id(tensor)], graph.outputs)
     )

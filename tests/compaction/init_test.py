@@ -98,6 +98,19 @@ def test_a_branch_that_only_adds_zeros_goes():
     assert_same_outputs(smaller, pruned, np.random.rand(3, 4))
 
 
+def test_an_input_that_nothing_reads_any_longer():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    parts = [
+        layers.Dense(5, use_bias=False, name=n)(x)
+        for n, x in zip("ab", inputs, strict=True)
+    ]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Add()(parts)))
+    pruned = snip_tf.apply_masks(model, {"b/kernel": np.zeros((4, 5), bool)})
+    smaller = snip_tf.compact(pruned)
+    assert smaller.count_params() < model.count_params()
+    assert_same_outputs(smaller, pruned, [np.random.rand(3, 4) for _ in inputs])
+
+
 def test_a_layer_that_is_used_twice_stays_as_it_is():
     inputs = keras.Input((4,))
     shared = layers.Dense(4, name="shared")
@@ -218,6 +231,56 @@ def test_a_mask_of_timesteps_is_heeded():
     smaller = snip_tf.compact(pruned)
     assert smaller.count_params() < model.count_params()
     assert_same_outputs(smaller, pruned, rng.integers(0, 9, (20, 5)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.SimpleRNN(8, "softmax"),
+        layers.LSTM(8, "softmax"),
+        layers.LSTM(8, recurrent_activation="softmax"),
+        layers.GRU(8, recurrent_activation="softmax", reset_after=False),
+        layers.Bidirectional(layers.GRU(8, "softmax")),
+    ],
+)
+def test_units_stay_where_an_activation_takes_all_together(layer):
+    stack = [layers.Dense(9, "relu", name="in"), layer, layers.Dense(2, name="out")]
+    model = keras.Sequential([keras.Input((5, 4)), *stack])
+    rng = np.random.default_rng(0)
+    masks = {}
+    for path, weight in snip_tf.prunable_weights(model).items():
+        kept = np.ones(weight.shape, bool)
+        if path.startswith("in/"):
+            kept[:, 3:] = False
+        elif not path.endswith("/kernel") or path.startswith("out/"):
+            kept[5:8] = False  # what reads these units
+        masks[path] = kept
+    pruned = snip_tf.apply_masks(model, masks)
+    smaller = snip_tf.compact(pruned)
+    assert smaller.get_layer("in").units == 3
+    x = rng.normal(size=(3, 5, 4)).astype(np.float32)
+    assert_same_outputs(smaller, pruned, x)
+
+
+def test_outputs_keep_the_names_by_which_losses_are_given():
+    inputs = keras.Input((6,), name="x")
+    head = keras.Sequential([keras.Input((6,)), layers.Dense(2)], name="head")
+    parts = [layers.Dense(40, "relu")(inputs), layers.Dense(40, "relu")(inputs)]
+    nothing = layers.Dense(3, name="nothing", kernel_initializer="zeros")(parts[1])
+    total = layers.Add(name="sum")([layers.Dense(3)(parts[0]), nothing])
+    model = keras.Model(inputs, [head(inputs), total])
+    losses = {"head": "mse", "sum": "mae"}
+    model.compile("adam", losses, metrics={"sum": ["mse"]})
+    rng = np.random.default_rng(0)
+    masks = {"nothing/kernel": np.zeros((40, 3), bool)}
+    pruned = snip_tf.apply_masks(model, masks)
+    smaller = snip_tf.compact(pruned)
+    assert smaller.count_params() < model.count_params()
+    x, y = rng.random((8, 6)), {"head": np.zeros((8, 2)), "sum": np.zeros((8, 3))}
+    expected = pruned.evaluate(x, y, return_dict=True, verbose=0)
+    found = smaller.evaluate(x, y, return_dict=True, verbose=0)
+    assert found == pytest.approx(expected)
+    assert smaller.output_names == ["head", "sum"]
 
 
 def test_life_goes_on_afterwards(tmp_path):
@@ -440,6 +503,7 @@ OWN_PARTS = {
     "recurrent": (
         (5, 6),
         lambda: [
+            layers.Dense(30, "relu"),
             layers.LSTM(20, squared, return_sequences=True, **own(*LOOP)),
             layers.GRU(20, recurrent_activation=Gate(), **own(*LOOP)),
         ],

@@ -176,6 +176,12 @@ UNUSUAL = {
             layers.Dense(4),
         ]
     ),
+    "filters in groups": lambda: keras.Sequential(
+        [
+            *[keras.Input((5, 5, 4)), layers.Conv2D(8, 3, groups=4)],
+            *[layers.GlobalAveragePooling2D(), layers.Dense(4)],
+        ]
+    ),
 }
 
 

@@ -44,6 +44,7 @@ class Recurrent(Kind):
             else 1
         )
         self._cells = [_Cell(layer.cell, tolerance) for layer in self._layers]
+        self._by_unit = all(cell.by_unit for cell in self._cells)
         self._units = self._cells[0].units
 
     def _at_zero(self, inputs: Arrays) -> np.ndarray:
@@ -57,6 +58,8 @@ class Recurrent(Kind):
         return [np.where(merged, 0, np.nan)]
 
     def kept(self, needed: Arrays) -> Arrays:  # noqa: D102
+        if not self._by_unit:
+            return super().kept(needed)
         units = needed[0].reshape(self._beside, -1).any(axis=0)
         while True:
             read = np.array(
@@ -100,7 +103,8 @@ class Recurrent(Kind):
 
     def ties(self) -> tuple[Any, Any]:  # noqa: D102
         masks = [np.zeros(feature_count(tensor), int) for tensor in self.inputs[1:]]
-        return [None, *masks], [np.tile(np.arange(self._units), self._beside)]
+        units = np.arange(self._units) if self._by_unit else np.zeros(self._units, int)
+        return [None, *masks], [np.tile(units, self._beside)]
 
     def uses(self) -> list[Use]:  # noqa: D102
         steps = self.inputs[0].shape[1] or 1
@@ -165,12 +169,16 @@ class _Cell:
 
     Attributes:
         inputs, recurrent: whether an input, or a unit, is read by a unit.
+        by_unit: whether its activations take each unit by itself, as a softmax does
+            not.
     """
 
     def __init__(self, cell: Any, tolerance: float):
         self._cell = cell
         self._tolerance = tolerance
         self.units = cell.units
+        functions = [cell.activation, getattr(cell, "recurrent_activation", None)]
+        self.by_unit = all(is_elementwise(f) for f in functions if f is not None)
         self.inputs = self._gates(cell.kernel, tolerance).any(axis=1)
         self.recurrent = self._gates(cell.recurrent_kernel, tolerance).any(axis=1)
 
@@ -184,7 +192,7 @@ class _Cell:
         cell = self._cell
         part = 0 if isinstance(cell, layers.SimpleRNNCell) else 2
         zero = keras.ops.zeros((1,))
-        if not is_elementwise(cell.activation) or float(cell.activation(zero)[0]) != 0:
+        if not self.by_unit or float(cell.activation(zero)[0]) != 0:
             return np.zeros(self.units, bool)
         kernel = keras.ops.convert_to_numpy(cell.kernel)
         kernel = kernel.reshape(len(kernel), -1, self.units)[:, part]
