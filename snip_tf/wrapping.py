@@ -50,8 +50,9 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     0.75
     """
     check_built(model)
-    check_masks(masks, weights_by_path(model))
-    check_not_low_rank(masks)
+    weights = weights_by_path(model)
+    check_masks(masks, weights)
+    check_not_low_rank(masks, weights)
     earlier = current_masks(model)
     combined = {**earlier, **masks}
     for path in earlier.keys() & masks.keys():
