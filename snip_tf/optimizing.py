@@ -167,8 +167,8 @@ def _without_zero_by_zero(update_step: Callable) -> Callable:
 
 def _has_least_product(gradient: Any, epsilon: float) -> Any:
     """Whether what Adafactor divides by, in a row and a column, is about zero."""
-    gradient = keras.ops.convert_to_tensor(gradient)  # also one of some rows only
-    squares = keras.ops.square(keras.ops.cast(gradient, "float32")) + epsilon
+    squares = keras.ops.square(keras.ops.cast(gradient, "float32"))
+    squares = keras.ops.add(squares, epsilon)  # of some rows only, it is a tensor now
     if len(gradient.shape) < 2:
         return keras.ops.min(squares) < _LEAST_PRODUCT
     row, column = (keras.ops.min(keras.ops.mean(squares, axis=i)) for i in (-1, -2))

@@ -139,6 +139,22 @@ def test_a_whole_weight_between_pruned_ones(name, masked):
     assert_zeros_and_finite(pruned, masks)
 
 
+def test_adafactor_beside_a_table_of_which_some_rows_are_read():
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Embedding(9, 4, name="table"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, name="out"),
+        ]
+    )
+    masks = {"out/kernel": RNG.random((48, 4)) < 0.4}
+    pruned = snip_tf.apply_masks(model, masks)
+    pruned.compile(OPTIMIZERS["Adafactor"](), LOSS)
+    pruned.fit(np.abs(X).astype(int), Y, batch_size=16, verbose=0)
+    assert_zeros_and_finite(pruned, masks)
+
+
 def test_a_mask_that_keeps_everything_changes_no_step_of_adafactor():
     kept = {
         path: np.ones_like(m) for path, m in masks_with_whole_rows_and_columns().items()
