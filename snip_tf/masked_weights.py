@@ -81,7 +81,8 @@ def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:
     # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
     # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
     # float32 takes four times the memory, as much as the weight itself.
-    name = "_snip_mask_of_" + path.rpartition("/")[2]
+    # (TensorFlow exports no variable whose name begins with `_`.)
+    name = path.rpartition("/")[2] + "_mask"
     return keras.Variable(mask, dtype="bool", trainable=False, name=name)
 
 

@@ -209,11 +209,7 @@ def test_masks_are_no_weights():
     masked = MaskedLayer(layer, random_masks(layer))
     assert masked.count_params() == 16
     assert [w.name for w in masked.weights] == ["kernel", "bias"]
-    assert [v.name for v in masked.variables] == [
-        "kernel",
-        "bias",
-        "_snip_mask_of_kernel",
-    ]
+    assert [v.name for v in masked.variables] == ["kernel", "bias", "kernel_mask"]
     masked.set_weights(before)
     x = np.ones((1, 3), np.float32)
     expected = x @ np.where(get_masks(masked)["kernel"], before[0], 0)

@@ -641,7 +641,7 @@ class MaskedConvolution(layers.Layer):
         return x @ (self.kernel * self.kernel_mask)
 
 
-def test_a_mask_of_the_layers_own_in_the_state():
+def test_a_mask_of_the_layers_own_in_the_state(tmp_path):
     model = keras.Sequential([keras.Input((8,)), MaskedConvolution(name="own")])
     pruned = snip_tf.apply_masks(model, random_masks(model))
     pruned.compile("adam", LOSS)
@@ -650,6 +650,10 @@ def test_a_mask_of_the_layers_own_in_the_state():
     snip_tf.set_masks(pruned, random_masks(model, seed=5))
     pruned.set_state_tree(state)
     np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
+    expected = np.asarray(pruned(X[:, 0]))
+    pruned.export(tmp_path / "saved_model", verbose=False)
+    saved = tf.saved_model.load(tmp_path / "saved_model")
+    np.testing.assert_allclose(saved.serve(X[:, 0]), expected, atol=1e-6)
 
 
 def test_new_masks_reach_all_replicas():
