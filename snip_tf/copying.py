@@ -21,9 +21,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from snip_tf.compiling import compile_like, strategy_scope
-from snip_tf.masked_layer import functional_class, plain_class
+from snip_tf.masked_layer import functional_class, is_of_keras, plain_class
 from snip_tf.masked_weights import KeepZeros
 
 # What Keras gives every layer and changes afterwards; the private ones are what it
@@ -208,7 +209,8 @@ class Copies:
         # Known at once, for what refers back to it.
         self._known[id(layer)] = layer, new
         if isinstance(layer, keras.Sequential):
-            keras.Sequential.__init__(new, self._sequence(layer), name=layer.name)
+            with _names_not_counted():
+                keras.Sequential.__init__(new, self._sequence(layer), name=layer.name)
         elif isinstance(layer, functional_class()):
             inputs, outputs = self._graph(layer)
             functional_class().__init__(new, inputs, outputs, name=layer.name)
@@ -221,7 +223,12 @@ class Copies:
                 autocast=layer.autocast,
                 name=layer.name,
             )
-        made_by_base = set(vars(new))
+        made_by_base = {
+            name
+            for name, value in vars(new).items()
+            # A layer may have something of its own instead of a method of Keras'.
+            if not is_of_keras(name, value) or is_of_keras(name, vars(layer).get(name))
+        }
         tracked = self._track(layer, new)
         settings = {
             name: vars(layer)[name] for name in _SETTINGS if name in vars(layer)
@@ -338,6 +345,23 @@ class Copies:
             with contextlib.suppress(ValueError):  # an empty cell
                 cell.cell_contents = self.of(old.cell_contents)
         return new
+
+
+@contextlib.contextmanager
+def _names_not_counted() -> Iterator[None]:
+    """Has Keras number what the user makes next as if nothing was made here.
+
+    A Sequential model makes a Functional one, without a name, inside. The numbers, of
+    this thread, have no public name.
+    """
+    counts = global_state.get_global_attribute("object_name_uids")
+    before = None if counts is None else dict(counts)
+    try:
+        yield
+    finally:
+        if before is not None:
+            counts.clear()
+            counts.update(before)
 
 
 @contextlib.contextmanager

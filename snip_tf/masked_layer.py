@@ -24,7 +24,7 @@ from snip_tf.masked_weights import (
     mask_variable,
     masked_below,
     put_mask,
-    refuse_low_rank,
+    unless_masked,
     unpacked,
 )
 from snip_tf.masks import (
@@ -113,9 +113,18 @@ class MaskedLayer(keras.layers.Layer):
         return variables + masks
 
     @property
-    def quantize(self) -> Callable[..., None]:
-        """As the layer's own; a property, since Keras makes that an attribute."""
-        return functools.partial(_quantize, self)
+    def quantize(self) -> Any:
+        """As the layer's own; a property, since Keras makes that an attribute.
+
+        A layer may have something of its own there, such as a flag.
+        """
+        own = vars(self)["quantize"]
+        of_keras = is_of_keras("quantize", own)
+        return functools.partial(_quantize, self) if of_keras else own
+
+    @quantize.setter
+    def quantize(self, value: Any) -> None:
+        vars(self)["quantize"] = value
 
     def _post_build(self) -> None:
         # Keras calls this after every way in which a layer gets its weights, and has no
@@ -186,9 +195,10 @@ def _masked(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> keras.Layer:
             f"which is a MaskedLayer already. Change its masks with "
             f"`snip_tf.set_masks`."
         )
+    weights = weights_by_path(layer) if layer.built else None
     if masks or not isinstance(masks, Mapping):
-        check_masks(masks, weights_by_path(layer) if layer.built else None)
-    check_not_low_rank(masks)
+        check_masks(masks, weights)
+    check_not_low_rank(masks, weights or ())
     _set_class(layer, _masked_class(type(layer)))
     _set_pending(layer, masks)
     if layer.built:
@@ -414,6 +424,23 @@ def functional_class() -> type:
     return type(keras.Model(x, keras.layers.Identity(name="y")(x), name="of_layers"))
 
 
+def is_of_keras(name: str, value: Any) -> bool:
+    """Whether an attribute is the method that Keras gives each layer by that name."""
+    code = getattr(value, "__code__", None)
+    return code is not None and code is _methods_of_keras().get(name)
+
+
+@functools.cache
+def _methods_of_keras() -> dict[str, types.CodeType]:
+    """The code of the methods that Keras makes attributes of a layer."""
+    attributes = vars(keras.layers.Layer(name="layer"))
+    return {
+        name: value.__code__
+        for name, value in attributes.items()
+        if isinstance(value, types.FunctionType)
+    }
+
+
 def plain_class(layer: keras.Layer) -> type[keras.Layer]:
     """The class that a layer has, or had before it was masked."""
     return getattr(type(layer), "_snip_plain_class", type(layer))
@@ -517,7 +544,7 @@ def _masked_class(cls: type[keras.Layer]) -> type[keras.Layer]:
         "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
     }
     if hasattr(cls, "enable_lora"):
-        attributes["enable_lora"] = refuse_low_rank
+        attributes["enable_lora"] = unless_masked(cls.enable_lora)
     # By the name of the class Keras finds weights in a file, those of the layer
     # unmasked too.
     masked = _new_class(cls.__name__, (MaskedLayer, cls), attributes)

@@ -51,13 +51,24 @@ def masked_value(weight: Any, mask: Any) -> Any:
     return keras.ops.where(mask, weight, 0)
 
 
-def check_not_low_rank(paths: Iterable[str]) -> None:
-    """Raises if one is of a factor of LoRA, which Keras adds to the kernel in files."""
-    factors = [path for path in paths if path.rpartition("/")[2].startswith("lora_")]
-    if factors:
+def check_not_low_rank(paths: Iterable[str], known: Iterable[str] = ()) -> None:
+    """Raises if one is of LoRA, whose factors Keras adds to the kernel in files.
+
+    Args:
+        paths: of the weights to mask.
+        known: of all weights, by which to tell a kernel that is saved with an update.
+    """
+    known = set(known)
+    of_lora = [
+        path
+        for path in paths
+        for above, slash, name in [path.rpartition("/")]
+        if name.startswith("lora_") or f"{above}{slash}lora_{name}_a" in known
+    ]
+    if of_lora:
         raise ValueError(
             f"Expected masks of weights that Keras saves as they are. Received: masks "
-            f"of {', '.join(factors)}, factors of a low-rank update (LoRA), which "
+            f"of {', '.join(of_lora)}, of a low-rank update (LoRA), whose factors "
             f"Keras adds to the kernel when it saves: the masks would be lost. Mask "
             f"the kernel of a model without LoRA."
         )
@@ -70,6 +81,7 @@ def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:
     # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
     # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
     # float32 takes four times the memory, as much as the weight itself.
+    # (TensorFlow exports no variable whose name begins with `_`.)
     name = path.rpartition("/")[2] + "_mask"
     return keras.Variable(mask, dtype="bool", trainable=False, name=name)
 
@@ -81,7 +93,8 @@ def put_mask(weight: keras.Variable, mask: keras.Variable) -> None:
     if mask_of(weight) is None:
         weight._snip_mask = mask
         # Keras has no public way to say it, and `get_state_tree` wants no path twice.
-        mask._path = f"{weight.path}_mask"
+        above, slash, name = weight.path.rpartition("/")
+        mask._path = f"{above}{slash}_snip_mask_of_{name}"
         weight.constraint = KeepZeros(weight.constraint, mask)
     remove(weight)
 
@@ -98,7 +111,7 @@ def _adapt_layers() -> None:
     for kind in (kinds.Dense, kinds.EinsumDense, kinds.Embedding, kinds.Conv1D):
         for cls in kind.__mro__:
             if "enable_lora" in vars(cls):
-                cls.enable_lora = _unless_masked(cls.enable_lora)
+                cls.enable_lora = unless_masked(cls.enable_lora)
 
 
 def _with_zeros(set_weights: Callable) -> Callable:
@@ -114,30 +127,27 @@ def _with_zeros(set_weights: Callable) -> Callable:
     return set_weights_with_zeros
 
 
-def _unless_masked(enable_lora: Callable) -> Callable:
-    """`enable_lora`, refused by a layer that has masks."""
-
-    @functools.wraps(enable_lora)
-    def enable_lora_unless_masked(self, *args, **kwargs):
-        if any(mask_of(weight) is not None for weight in self.weights):
-            refuse_low_rank(self)
-        return enable_lora(self, *args, **kwargs)
-
-    return enable_lora_unless_masked
-
-
-def refuse_low_rank(layer: keras.Layer, *args: Any, **kwargs: Any) -> None:
-    """Instead of `enable_lora`.
+def unless_masked(enable_lora: Callable) -> Callable:
+    """`enable_lora`, refused by a layer that has masks but on its bias.
 
     Keras saves the sum of a kernel and its update, which is dense; loaded under the
     masks, it would compute something else.
     """
-    raise ValueError(
-        f"Expected a layer without masks, since a low-rank update (LoRA) is dense: it "
-        f"would bring removed connections back. Received: layer={layer.name!r}, which "
-        f"is pruned. Call `enable_lora` on the model that `snip_tf.strip_pruning` "
-        f"gives; the zeros stay in the kernel, beside the update."
-    )
+
+    @functools.wraps(enable_lora)
+    def enable_lora_unless_masked(self, *args, **kwargs):
+        masked = [weight for weight in self.weights if mask_of(weight) is not None]
+        if any(weight.name != "bias" for weight in masked):
+            raise ValueError(
+                f"Expected a layer without masks, since a low-rank update (LoRA) is "
+                f"dense: it would bring removed connections back. Received: "
+                f"layer={self.name!r}, which is pruned. Call `enable_lora` on the "
+                f"model that `snip_tf.strip_pruning` gives; the zeros stay in the "
+                f"kernel, beside the update."
+            )
+        return enable_lora(self, *args, **kwargs)
+
+    return enable_lora_unless_masked
 
 
 def remove(weight: keras.Variable) -> None:

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 
+from snip_tf.weights import layer_tree
+
 # What Adafactor adds to squared gradients of a pruned weight, at least.
 _LEAST_SQUARE = 1e-15
+# What the product of a mean over a row and one over a column may be without that.
+_LEAST_PRODUCT = 1e-35
 
 
-def reset_slots(
-    optimizer: keras.Optimizer | None, weight: keras.Variable, kept: Any
-) -> None:
+def optimizers_of(model: keras.Layer) -> list[keras.Optimizer]:
+    """The optimizer that a model is compiled with, and those of its own training step.
+
+    These are attributes, as of a GAN, which has one for each of its parts.
+    """
+    return [
+        optimizer
+        for layer in layer_tree(model)
+        for value in list(vars(layer).values())
+        for optimizer in _optimizers_in(value)
+    ]
+
+
+def _optimizers_in(value: Any) -> Iterator[keras.Optimizer]:
+    if isinstance(value, keras.Optimizer):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _optimizers_in(part)
+
+
+def reset_slots(optimizer: keras.Optimizer, weight: keras.Variable, kept: Any) -> None:
     """Sets what an optimizer keeps for connections back to how it began.
 
     Args:
-        optimizer: of the model; None does nothing.
+        optimizer: of the model.
         weight: the weight.
         kept: bool array of its shape; where it is True, the slots stay.
     """
@@ -35,7 +58,7 @@ def _slots(
     Keras keeps momenta, averages and accumulated gradients in lists in the order of the
     weights, and tells neither in public.
     """
-    attributes = dict(vars(optimizer)) if optimizer is not None else {}
+    attributes = dict(vars(optimizer))
     weights = attributes.get("_trainable_variables", [])
     position = next((i for i, w in enumerate(weights) if w is weight), None)
     for name, value in attributes.items():
@@ -116,20 +139,23 @@ def _without_zero_by_zero(update_step: Callable) -> Callable:
 
     It divides a gradient by the root of a product of a mean over its row and one over
     its column, each 1e-30 (`epsilon_1`) where all gradients are zero: 0 / 0 in float32,
-    and that spreads over the whole weight. So where any connection is removed,
-    `epsilon_1` is more.
+    and that spreads over the whole weight. So where any connection is removed, or those
+    around a weight so that it has such a row and column, `epsilon_1` is more.
     """
 
     @functools.wraps(update_step)
     def finite_update_step(self, gradient, variable, learning_rate):
         # (TensorFlow's own variable is given, that of Keras has the mask.)
-        weight = self._trainable_variables[self._get_variable_index(variable)]
-        mask = getattr(weight, "_snip_mask", None)
-        if mask is None:
+        masks = [getattr(w, "_snip_mask", None) for w in self._trainable_variables]
+        if all(mask is None for mask in masks):
             return update_step(self, gradient, variable, learning_rate)
+        mask = masks[self._get_variable_index(variable)]
         own = self.epsilon_1
         more = keras.ops.cast(max(own, _LEAST_SQUARE), variable.dtype)
-        own_or_more = keras.ops.where(keras.ops.all(mask), own, more)
+        needs_more = _has_least_product(gradient, own)
+        if mask is not None:
+            needs_more |= ~keras.ops.all(mask)
+        own_or_more = keras.ops.where(needs_more, more, own)
         self.epsilon_1 = keras.ops.cast(own_or_more, variable.dtype)
         try:
             return update_step(self, gradient, variable, learning_rate)
@@ -137,3 +163,13 @@ def _without_zero_by_zero(update_step: Callable) -> Callable:
             self.epsilon_1 = own
 
     return finite_update_step
+
+
+def _has_least_product(gradient: Any, epsilon: float) -> Any:
+    """Whether what Adafactor divides by, in a row and a column, is about zero."""
+    squares = keras.ops.square(keras.ops.cast(gradient, "float32"))
+    squares = keras.ops.add(squares, epsilon)  # of some rows only, it is a tensor now
+    if len(gradient.shape) < 2:
+        return keras.ops.min(squares) < _LEAST_PRODUCT
+    row, column = (keras.ops.min(keras.ops.mean(squares, axis=i)) for i in (-1, -2))
+    return row * column < _LEAST_PRODUCT

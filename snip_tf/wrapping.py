@@ -18,7 +18,7 @@ from snip_tf.masked_weights import (
     masked_value,
 )
 from snip_tf.masks import check_masks
-from snip_tf.optimizing import reset_slots
+from snip_tf.optimizing import optimizers_of, reset_slots
 from snip_tf.weights import check_built, check_model, layer_tree, weights_by_path
 
 
@@ -50,8 +50,9 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     0.75
     """
     check_built(model)
-    check_masks(masks, weights_by_path(model))
-    check_not_low_rank(masks)
+    weights = weights_by_path(model)
+    check_masks(masks, weights)
+    check_not_low_rank(masks, weights)
     earlier = current_masks(model)
     combined = {**earlier, **masks}
     for path in earlier.keys() & masks.keys():
@@ -145,8 +146,8 @@ def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
-            a file; or a single `MaskedLayer`. If it is compiled, its optimizer is the
-            one whose state is reset.
+            a file; or a single `MaskedLayer`. Reset is the state of the optimizer it
+            is compiled with, and of those that it has as attributes.
         masks: `{weight path: bool array of the weight's shape}`, True is kept, for any
             of the weights that have masks. The others keep theirs.
 
@@ -176,13 +177,15 @@ def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
             f"The pruned weights are: {', '.join(masked)}. `snip_tf.apply_masks` gives "
             f"masks to weights without one, in a copy of the model."
         )
+    optimizers = optimizers_of(pruned)
     for path, mask in masks.items():
         weight = masked[path]
         kept = mask & keras.ops.convert_to_numpy(mask_of(weight))
         # First without what returns, lest another thread sees weights of before.
         weight.assign(masked_value(weight, kept))
         mask_of(weight).assign(mask)
-        reset_slots(getattr(pruned, "optimizer", None), weight, kept)
+        for optimizer in optimizers:
+            reset_slots(optimizer, weight, kept)
 
 
 def current_masks(model: keras.Model) -> dict[str, np.ndarray]:

@@ -285,6 +285,40 @@ def test_names_on_a_layer_are_its_own(name, tmp_path):
         np.testing.assert_array_equal(other(X[:, 0]), pruned(X[:, 0]))
 
 
+@keras.saving.register_keras_serializable("snip_tf_tests")
+class MayRound(layers.Layer):
+    """Its flag has the name of a method that Keras gives each layer."""
+
+    def __init__(self, quantize=False, **kwargs):
+        super().__init__(**kwargs)
+        self.quantize = quantize
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+    def call(self, x):
+        return keras.ops.round(x @ self.kernel) if self.quantize else x @ self.kernel
+
+    def get_config(self):
+        return {**super().get_config(), "quantize": self.quantize}
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_flag_of_the_name_of_a_method_of_keras(flag, tmp_path):
+    model = keras.Sequential([keras.Input((8,)), MayRound(flag, name="own")])
+    pruned = snip_tf.apply_masks(model, random_masks(model))
+    expected = np.asarray(X[:, 0] @ pruned.layers[0].kernel)
+    expected = np.round(expected) if flag else expected
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for copied in (pruned, loaded, snip_tf.strip_pruning(pruned)):
+        assert copied.layers[0].quantize is flag
+        np.testing.assert_allclose(copied(X[:, 0]), expected, atol=1e-5)
+        copied.layers[0].quantize = not flag
+        assert copied.layers[0].quantize is not flag
+    assert model.layers[0].quantize is flag
+
+
 def test_only_names_of_our_own_are_added_to_a_layer():
     layer = layers.Dense(4, name="out")
     layer.build((None, 3))
@@ -347,6 +381,8 @@ def test_keras_numbers_the_next_layers_as_before():
     assert model.layers[0].name == "dense"
     assert following.layers[1].name == "dense_1"
     assert following.layers[0].name == "input_layer_1"
+    # After the one that `model` has inside.
+    assert following.name == "functional_1"
 
 
 def test_classes_of_past_trials_are_freed():
@@ -529,6 +565,25 @@ def test_masks_of_low_rank_factors_are_refused():
         )
 
 
+def test_a_kernel_with_a_low_rank_update_is_refused(tmp_path):
+    """Its bias is saved as it is."""
+    layer = layers.Dense(4, name="out")
+    model = keras.Sequential([keras.Input((8,)), layer])
+    layer.enable_lora(2)
+    with pytest.raises(ValueError, match=r"of out/kernel, of a low-rank update"):
+        snip_tf.apply_masks(model, {"out/kernel": np.ones((8, 4), bool)})
+    with pytest.raises(ValueError, match=r"of kernel, of a low-rank update"):
+        snip_tf.MaskedLayer(layer, {"kernel": np.ones((8, 4), bool)})
+    mask = np.array([True, False, True, False])
+    pruned = snip_tf.apply_masks(model, {"out/bias": mask})
+    pruned.compile("adam", LOSS)
+    pruned.fit(X[:, 0], np.arange(16) % 4, verbose=0)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_equal(snip_tf.get_masks(loaded), {"out/bias": mask})
+    np.testing.assert_allclose(loaded(X[:, 0]), pruned(X[:, 0]), atol=1e-6)
+
+
 def test_a_low_rank_update_inside_a_masked_layer_is_refused():
     """As code that adapts the layers of an attention one by one asks for it."""
     pruned, plain = pruned_network(), network()
@@ -568,6 +623,37 @@ def test_the_state_of_a_pruned_model_as_a_tree():
     pruned.set_state_tree(state)
     np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
     np.testing.assert_array_equal(outputs(pruned), expected)
+
+
+class MaskedConvolution(layers.Layer):
+    """With a mask of its own among its weights, as in a PixelCNN."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+        self.kernel_mask = self.add_weight(
+            shape=(shape[-1], 4),
+            name="kernel_mask",
+            initializer="ones",
+            trainable=False,
+        )
+
+    def call(self, x):
+        return x @ (self.kernel * self.kernel_mask)
+
+
+def test_a_mask_of_the_layers_own_in_the_state(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), MaskedConvolution(name="own")])
+    pruned = snip_tf.apply_masks(model, random_masks(model))
+    pruned.compile("adam", LOSS)
+    state = pruned.get_state_tree(value_format="numpy_array")
+    masks = snip_tf.get_masks(pruned)
+    snip_tf.set_masks(pruned, random_masks(model, seed=5))
+    pruned.set_state_tree(state)
+    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
+    expected = np.asarray(pruned(X[:, 0]))
+    pruned.export(tmp_path / "saved_model", verbose=False)
+    saved = tf.saved_model.load(tmp_path / "saved_model")
+    np.testing.assert_allclose(saved.serve(X[:, 0]), expected, atol=1e-6)
 
 
 def test_new_masks_reach_all_replicas():

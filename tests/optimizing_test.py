@@ -5,6 +5,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import snip_tf
 from snip_tf.masked_weights import KeepZeros
@@ -121,6 +122,51 @@ def test_every_number_stays_finite_and_every_zero_zero(name, jit_compile):
     assert_zeros_and_finite(pruned, masks)
 
 
+@pytest.mark.parametrize("name", ["Adafactor", "Adafactor, no epsilon", "Muon", "Adam"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_whole_weight_between_pruned_ones(name, masked):
+    """Half of its inputs are always zero, and nothing reads half of its outputs."""
+    masks = {
+        path: np.ones_like(m) for path, m in masks_with_whole_rows_and_columns().items()
+    }
+    masks["first/kernel"][:, :8] = masks["out/kernel"][:8] = False
+    if not masked:
+        del masks["second/kernel"]
+    pruned = snip_tf.apply_masks(network(), masks)
+    no_epsilon = {"epsilon_1": 0.0} if "no epsilon" in name else {}
+    pruned.compile(OPTIMIZERS[name.partition(",")[0]](**no_epsilon), LOSS)
+    pruned.fit(X, Y, batch_size=16, epochs=3, verbose=0)
+    assert_zeros_and_finite(pruned, masks)
+
+
+def test_adafactor_beside_a_table_of_which_some_rows_are_read():
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Embedding(9, 4, name="table"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, name="out"),
+        ]
+    )
+    masks = {"out/kernel": RNG.random((48, 4)) < 0.4}
+    pruned = snip_tf.apply_masks(model, masks)
+    pruned.compile(OPTIMIZERS["Adafactor"](), LOSS)
+    pruned.fit(np.abs(X).astype(int), Y, batch_size=16, verbose=0)
+    assert_zeros_and_finite(pruned, masks)
+
+
+def test_a_mask_that_keeps_everything_changes_no_step_of_adafactor():
+    kept = {
+        path: np.ones_like(m) for path, m in masks_with_whole_rows_and_columns().items()
+    }
+    plain, pruned = network(), snip_tf.apply_masks(network(), kept)
+    for model in (plain, pruned):
+        model.compile(OPTIMIZERS["Adafactor"](), LOSS)
+        model.fit(X, Y, batch_size=16, epochs=3, verbose=0, shuffle=False)
+    for weight, expected in zip(pruned.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_new_masks_in_the_middle_of_training_with_averages(name, tmp_path):
     """What goes is zero at once and for good; what comes back begins at zero."""
@@ -161,6 +207,57 @@ def test_averages_in_a_loop_of_ones_own():
     optimizer.finalize_variable_values(weights)
     for path, values in removed(pruned, both).items():
         np.testing.assert_array_equal(values, 0, err_msg=path)
+
+
+class Gan(keras.Model):
+    """Has an optimizer for each of its parts, and one in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.maker = keras.Sequential([keras.layers.Dense(12, name="a")], name="maker")
+        self.critic = keras.Sequential([keras.layers.Dense(1, name="b")], name="critic")
+
+    def call(self, x):
+        return self.critic(self.maker(x))
+
+    def compile(self, of_maker, of_critic):
+        super().compile()
+        self.of_maker, self.of_parts = of_maker, {"critic": [of_critic]}
+
+    def train_step(self, x):
+        parts = [(self.maker, self.of_maker), (self.critic, self.of_parts["critic"][0])]
+        with tf.GradientTape(persistent=True) as tape:
+            loss = tf.reduce_mean(self(x) ** 2)
+        for part, optimizer in parts:
+            weights = part.trainable_variables
+            optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": loss}
+
+
+def test_optimizers_of_a_training_step_of_ones_own():
+    """What comes back begins anew, also where `compile` got no optimizer."""
+    model = Gan()
+    model(X)
+    masks = {
+        path: np.ones(weight.shape, bool)
+        for path, weight in snip_tf.prunable_weights(model).items()
+    }
+    pruned = snip_tf.apply_masks(model, masks)
+    make = OPTIMIZERS["SGD, momentum"]
+    optimizers = [make(), keras.optimizers.Adam(0.01, use_ema=True)]
+    pruned.compile(*optimizers)
+    pruned.fit(X, batch_size=16, verbose=0)
+    snip_tf.set_masks(pruned, {path: ~mask for path, mask in masks.items()})
+    snip_tf.set_masks(pruned, masks)
+    slots = [
+        slot
+        for optimizer in optimizers
+        for slot in optimizer.variables
+        if tuple(slot.shape) in [(12, 12), (12, 1)]
+    ]
+    assert len(slots) == 4
+    for slot in slots:
+        assert not slot.numpy().any(), slot.path
 
 
 def test_averages_that_a_callback_swaps_in(tmp_path):
