@@ -24,7 +24,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 
 from snip_tf.compiling import compile_like, strategy_scope
-from snip_tf.masked_layer import functional_class, is_of_keras, plain_class
+from snip_tf.masked_layer import functional_class, plain_class, replaced_methods
 from snip_tf.masked_weights import KeepZeros
 
 # What Keras gives every layer and changes afterwards; the private ones are what it
@@ -223,12 +223,7 @@ class Copies:
                 autocast=layer.autocast,
                 name=layer.name,
             )
-        made_by_base = {
-            name
-            for name, value in vars(new).items()
-            # A layer may have something of its own instead of a method of Keras'.
-            if not is_of_keras(name, value) or is_of_keras(name, vars(layer).get(name))
-        }
+        made_by_base = set(vars(new)) - set(replaced_methods(layer))
         tracked = self._track(layer, new)
         settings = {
             name: vars(layer)[name] for name in _SETTINGS if name in vars(layer)

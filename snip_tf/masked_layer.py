@@ -118,9 +118,9 @@ class MaskedLayer(keras.layers.Layer):
 
         A layer may have something of its own there, such as a flag.
         """
-        own = vars(self)["quantize"]
-        of_keras = is_of_keras("quantize", own)
-        return functools.partial(_quantize, self) if of_keras else own
+        if "quantize" in replaced_methods(self):
+            return vars(self)["quantize"]
+        return functools.partial(_quantize, self)
 
     @quantize.setter
     def quantize(self, value: Any) -> None:
@@ -424,15 +424,19 @@ def functional_class() -> type:
     return type(keras.Model(x, keras.layers.Identity(name="y")(x), name="of_layers"))
 
 
-def is_of_keras(name: str, value: Any) -> bool:
-    """Whether an attribute is the method that Keras gives each layer by that name."""
-    code = getattr(value, "__code__", None)
-    return code is not None and code is _methods_of_keras().get(name)
+def replaced_methods(layer: keras.Layer) -> list[str]:
+    """Where a layer has something of its own instead of a method that Keras gave it."""
+    own = vars(layer)
+    return [
+        name
+        for name, code in _methods_by_attribute().items()
+        if name in own and getattr(own[name], "__code__", None) is not code
+    ]
 
 
 @functools.cache
-def _methods_of_keras() -> dict[str, types.CodeType]:
-    """The code of the methods that Keras makes attributes of a layer."""
+def _methods_by_attribute() -> dict[str, types.CodeType]:
+    """The code of the methods that Keras makes attributes of each layer."""
     attributes = vars(keras.layers.Layer(name="layer"))
     return {
         name: value.__code__

@@ -424,7 +424,7 @@ class _Scope(keras.StatelessScope):
             super().add_update(update)
 
     def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
-        if self._eager and not tf.executing_eagerly():
+        if self._eager and not tf.executing_eagerly() and not _is_made_for_a_call():
             raise _ReadByFunction
         return super().get_current_value(variable)
 
@@ -438,6 +438,15 @@ class _Scope(keras.StatelessScope):
             # To the last bit the new value, with the derivative of the one before.
             value += before - tf.stop_gradient(before)
         super().add_update((variable, value))
+
+
+def _is_made_for_a_call() -> bool:
+    """Whether the function that is traced is made anew for each call, and then gone.
+
+    Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
+    XLA where it is built without oneDNN, as on Apple's processors.
+    """
+    return tf.compat.v1.get_default_graph().name == "_conv_xla"
 
 
 def _gradients(

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -353,3 +357,33 @@ def test_refuses_fewer_examples_than_replicas(data):
         model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="of the 2 replicas"):
         snip_tf.prune_model(model, *(a[:1] for a in data), sparsity=0.5, loss=LOSS)
+
+
+_WITHOUT_ONEDNN = """
+import keras, numpy as np, tensorflow as tf
+import snip_tf
+inputs = keras.Input((6, 6, 4))
+grouped = keras.layers.Conv2D(6, 3, groups=2, use_bias=False, name="grouped")
+x = keras.layers.Flatten()(grouped(inputs))
+model = keras.Model(inputs, keras.layers.Dense(3, name="out")(x))
+x, y = np.random.default_rng(0).normal(size=(8, 6, 6, 4)), np.arange(8) % 3
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+found = snip_tf.connection_sensitivity(model, x, y, loss=loss)
+kernel = tf.constant(grouped.kernel.numpy())
+with tf.GradientTape() as tape:
+    tape.watch(kernel)
+    halves = zip(tf.split(tf.cast(x, tf.float32), 2, 3), tf.split(kernel, 2, 3))
+    y_pred = tf.concat([tf.nn.conv2d(a, b, 1, "VALID") for a, b in halves], 3)
+    value = loss(y, model.get_layer("out")(tf.reshape(y_pred, (8, -1))))
+expected = np.abs(tape.gradient(value, kernel) * kernel)
+scores = found["grouped/kernel"]
+np.testing.assert_allclose(scores / scores.sum(), expected / expected.sum(), 1e-3, 1e-7)
+"""
+
+
+def test_grouped_convolutions_without_onednn():
+    """Where TensorFlow has their gradients under XLA alone, as on macOS."""
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}
+    command = [sys.executable, "-c", _WITHOUT_ONEDNN]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
