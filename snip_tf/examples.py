@@ -122,10 +122,8 @@ def is_distributed(leaf: Any) -> bool:
 
 def is_text(array: Any) -> bool:
     """Whether an array, or a tensor, is of strings."""
-    if tf.is_tensor(array):
-        return array.dtype == tf.string
     if not isinstance(array, np.ndarray):
-        return False
+        return tf.is_tensor(array) and array.dtype == tf.string
     if array.dtype == object:
         return array.size > 0 and all(isinstance(v, (str, bytes)) for v in array.flat)
     return array.dtype.kind in "SUT"

@@ -27,8 +27,13 @@ class Product:
     """
 
     def __init__(self, gradient: Any, weight: Any):
-        weight = keras.ops.convert_to_tensor(weight)
-        self._factors = [keras.ops.reshape(f, (-1,)) for f in (gradient, weight)]
+        self._device = str(gradient.device)
+        # A variable becomes a tensor, which NumPy reads without a copy.
+        weight = keras.ops.reshape(weight, (-1,))
+        if self.on_accelerator:
+            self._factors = [keras.ops.reshape(gradient, (-1,)), weight]
+        else:
+            self._factors = [np.asarray(f).reshape(-1) for f in (gradient, weight)]
         self.shape = tuple(gradient.shape)
         self.size = int(np.prod(self.shape))
         self.dtype = np.dtype(keras.backend.standardize_dtype(gradient.dtype))
@@ -36,7 +41,7 @@ class Product:
     @property
     def on_accelerator(self) -> bool:
         """Whether a GPU or a TPU holds the factors."""
-        return "CPU" not in str(self._factors[0].device)
+        return "CPU" not in self._device
 
     def chunks(self) -> Iterator[np.ndarray]:
         """The values in order, as arrays that are good until the next is read."""
