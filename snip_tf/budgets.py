@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snip_tf.weights import near_misses
+from snip_tf.weights import is_like, near_misses
 
 SCOPES = ("global", "layer", "erk")
 Shapes = Mapping[str, Sequence[int]]
@@ -80,13 +79,13 @@ def _by_pattern(
 ) -> list[Group]:
     rest, wanted, chosen = dict(sizes), {}, {}
     for pattern, own in scope.items():
-        if not fnmatch.filter(sizes, pattern):
+        if not any(is_like(path, pattern) for path in sizes):
             raise ValueError(
                 f"Expected each pattern of `scope` to match a weight that is pruned. "
                 f"Received: {pattern!r}, which matches none. "
                 f"{near_misses(pattern, list(sizes))}"
             )
-        paths = [path for path in rest if fnmatch.fnmatchcase(path, pattern)]
+        paths = [path for path in rest if is_like(path, pattern)]
         if not paths:
             raise ValueError(
                 f"Expected each pattern of `scope` to match a weight that none before "

@@ -20,7 +20,7 @@ from snip_tf.masked_weights import all_masks
 from snip_tf.serving import notes_on_inputs, write_saved_model
 from snip_tf.sparse_files import save_sparse
 from snip_tf.text import list_of
-from snip_tf.weights import check_built, layer_tree
+from snip_tf.weights import check_built, has_call, layer_tree
 from snip_tf.wrapping import strip_pruning
 
 
@@ -83,6 +83,8 @@ def export(
     check_folder(path)
     if format == "saved_model":
         _check_replaceable(path)
+    if format in ("saved_model", "litert"):
+        _check_has_call(model, format)
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     before, what = _bytes_of(plain.weights), "the weights of the plain model take"
     notes: list[str] = []
@@ -218,6 +220,16 @@ def _errors_of(path: Path) -> Iterator[None]:
 # What TensorFlow, or Keras 2, writes into the folder of a SavedModel.
 _SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
 _SAVED_MODEL |= {"variables", "assets", "assets.extra"}
+
+
+def _check_has_call(model: keras.Model, format: str) -> None:
+    """Raises if there is nothing that the file could compute."""
+    if not has_call(model):
+        raise ValueError(
+            f"Expected a model with a `call`, which is what format={format!r} writes. "
+            f"Received: model={model.name!r} of class {type(model).__name__}, which "
+            f"has none. Export its parts, each by itself, or as 'keras' or 'sparse'."
+        )
 
 
 def _check_replaceable(path: Path) -> None:

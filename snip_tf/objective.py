@@ -252,7 +252,8 @@ class FitLoss:
         how = (
             "the losses of Keras do with reduction='sum_over_batch_size', their default"
         )
-        loss = _scalar(loss, "a loss", how)
+        # A loss may have a type of its own, and is added to others, as `fit` does.
+        loss = tf.cast(_scalar(loss, "a loss", how), keras.config.floatx())
         if part.shared or part.total != count:
             loss *= self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
         return loss

@@ -348,14 +348,23 @@ def _check_takes_two(predicate: Callable, argument: str) -> None:
         ) from error
 
 
+def is_like(path: str, pattern: str) -> bool:
+    """Whether a glob pattern matches a weight path.
+
+    A path itself always matches, though brackets in the name of a layer mean something
+    else in a pattern.
+    """
+    return path == pattern or fnmatch.fnmatchcase(path, pattern)
+
+
 def _paths_like(
     pattern: str, weights: dict[str, keras.Variable], argument: str
 ) -> set[str]:
-    hits = {path for path in weights if fnmatch.fnmatchcase(path, pattern)}
+    hits = {path for path in weights if is_like(path, pattern)}
     if not hits:
         whole = pattern.rstrip("/") + "/*"
         advice = near_misses(pattern, list(weights))
-        if pattern and any(fnmatch.fnmatchcase(path, whole) for path in weights):
+        if pattern and any(is_like(path, whole) for path in weights):
             advice = f"For all weights of a layer of that name write {whole!r}."
         # (Only what is trainable can be added.)
         kind = "trainable weight's" if argument == "include" else "weight"

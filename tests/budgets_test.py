@@ -117,6 +117,9 @@ def test_sparsities_by_pattern():
     counts = {path: mask.sum() for path, mask in masks.items()}
     # 120 of 600 in all: 50, 40, and what is left.
     assert counts == {"a/kernel": 50, "b/kernel": 40, "c/kernel": 30}
+    named = {f"{path}[0]": score for path, score in scores.items()}
+    masks = select_masks(named, 0.8, {"a/kernel[0]": 0.5, "b/kernel[0]": 0.9})
+    assert [mask.sum() for mask in masks.values()] == list(counts.values())
     together = select_masks(scores, 0.8, {"[ab]/*": 0.9, "*": 0.3})
     counts = {path: mask.sum() for path, mask in together.items()}
     assert counts["a/kernel"] + counts["b/kernel"] == 50

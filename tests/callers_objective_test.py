@@ -407,3 +407,27 @@ def test_nothing_flows_through_a_model_without_a_call(data):
     model = Gan(dense("g", 4, 6), dense("d", 6, 1))
     with pytest.raises(ValueError, match=r"no `call`\. Prune its parts.*'magnitude'"):
         snip_tf.prune_model(model, *data, sparsity=0.5, criterion="synflow")
+
+
+@pytest.mark.parametrize("format", ["litert", "saved_model"])
+def test_a_model_without_a_call_is_exported_by_its_parts(format, tmp_path):
+    model = Gan(dense("g", 4, 6), dense("d", 6, 1))
+    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="magnitude")
+    path = tmp_path / ("file.tflite" if format == "litert" else "folder")
+    with pytest.raises(ValueError, match=r"with a `call`.*Export its parts"):
+        snip_tf.export(pruned, path, format)
+    assert not path.exists()
+    snip_tf.export(pruned.generator, path, format, print_fn=lambda line: None)
+    assert path.exists()
+
+
+def test_a_model_without_a_call_is_compacted_by_its_parts():
+    model = Gan(dense("g", 4, 6), dense("d", 6, 8, 1))
+    pruned = snip_tf.prune_model(model, sparsity=0.9, criterion="magnitude")
+    for tool in (snip_tf.compact, snip_tf.sparse_runtime):
+        with pytest.raises(ValueError, match="no `call`, only parts"):
+            tool(pruned)
+    part = pruned.discriminator
+    small = snip_tf.compact(part)
+    assert small.count_params() < part.count_params()
+    np.testing.assert_allclose(small(X), part(X), atol=1e-6)

@@ -202,6 +202,16 @@ def test_masked_timesteps_in_pieces(pieces, weight):
     assert_close(found, expected)
 
 
+def test_masked_timesteps_in_pieces_of_a_loss_of_another_type():
+    model = padded()
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
+    expected = snip_tf.connection_sensitivity(model, TOKENS, LABELS, loss=loss)
+    found = snip_tf.connection_sensitivity(
+        model, TOKENS, LABELS, loss=loss, batch_size=24, micro_batch_size=5
+    )
+    assert_close(found, expected)
+
+
 VOID = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=1)
 void = functools.partial(
     losses.sparse_categorical_crossentropy, from_logits=True, ignore_class=1

@@ -262,6 +262,16 @@ def test_what_layers_add_counts(kind, loss):
     assert_scored(model, expected, *data, exclude=exclude or None)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_terms_are_added_to_a_loss_of_another_type(dtype):
+    model = ADDING["activity"]()
+    model.compile("sgd", keras.losses.MeanSquaredError(dtype=dtype))
+    found = snip_tf.connection_sensitivity(model, X, X)
+    expected = snip_tf.connection_sensitivity(model, X, X, loss="mse")
+    for path, score in expected.items():
+        np.testing.assert_allclose(found[path], score, rtol=2e-2, atol=1e-5)
+
+
 def test_terms_are_added_to_a_loss_that_is_given():
     model = vae()
     model.compile("sgd", "mse")

@@ -83,6 +83,15 @@ def test_include_adds_and_exclude_takes_away(model):
     assert "head/kernel" not in paths(model, exclude=lambda path, v: v.shape[-1] == 3)
 
 
+def test_a_path_matches_itself_whatever_is_in_it():
+    names = ("block[0]", "a?*", "[!b]")
+    stack = [layers.Dense(3, name=name) for name in names]
+    model = keras.Sequential([keras.Input((4,)), *stack])
+    for path in paths(model):
+        assert paths(model, exclude=path) == [p for p in paths(model) if p != path]
+    assert paths(model, exclude=["block[[]0]/*", "[[]*"]) == ["a?*/kernel"]
+
+
 def test_layers_stand_for_all_their_weights(model):
     inner, head = model.get_layer("inner"), model.get_layer("head")
     both = model.get_layer("both")

@@ -11,6 +11,7 @@ import keras
 
 from snip_tf.copying import input_like, operation_of
 from snip_tf.masked_layer import functional_class
+from snip_tf.weights import has_call
 
 
 @dataclasses.dataclass(eq=False)
@@ -91,12 +92,17 @@ def trace(model: keras.Model) -> Graph:
         ValueError: if the model runs its layers in code of its own.
     """
     if not has_graph(model):
+        how = (
+            "which runs its layers in code of its own (its `call`). If that only calls "
+            "layers, `keras.Model(inputs, model.call(inputs))` with "
+            "`inputs = keras.Input(...)` makes it Functional."
+        )
+        if not has_call(model):
+            how = "which has no `call`, only parts. Pass these, each by itself."
         raise ValueError(
             f"Expected a keras.Sequential or a Functional model, whose graph can be "
             f"read. Received: model={model.name!r} of type {type(model).__name__}, "
-            f"which runs its layers in code of its own (its `call`). If that only "
-            f"calls layers, `keras.Model(inputs, model.call(inputs))` with "
-            f"`inputs = keras.Input(...)` makes it Functional."
+            f"{how}"
         )
     same: dict[int, keras.KerasTensor] = {}
     held: list[Any] = []  # so that no id is given to another tensor
