@@ -23,6 +23,7 @@ from snip_tf.examples import (
     join,
     take,
 )
+from snip_tf.weights import is_stateful
 
 DEFAULT_BATCH_SIZE = 128
 # Of an endless data set, so many examples that are of no use are read in a row.
@@ -166,7 +167,8 @@ def _rows(batch: Batch, rows: slice | np.ndarray) -> Batch:
 
 
 def ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
-    """Ones for one example of what the model takes."""
+    """Ones for one example of what the model takes, or as many as it has states for."""
+    whole = is_stateful(model)
 
     def one(shape: tuple[int | None, ...], dtype: Any) -> Any:
         if None in shape[1:]:
@@ -175,7 +177,7 @@ def ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
                 f"{model.name!r}, which takes inputs of shape {tuple(shape)}. Pass a "
                 f"mini-batch as `x`."
             )
-        return keras.ops.ones([1, *shape[1:]], dtype)
+        return keras.ops.ones([(whole and shape[0]) or 1, *shape[1:]], dtype)
 
     for x, _, _ in batches:
         return keras.tree.map_structure(lambda a: one(tuple(a.shape), a.dtype), x)

@@ -114,12 +114,14 @@ _TARGETS = ("label", "labels", "target", "targets", "y", "class")
 
 def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
     """What to do about inputs by name, where others than the model's are among them."""
-    takes = f"The model takes {', '.join(map(repr, names))}. " if names[1:] else ""
+    takes = f"The model takes {', '.join(map(repr, names))}. " if names else ""
+    if len(x) <= max(1, len(names)) and not set(x) & set(_TARGETS):
+        return takes  # so few that there are hardly targets among them
     target = next((name for name in x if name in _TARGETS), next(reversed(x)))
     first = repr(next((name for name in x if name != target), target))
     return (
-        f"{takes}If {', '.join(map(repr, x))} hold the targets, too, each element of a "
-        f"dataset must be a pair (inputs, targets): "
+        f"{takes if names[1:] else ''}If {', '.join(map(repr, x))} hold the targets, "
+        f"too, each element of a dataset must be a pair (inputs, targets): "
         f"data.map(lambda d: (d[{first}], d[{target!r}])), or as_supervised=True in "
         f"`tensorflow_datasets.load`. "
     )

@@ -57,8 +57,9 @@ class DataLoss:
         for part in self._sums:
             part.factor = factor
         names = getattr(self._model, "output_names", None)
-        _check_targets(self._given, y, y_pred, names)
         targets, outputs = keras.tree.flatten(y), keras.tree.flatten(y_pred)
+        _check_count(self._given, len(outputs))
+        _check_targets(self._given, y, y_pred, names)
         if len(targets) == len(outputs) == 1:
             y_pred = self._of_one_output(*targets, y_pred, *outputs)
         elif self._temperature != 1:
@@ -312,6 +313,16 @@ def _check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
         )
 
 
+def _check_count(loss: Any, outputs: int) -> None:
+    """Raises a ValueError if a list has a loss too many, or too few."""
+    count = len(keras.tree.flatten(loss))
+    if isinstance(loss, (list, tuple)) and count not in (1, outputs):
+        raise ValueError(
+            f"Expected a loss for each output, None where it has none. Received: "
+            f"{count} losses for {outputs} outputs"
+        )
+
+
 def _check_targets(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> None:
     """Raises a ValueError that says what to do about targets of another kind."""
     for leaf in keras.tree.flatten(y):
@@ -320,6 +331,9 @@ def _check_targets(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> N
     for one in _by_output(loss, y, y_pred, names):
         if not any(map(keras.tree.is_nested, one)):
             _check_one_hot(*one)
+            if keras.tree.is_nested(y_pred):
+                chosen = _chosen_by_shapes(*one)
+                _check_labels(chosen, *one[1:])
 
 
 def _by_output(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> list[tuple]:

@@ -247,7 +247,7 @@ class FitLoss:
             # So that the mean of pieces, weighed by their examples, is their sum.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             factor = part.total / (count * replicas)
-        with _fitting("a loss that fit", y, y_pred):
+        with _fitting("a loss that fit", y, y_pred, sample_weight):
             loss = self._data_loss(y, y_pred, sample_weight, factor)
         how = (
             "the losses of Keras do with reduction='sum_over_batch_size', their default"
@@ -264,7 +264,7 @@ class FitLoss:
         # Keras does, which gave the method this argument later.)
         known = "training" in inspect.signature(compute_loss).parameters
         options = {"training": True} if known else {}
-        fitting = _fitting("a `compute_loss` that fit", y, y_pred)
+        fitting = _fitting("a `compute_loss` that fit", y, y_pred, sample_weight)
         with without_penalties(self._model), fitting:
             loss = compute_loss(x, y, y_pred, sample_weight, **options)
         return _scalar(loss, "what `compute_loss` returns", "keras.ops.mean does")
@@ -317,17 +317,21 @@ def _no_loss(model: keras.Model, state: str, advice: str) -> ValueError:
 
 
 @contextlib.contextmanager
-def _fitting(what: str, y: Any, y_pred: Any) -> Iterator[None]:
+def _fitting(what: str, y: Any, y_pred: Any, sample_weight: Any) -> Iterator[None]:
     """Has an error say on what targets and outputs a loss fails."""
     try:
         yield
     except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
         if str(error).startswith("Expected"):
             raise  # in our words already
+        weights = ""
+        if isinstance(sample_weight, dict):
+            named = ", ".join(map(repr, sample_weight))
+            weights = f", with weights for {named} (each output with a loss needs some)"
         raise ValueError(
             f"Expected targets and {what} the outputs of the model. Received: targets "
-            f"of shape {shapes(y)} for outputs of shape {shapes(y_pred)}. The error: "
-            f"{error}"
+            f"of shape {shapes(y)} for outputs of shape {shapes(y_pred)}{weights}. The "
+            f"error: {error}"
         ) from error
 
 

@@ -30,7 +30,7 @@ from snip_tf.numerics import (
 )
 from snip_tf.objective import Part, Scored, as_tensors, make_scored
 from snip_tf.reductions import NotDivisible
-from snip_tf.weights import layer_tree, weights_by_path
+from snip_tf.weights import is_stateful, layer_tree, weights_by_path
 
 _HALF = (tf.float16, tf.bfloat16)
 
@@ -335,18 +335,13 @@ def _on_devices(
     """`run` on a mini-batch, shared by replicas where that gives the same."""
     if strategy.num_replicas_in_sync == 1:
         return run(batch, part)
-    if not run.scored.whole and not _is_stateful(run.model):
+    if not run.scored.whole and not is_stateful(run.model):
         with contextlib.suppress(NotDivisible):
             return _over_replicas(strategy, run, batch, part)
     # Another thread is in no strategy's scope, in which Keras would divide its losses,
     # but not those of others, by the number of replicas.
     with concurrent.futures.ThreadPoolExecutor(1) as alone:
         return alone.submit(run, batch, part).result()
-
-
-def _is_stateful(model: keras.Model) -> bool:
-    """Whether a layer keeps a state for each example, so that no batch can be cut."""
-    return any(getattr(layer, "stateful", False) for layer in layer_tree(model))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,6 +39,11 @@ def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
         yield from layer_tree(sub)
 
 
+def is_stateful(model: keras.Model) -> bool:
+    """Whether a layer keeps a state for each example, so that no batch can be cut."""
+    return any(getattr(layer, "stateful", False) for layer in layer_tree(model))
+
+
 def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
     """Every weight below `layer`, once, under its weight path, in the layer's order.
 

@@ -195,6 +195,40 @@ def test_labels_of_several_outputs_in_a_list(by_name):
     assert "look one-hot" in refusal(X, {"label": np.eye(4)[Y]}, model=model)
 
 
+def heads():
+    inputs = keras.Input((8,), name="image")
+    outputs = {
+        "a": layers.Dense(4, "softmax", name="a")(inputs),
+        "b": layers.Dense(1, name="b")(inputs),
+    }
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", {"a": SPARSE, "b": "mse"})
+    return model
+
+
+def test_says_which_labels_of_several_outputs_are_out_of_range():
+    words = refusal(X, {"a": Y + 5, "b": X[:, :1]}, model=heads())
+    assert "labels from 0 to 3, since the model has 4 outputs" in words
+
+
+def test_says_which_outputs_have_weights():
+    y, weights = {"a": Y, "b": X[:, :1]}, {"a": np.ones(len(Y))}
+    assert "with weights for 'a' (each output" in refusal(X, y, weights, model=heads())
+
+
+def test_counts_losses_and_outputs():
+    model = heads()
+    model.compile("sgd", [SPARSE, "mse", "mse"])
+    words = refusal(X, {"a": Y, "b": X[:, :1]}, model=model)
+    assert "3 losses for 2 outputs" in words
+
+
+def test_a_wrong_name_of_an_input_says_nothing_of_targets():
+    words = refusal({"images": X}, {"a": Y, "b": X[:, :1]}, model=heads())
+    assert "The model takes 'image'. " in words
+    assert "hold the targets" not in words
+
+
 def test_labels_of_one_output():
     assert "'binary_crossentropy'" in refusal(X, Y % 2, model=network(outputs=1))
 

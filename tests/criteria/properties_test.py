@@ -303,6 +303,17 @@ def test_synflow_asks_for_data_where_the_shape_is_open():
     assert recurrent.sum() > 20  # of 64: as much as the order of equals would leave
 
 
+def test_synflow_gives_a_state_as_many_examples_as_it_is_of():
+    stack = [layers.GRU(5, stateful=True, name="gru"), layers.Dense(3, name="out")]
+    model = keras.Sequential([keras.Input(batch_shape=(4, 6, 2)), *stack])
+    x = np.ones((4, 6, 2), np.float32)
+    found = snip_tf.prune_model(model, sparsity=0.5, criterion="synflow")
+    other = snip_tf.prune_model(model, x, sparsity=0.5, criterion="synflow")
+    for path, mask in snip_tf.get_masks(found).items():
+        np.testing.assert_array_equal(mask, snip_tf.get_masks(other)[path])
+    assert not np.any(model.layers[0].states[0])
+
+
 def test_a_layer_that_ends_with_nothing_is_scored_until_the_last_step():
     seen = []
 
