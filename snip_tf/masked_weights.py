@@ -248,7 +248,7 @@ class StoredMasks(KerasSaveable):
         own = own_masked(self._layer())
         try:
             found = {name: store[name] for name in store.keys()}  # noqa: SIM118
-            if found or _has_masks(store):
+            if found or has_masks(store):
                 for name, mask in self._masks(found, own).items():
                     mask_of(own[name]).assign(mask)
         finally:
@@ -296,7 +296,7 @@ def unpacked(bits: np.ndarray, weight: keras.Variable) -> np.ndarray:
     return packed_mask(bits.tobytes(), shape).unpack()
 
 
-def _has_masks(store: Any) -> bool:
+def has_masks(store: Any) -> bool:
     """Whether the file that a store reads has a mask of any weight.
 
     Keras shows a layer only what is its own; so this asks the HDF5 file that the store

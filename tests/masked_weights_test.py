@@ -319,6 +319,37 @@ def test_a_flag_of_the_name_of_a_method_of_keras(flag, tmp_path):
     assert model.layers[0].quantize is flag
 
 
+class WithBits(layers.Dense):
+    """It saves something under a name that masks had in files of earlier versions."""
+
+    def __init__(self, *args, key="mask_bits", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.key = key
+        self.loaded = None
+
+    def get_config(self):
+        return {**super().get_config(), "key": self.key}
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store[self.key] = np.arange(3)
+
+    def load_own_variables(self, store):
+        self.loaded = np.asarray(store[self.key])
+        super().load_own_variables({key: store[key] for key in "01"})
+
+
+@pytest.mark.parametrize("key", ["mask_bits", "mask_bits0", "mask_bits_of_mine"])
+def test_what_a_layer_saves_is_its_own(key, tmp_path):
+    model = keras.Sequential([keras.Input((8,)), WithBits(4, key=key, name="own")])
+    masks = random_masks(model)
+    snip_tf.apply_masks(model, masks).save(tmp_path / "model.keras")
+    custom = {"WithBits": WithBits}
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects=custom)
+    np.testing.assert_array_equal(loaded.layers[0].loaded, np.arange(3))
+    np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
+
+
 def test_only_names_of_our_own_are_added_to_a_layer():
     layer = layers.Dense(4, name="out")
     layer.build((None, 3))
