@@ -138,6 +138,15 @@ def test_masks_of_other_weights_are_refused(path, exclude):
     assert_zeros_at_least(other, snip_tf.get_masks(other))
 
 
+@pytest.mark.parametrize("exclude", ["gru/gru_cell/kernel", "out/*", "both/*/kernel"])
+def test_masks_of_weights_that_are_not_pruned_are_refused(path, exclude):
+    saved, other = pruned_network(0), pruned_network(1, exclude=exclude)
+    saved.save_weights(path)
+    with pytest.raises(ValueError, match="pruned alike"):
+        other.load_weights(path)
+    assert_zeros_at_least(other, snip_tf.get_masks(other))
+
+
 def assert_zeros_at_least(model, masks):
     weights = weights_by_path(model)
     for path, mask in masks.items():
