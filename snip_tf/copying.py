@@ -73,6 +73,8 @@ _STATE = (
     tf.Variable,
     tf.random.Generator,
 )
+# What TensorFlow has that may hold some of it.
+_OF_TENSORFLOW_WITH_STATE = (tf.Module, tf.train.ExponentialMovingAverage)
 # What of it Keras may have been told not to track.
 _HIDDEN = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
 # Values that hold none of that, which need not be looked into.
@@ -85,9 +87,6 @@ _PLAIN = (
     type,
     types.ModuleType,
     types.NoneType,
-    keras.constraints.Constraint,
-    keras.initializers.Initializer,
-    keras.regularizers.Regularizer,
     keras.KerasTensor,
     np.ndarray,
 )
@@ -173,6 +172,8 @@ class Copies:
             return weakref.WeakMethod(self.of(value()))
         if isinstance(value, weakref.ref):
             return weakref.ref(self.of(value()))
+        if _is_reference(value):
+            return self.of(value.deref()).ref()
         return self._container(value)
 
     def _container(self, value: Any) -> Any:
@@ -219,7 +220,7 @@ class Copies:
         else:
             keras.Layer.__init__(
                 new,
-                activity_regularizer=layer.activity_regularizer,
+                activity_regularizer=self.of(layer.activity_regularizer),
                 autocast=layer.autocast,
                 name=layer.name,
             )
@@ -290,8 +291,8 @@ class Copies:
                     if hasattr(variable, setting)  # not before Keras 3.10
                 },
             )
-        new.regularizer = variable.regularizer
-        new.constraint = constraint
+        new.regularizer = self.of(variable.regularizer)
+        new.constraint = self.of(constraint)
         new.overwrite_with_gradient = variable.overwrite_with_gradient
         return new
 
@@ -395,6 +396,11 @@ def _attributes(value: Any) -> dict[str, Any]:
     return {**{name: getattr(value, name) for name in names}, **attributes}
 
 
+def _is_reference(value: Any) -> bool:
+    """Whether this is what `ref()` of TensorFlow's gives, of no public class."""
+    return type(value).__name__ == "Reference" and hasattr(value, "deref")
+
+
 def _is_traced_function(value: Any) -> bool:
     return isinstance(value, tf.types.experimental.PolymorphicFunction)
 
@@ -425,8 +431,12 @@ def _reach(value: Any, seen: set[int], state: tuple[type, ...] = _STATE) -> bool
         held = [value()]
     elif _is_traced_function(value):
         held = [value.python_function]
-    elif isinstance(value, tf.Module):
+    elif isinstance(value, _OF_TENSORFLOW_WITH_STATE):
         held = list(vars(value).values())
+    elif _is_reference(value):
+        held = [value.deref()]
+    elif isinstance(value, keras.initializers.Initializer):
+        held = list(vars(value).values())  # a generator of seeds
     elif type(value).__module__.partition(".")[0] in ("keras", "numpy", "tensorflow"):
         return False
     else:

@@ -223,6 +223,8 @@ def _is_cut(node: Node, block: int) -> bool:
     layer = node.operation
     if type(layer) is not keras.layers.Dense or layer.compute_dtype != "float32":
         return False  # which the converter does not make sparse
+    if not keras.backend.is_float_dtype(layer.kernel.dtype):
+        return False  # quantized, which the converter refuses in words of its own
     if layer.kernel.shape[0] % block == 0:
         return False
     return not np.all(layer.kernel)  # else it is not made sparse

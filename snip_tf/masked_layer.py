@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import re
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from snip_tf.compiling import inlined, product_by_rows, runs_eagerly
 from snip_tf.masked_weights import (
     all_masks,
     check_not_low_rank,
+    has_masks,
     keep_with_owners,
     mask_of,
     mask_variable,
@@ -135,13 +137,14 @@ class MaskedLayer(keras.layers.Layer):
             check_none_pending(self)  # else some weights may be made in the first call
 
     def load_own_variables(self, store: Any) -> None:  # noqa: D102
-        # Files of earlier versions have masks here, by their number in the layer.
-        old = {key: store[key] for key in store.keys() if key.startswith("mask_bits")}  # noqa: SIM118
-        if not old:
+        # Files of earlier versions have masks here, by their number in the layer. In
+        # others a layer may have something of its own of such a name.
+        keys = [key for key in store.keys() if re.fullmatch(r"mask_bits\d+", key)]  # noqa: SIM118
+        if not keys or has_masks(store):
             super().load_own_variables(store)
             return
-        _load_old_masks(self, old)
-        rest = {key: store[key] for key in store.keys() - old.keys()}
+        _load_old_masks(self, {key: store[key] for key in keys})
+        rest = {key: store[key] for key in store.keys() - set(keys)}
         super().load_own_variables(rest)
 
     # What a class has of these comes before; here is what its own code looks for beyond
@@ -160,7 +163,9 @@ class MaskedLayer(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.Layer:  # noqa: D102
         _check_config(config)
-        layer = keras.saving.deserialize_keras_object(config["layer"])
+        layer = keras.saving.deserialize_keras_object(
+            config["layer"], custom_objects=_known_class(cls, config["layer"])
+        )
         if not isinstance(layer, keras.Layer):
             raise ValueError(
                 f"Expected the configuration of a masked layer to be of a layer. "
@@ -227,6 +232,16 @@ def _check_config(config: Any) -> None:
             f"the layers inside as `sublayer_names`, and its `masks`. Received: one "
             f"without a valid {' and '.join(wrong) or 'sublayer_names'}"
         )
+
+
+def _known_class(cls: type, config: Mapping[str, Any]) -> dict[str, type]:
+    """The class that a masked class is of, if a configuration is of that.
+
+    To clone a model Keras asks the class itself, which need not be registered.
+    """
+    plain = getattr(cls, "_snip_plain_class", None)
+    known = plain is not None and config.get("registered_name") == plain.__name__
+    return {plain.__name__: plain} if known else {}
 
 
 def check_none_pending(layer: keras.Layer) -> None:

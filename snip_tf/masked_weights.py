@@ -7,12 +7,14 @@ does.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
@@ -107,6 +109,7 @@ def _adapt_layers() -> None:
     keep their classes. These methods do for weights without a mask what they did.
     """
     keras.Layer.set_weights = _with_zeros(keras.Layer.set_weights)
+    keras.Model.load_weights = _unless_masks_are_left(keras.Model.load_weights)
     kinds = keras.layers
     for kind in (kinds.Dense, kinds.EinsumDense, kinds.Embedding, kinds.Conv1D):
         for cls in kind.__mro__:
@@ -125,6 +128,43 @@ def _with_zeros(set_weights: Callable) -> Callable:
                 remove(weight)
 
     return set_weights_with_zeros
+
+
+def _unless_masks_are_left(load_weights: Callable) -> Callable:
+    """`Model.load_weights`, refused where layers that are not pruned have masks.
+
+    Zeros of those would not stay, while those of the others do. Into a plain model
+    a file of any pruned one is loaded.
+    """
+
+    @functools.wraps(load_weights)
+    def load_weights_with_all_masks(self, filepath, skip_mismatch=False, **kwargs):
+        pruned = {id(part) for part in layer_tree(self) if "_snip_masks" in vars(part)}
+        masked = _layers_with_masks(filepath) if pruned else ()
+        if len(masked) > len(pruned) and not skip_mismatch:
+            raise ValueError(
+                f"Expected a file with masks of the {len(pruned)} layers of "
+                f"{self.name!r} that are pruned. Received: {str(filepath)!r}, of a "
+                f"model of which {len(masked)} are: {', '.join(masked)}. Load it into "
+                f"a model that is pruned alike, or into the plain one, and apply its "
+                f"masks (`snip_tf.apply_masks`)."
+            )
+        return load_weights(self, filepath, skip_mismatch, **kwargs)
+
+    return load_weights_with_all_masks
+
+
+def _layers_with_masks(path: Any) -> list[str]:
+    """The places of layers that have masks in a weight file, one of Keras' own."""
+    if not str(path).endswith(".weights.h5"):
+        return []
+    # What is no such file, Keras says.
+    with contextlib.suppress(OSError), h5py.File(path, "r") as file:
+        names: list[str] = []
+        file.visit(names.append)
+        found = [name.partition("/_snip_masks/vars/") for name in names]
+        return list(dict.fromkeys(above for above, _, mask in found if mask))
+    return []
 
 
 def unless_masked(enable_lora: Callable) -> Callable:
@@ -248,7 +288,7 @@ class StoredMasks(KerasSaveable):
         own = own_masked(self._layer())
         try:
             found = {name: store[name] for name in store.keys()}  # noqa: SIM118
-            if found or _has_masks(store):
+            if found or has_masks(store):
                 for name, mask in self._masks(found, own).items():
                     mask_of(own[name]).assign(mask)
         finally:
@@ -296,7 +336,7 @@ def unpacked(bits: np.ndarray, weight: keras.Variable) -> np.ndarray:
     return packed_mask(bits.tobytes(), shape).unpack()
 
 
-def _has_masks(store: Any) -> bool:
+def has_masks(store: Any) -> bool:
     """Whether the file that a store reads has a mask of any weight.
 
     Keras shows a layer only what is its own; so this asks the HDF5 file that the store

@@ -88,21 +88,23 @@ def adapt_optimizers() -> None:
     """
     base = keras.Optimizer
     base.apply = _with_zeros_in_averages(base.apply)
+    base.load_own_variables = _with_zeros_in_averages(base.load_own_variables)
     base.finalize_variable_values = _with_zeros(base.finalize_variable_values)
     adafactor = keras.optimizers.Adafactor
     adafactor.update_step = _without_zero_by_zero(adafactor.update_step)
 
 
-def _with_zeros_in_averages(apply: Callable) -> Callable:
-    """`Optimizer.apply`; then averages are zero where weights are removed.
+def _with_zeros_in_averages(method: Callable) -> Callable:
+    """A method of an optimizer; then averages are zero where weights are removed.
 
-    They are taken before the constraint makes zeros of what an optimizer that mixes
-    connections, as Muon does, has made of removed ones.
+    `apply` takes them before the constraint makes zeros of what an optimizer that mixes
+    connections, as Muon does, has made of removed ones; a file of a model that is not
+    pruned has them of all weights.
     """
 
-    @functools.wraps(apply)
-    def apply_with_zeros(self, grads, trainable_variables=None):
-        updated = apply(self, grads, trainable_variables)
+    @functools.wraps(method)
+    def method_with_zeros(self, *args, **kwargs):
+        result = method(self, *args, **kwargs)
         averages = getattr(self, "_model_variables_moving_average", None)
         if getattr(self, "use_ema", False) and averages:
             for weight, average in zip(
@@ -111,9 +113,9 @@ def _with_zeros_in_averages(apply: Callable) -> Callable:
                 mask = getattr(weight, "_snip_mask", None)
                 if mask is not None and average is not None:
                     average.assign(keras.ops.where(mask, average, 0))
-        return updated
+        return result
 
-    return apply_with_zeros
+    return method_with_zeros
 
 
 def _with_zeros(finalize: Callable) -> Callable:

@@ -191,6 +191,65 @@ class Holds(keras.Model):
         return self.run(x)
 
 
+class Holding(layers.Layer):
+    """Counts its calls in what holds a variable, such as a regularizer."""
+
+    def __init__(self, holder):
+        super().__init__()
+        self.holder = holder
+
+    def build(self, shape):
+        regularizer = self.holder if callable(self.holder) else None
+        self.w = self.add_weight(shape=(), regularizer=regularizer, name="w")
+
+    def call(self, x):
+        self.holder.value.assign(self.holder.value + 1)
+        return x + self.w
+
+
+class Fading(keras.regularizers.Regularizer):
+    def __init__(self):
+        self.value = tf.Variable(1.0)
+
+    def __call__(self, w):
+        return self.value * w**2
+
+
+class Average(tf.train.ExponentialMovingAverage):
+    def __init__(self):
+        super().__init__(0.5)
+        self.counted = tf.Variable(1.0)
+        self.apply([self.counted])
+
+    @property
+    def value(self):
+        return self.average(self.counted)
+
+
+class Drawing(keras.initializers.RandomNormal):
+    def __init__(self):
+        super().__init__(seed=keras.random.SeedGenerator(0))
+
+    @property
+    def value(self):
+        return self.seed.state
+
+
+@pytest.mark.parametrize("make", [Fading, Average, Drawing])
+def test_objects_of_libraries_that_hold_variables(make):
+    model = keras.Sequential([Holding(make())])
+    built(model, 3)
+    copy = copy_unmasked(model)
+    old, new = model.layers[0], copy.layers[0]
+    before = np.asarray(old.holder.value)
+    copy(np.ones((1, 3), np.float32))
+    np.testing.assert_array_equal(old.holder.value, before)
+    np.testing.assert_array_equal(new.holder.value, before + 1)
+    assert type(new.holder) is make
+    if make is Fading:
+        assert new.w.regularizer is new.holder
+
+
 @pytest.mark.parametrize("how", HOLDERS)
 def test_whatever_holds_a_layer_holds_its_copy(how):
     model = built(Holds(HOLDERS[how]), 4)

@@ -446,6 +446,31 @@ def test_a_functional_class_with_a_constructor_of_its_own_is_cloned():
     np.testing.assert_equal(get_masks(clone), get_masks(pruned))
 
 
+def test_a_class_that_is_not_registered_is_cloned():
+    class Mine(keras.layers.Dense):
+        pass
+
+    class Net(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.out = keras.layers.Dense(2, name="out")
+
+        def call(self, x):
+            return self.out(x)
+
+        def get_config(self):
+            return {"name": self.name}
+
+    x = keras.Input((3,))
+    model = keras.Model(x, Net(name="net")(Mine(4, name="mine")(x)))
+    pruned = apply_masks(model, random_masks(model))
+    np.testing.assert_equal(
+        get_masks(keras.models.clone_model(pruned)), get_masks(pruned)
+    )
+    layer = pruned.get_layer("mine")
+    assert type(type(layer).from_config(layer.get_config())) is type(layer)
+
+
 def test_what_is_no_dict_of_masks_is_refused_before_anything_changes():
     layer = built(keras.layers.Dense(2), 3)
     for masks in ([], None, [("kernel", keep_all(3, 2))]):

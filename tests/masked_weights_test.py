@@ -138,6 +138,15 @@ def test_masks_of_other_weights_are_refused(path, exclude):
     assert_zeros_at_least(other, snip_tf.get_masks(other))
 
 
+@pytest.mark.parametrize("exclude", ["gru/gru_cell/kernel", "out/*", "both/*/kernel"])
+def test_masks_of_weights_that_are_not_pruned_are_refused(path, exclude):
+    saved, other = pruned_network(0), pruned_network(1, exclude=exclude)
+    saved.save_weights(path)
+    with pytest.raises(ValueError, match="pruned alike"):
+        other.load_weights(path)
+    assert_zeros_at_least(other, snip_tf.get_masks(other))
+
+
 def assert_zeros_at_least(model, masks):
     weights = weights_by_path(model)
     for path, mask in masks.items():
@@ -317,6 +326,37 @@ def test_a_flag_of_the_name_of_a_method_of_keras(flag, tmp_path):
         copied.layers[0].quantize = not flag
         assert copied.layers[0].quantize is not flag
     assert model.layers[0].quantize is flag
+
+
+class WithBits(layers.Dense):
+    """It saves something under a name that masks had in files of earlier versions."""
+
+    def __init__(self, *args, key="mask_bits", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.key = key
+        self.loaded = None
+
+    def get_config(self):
+        return {**super().get_config(), "key": self.key}
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store[self.key] = np.arange(3)
+
+    def load_own_variables(self, store):
+        self.loaded = np.asarray(store[self.key])
+        super().load_own_variables({key: store[key] for key in "01"})
+
+
+@pytest.mark.parametrize("key", ["mask_bits", "mask_bits0", "mask_bits_of_mine"])
+def test_what_a_layer_saves_is_its_own(key, tmp_path):
+    model = keras.Sequential([keras.Input((8,)), WithBits(4, key=key, name="own")])
+    masks = random_masks(model)
+    snip_tf.apply_masks(model, masks).save(tmp_path / "model.keras")
+    custom = {"WithBits": WithBits}
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects=custom)
+    np.testing.assert_array_equal(loaded.layers[0].loaded, np.arange(3))
+    np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
 
 
 def test_only_names_of_our_own_are_added_to_a_layer():

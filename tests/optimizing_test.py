@@ -277,6 +277,20 @@ def test_averages_that_a_callback_swaps_in(tmp_path):
         )
 
 
+def test_averages_from_a_file_of_the_plain_model(tmp_path):
+    masks = masks_with_whole_rows_and_columns()
+    plain, pruned = network(), snip_tf.apply_masks(network(), masks)
+    for model in (plain, pruned):
+        model.compile(keras.optimizers.SGD(0.01, use_ema=True), LOSS)
+        model.fit(X, Y, verbose=0)
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    pruned.load_weights(tmp_path / "plain.weights.h5")
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(pruned)
+    swap.on_test_begin()
+    assert_zeros_and_finite(pruned, masks)
+
+
 def test_slots_are_set_back_to_how_they_began():
     """All that an optimizer has for a weight, where it is not kept."""
     # (What follows the weights themselves begins where they do: removed ones at 0.)
