@@ -139,6 +139,20 @@ def check_paths() -> None:
             flags.register_validator(name, _if_given(is_right), expected)
 
 
+def check_apart(*names: str) -> None:
+    """Has no file be given to two of these flags, to be written twice or over."""
+    flags.register_multi_flags_validator(
+        names, _are_apart, "expected a file of its own for each"
+    )
+
+
+def _are_apart(given: Mapping[str, str | None]) -> bool:
+    paths = [os.path.expanduser(path) for path in given.values() if path]
+    # (A pipe or a device, as /dev/stdout, takes several.)
+    files = [path for path in paths if os.path.isfile(path) or not os.path.exists(path)]
+    return len(set(map(os.path.realpath, files))) == len(files)
+
+
 def _if_given(is_right: Callable[[str], bool]) -> Callable[[str | None], bool]:
     return lambda path: path is None or is_right(os.path.expanduser(path))
 
@@ -179,6 +193,7 @@ def start(after_interrupt: str, grace: float = _GRACE) -> None:
     _parse()
     # Of the libraries, warnings; of CUDA's errors, those where there is a GPU.
     level = "2" if glob.glob("/dev/nvidia[0-9]*") else "3"
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever else is for Keras elsewhere
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -227,7 +242,7 @@ def _parse() -> None:
             f"Unknown flag --{error.flagname}.{_did_you_mean(error.flagname)} "
             f"--help shows all flags."
         )
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:  # the second of a --flagfile
         sys.exit(one_line(f"{error}. --help shows all flags."))
     for name, form in _required.items():
         if FLAGS[name].value is None:

@@ -5,9 +5,7 @@ python scripts/report.py --model=logs/model.keras --html=report.html
 
 import command_line  # isort: split
 
-import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -22,21 +20,7 @@ flags.DEFINE_string("markdown", None, "Writes a table here.")
 flags.DEFINE_string("json", None, "Writes all of it here.")
 command_line.check_paths()
 command_line.require("model", "FILE, a `.keras` file")
-
-
-def _are_apart(given: Mapping[str, str | None]) -> bool:
-    """Whether no file is to be written twice, or over the model."""
-    paths = [os.path.expanduser(path) for path in given.values() if path]
-    # (A pipe or a device, as /dev/stdout, takes several.)
-    files = [path for path in paths if os.path.isfile(path) or not os.path.exists(path)]
-    return len(set(map(os.path.realpath, files))) == len(files)
-
-
-flags.register_multi_flags_validator(
-    ["model", "html", "csv", "markdown", "json"],
-    _are_apart,
-    "expected a file of its own for each",
-)
+command_line.check_apart("model", "html", "csv", "markdown", "json")
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Nothing is half-written; the same command starts anew.")

@@ -122,6 +122,8 @@ def main() -> None:
             _write_table(folder)
     except OSError as error:
         sys.exit(f"Expected to be able to write to {folder}. Received: {error}")
+    except ImportError as error:  # of what draws
+        sys.exit(command_line.one_line(error))
     if failed:
         several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
         sys.exit(f"{several} failed, as said above. The same command tries again.")
@@ -291,6 +293,9 @@ def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
         different = runs.differences(expected or {}, dict(result["flags"]))
         if not different:
             _check(result)
+            seed = result["flags"]["seed"]
+            if not path.stem.endswith(f"-seed{seed}"):  # a copy would count as another
+                raise ValueError(f"it is of seed {seed}")
     except (
         ArithmeticError,
         AttributeError,

@@ -204,6 +204,8 @@ def main() -> None:
         _show(outdir, failed)
     except OSError as error:
         sys.exit(f"Expected to be able to write to {outdir}. Received: {error}")
+    except ImportError as error:  # of what draws
+        sys.exit(command_line.one_line(error))
     if failed:
         several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
         sys.exit(f"{several} failed, as said above. The same command tries again.")
@@ -344,6 +346,9 @@ def _read(path: Path) -> dict:
     try:
         result = read_json(path)
         _check(result)
+        run = Run(*(result["run"][name] for name in Run._fields))
+        if not path.match(f"{run.path()}.json"):  # a copy would count as another seed
+            raise ValueError(f"it is of {run.path()}")
     except _NO_RESULT as error:
         sys.exit(
             command_line.one_line(

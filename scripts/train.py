@@ -260,6 +260,9 @@ with command_line.silent():
 def main() -> None:
     """Reads the data, prunes, trains, and writes what came out."""
     logdir = Path(FLAGS.logdir)
+    # Whatever ~/.keras/keras.json says, which would be a part of the run.
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     workers = _find_workers()
     try:

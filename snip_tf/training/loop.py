@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def train(
     batches = _batches(data, settings, strategy, start=iteration)
     run = _training_function(model, strategy, settings)
     error_percent = _evaluation_function(model)
-    writer = tf.summary.create_file_writer(str(logdir / "summary"))
+    writer = _summary_writer(logdir / "summary")
     seconds = history[-1].seconds if history else 0.0
     loss_since_check, since_check = 0.0, 0
     while iteration < settings.iterations:
@@ -243,6 +244,14 @@ def _evaluation_function(model: keras.Model) -> Callable[[Examples], float]:
         return 100 * total / count
 
     return error_percent
+
+
+def _summary_writer(folder: Path) -> tf.summary.SummaryWriter:
+    """One that can write: TensorFlow's error of what it cannot is no OSError."""
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    return tf.summary.create_file_writer(str(folder))
 
 
 def _write_summary(writer: tf.summary.SummaryWriter, check: Check) -> None:

@@ -127,6 +127,7 @@ class Runner:
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
             _PARENT: str(os.getpid()),
         }
+        environment.pop("TF_CONFIG", None)  # each run trains alone
         with open(log, "w") as output:
             with self._lock:
                 if self._ended.is_set():

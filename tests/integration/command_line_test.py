@@ -167,6 +167,13 @@ def test_refuses_at_once_in_a_line(run, name, argument, words):
     assert text.count("\n") == 1
 
 
+def test_a_file_of_flags_that_is_no_text_is_refused_in_a_line(run, tmp_path):
+    (tmp_path / "flags").write_bytes(b"\xff")
+    text = run("train.py", f"--flagfile={tmp_path / 'flags'}")
+    assert "can't decode" in text
+    assert text.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", REQUIRED)
 def test_names_the_flags_that_must_be_given(run, name):
     for given, missing in zip([None, *REQUIRED[name]], REQUIRED[name], strict=False):
@@ -282,6 +289,15 @@ def test_what_libraries_say_is_shown_where_they_fail(tmp_path):
     done = run_program("train.py", cwd=tmp_path, first=[tmp_path])
     assert "no GPU" in done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_keras_runs_on_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    (tmp_path / "keras.py").write_text(
+        "import os, sys\nsys.exit(os.environ['KERAS_BACKEND'])\n"
+    )
+    done = run_program("train.py", cwd=tmp_path, first=[tmp_path])
+    assert done.stderr == "tensorflow\n"
 
 
 def test_output_that_goes_nowhere_ends_a_program(command_line):

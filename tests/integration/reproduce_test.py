@@ -258,6 +258,33 @@ def test_a_result_of_wrong_numbers_is_named(main, tmp_path, keys, value):
     assert refusal.value.code.isprintable()
 
 
+def test_a_copy_is_no_result_of_another_seed(main, tmp_path):
+    path = tmp_path / "out/random_labels/smoke/lenet5/99-seed0.json"
+    path.parent.mkdir(parents=True)
+    shutil.copy(ROOT / KEPT, path)
+    for name in ("99-seed1.json", "99-seed0-old.json"):
+        copy = path.with_name(name)
+        shutil.copy(path, copy)
+        with pytest.raises(SystemExit, match=f"{copy} .*it is of seed 0"):
+            main("--experiment=random_labels", "--table_only")
+        copy.unlink()
+
+
+@pytest.mark.parametrize("experiment", ["table1", "retained"])
+def test_what_is_needed_to_draw_is_named(
+    main, reproduce, monkeypatch, tmp_path, experiment
+):
+    def draw(*args):
+        raise ImportError("Expected matplotlib")
+
+    for name in ("draw", "retained"):
+        monkeypatch.setattr(reproduce.pictures, name, draw)
+    kept = ROOT / "benchmarks/results/table1/full"
+    shutil.copytree(kept, tmp_path / "out/table1/smoke")
+    with pytest.raises(SystemExit, match="Expected matplotlib"):
+        main(f"--experiment={experiment}", *["--table_only"] * (experiment == "table1"))
+
+
 @pytest.mark.parametrize("experiment", experiments.EXPERIMENTS)
 def test_the_results_kept_are_whole(reproduce, experiment):
     """They are of versions before this one."""

@@ -294,6 +294,26 @@ def test_a_damaged_result_is_named(show, tmp_path, content):
     assert refusal.value.code.isprintable()
 
 
+@pytest.mark.parametrize("name", ["snip-50-seed1", "snip-50-seed0 (1)", "snip-5-seed0"])
+def test_a_copy_is_no_result_of_another_run(show, tmp_path, name):
+    path = write_result(tmp_path)
+    copy = path.with_name(f"{name}.json")
+    shutil.copy(path, copy)
+    with pytest.raises(SystemExit, match=f"{re.escape(str(copy))}.*snip-50-seed0'"):
+        show()
+
+
+def test_what_is_needed_to_draw_is_named(show, sweep, monkeypatch, tmp_path):
+    def draw(*args):
+        raise ImportError("Expected matplotlib")
+
+    write_result(tmp_path)
+    monkeypatch.setattr(sweep.plots, "error_by_criterion", draw)
+    with pytest.raises(SystemExit, match="Expected matplotlib"):
+        show()
+    assert len(rows(tmp_path)) == 1
+
+
 def test_what_cannot_be_read_or_written_is_named(show, tmp_path):
     path = write_result(tmp_path)
     table = tmp_path / "results/sweep/table.md"

@@ -82,6 +82,17 @@ def test_a_report_writes_over_no_file_of_its_own(model, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_an_export_does_not_replace_the_model_by_one_without_masks(model, tmp_path):
+    before = model.read_bytes()
+    (tmp_path / "link.keras").symlink_to(model)
+    for path in (model, "link.keras"):
+        given = (f"--model={model}", f"--path={path}")
+        done = run_program("export.py", *given, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "expected a file of its own for each" in done.stderr
+    assert model.read_bytes() == before
+
+
 @pytest.fixture(scope="module", params=["report", "export"])
 def main(request):
     """The program in this process."""

@@ -407,6 +407,30 @@ def test_trains_in_half_precision(main, tmp_path, policy):
     np.testing.assert_equal(masks[1], masks[0])
 
 
+@pytest.fixture
+def another_configuration():
+    """As of somebody's ~/.keras/keras.json."""
+    keras.config.set_floatx("float16")
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.usefixtures("another_configuration")
+def test_a_configuration_of_keras_is_no_part_of_a_run(main, tmp_path):
+    main(f"--logdir={tmp_path}", *SHORT, "--arch=lenet5", "--lr=0.01")
+    model = load(tmp_path)
+    assert model.get_layer("conv1").data_format == "channels_last"
+    assert model.get_layer("conv1").kernel.shape == (5, 5, 1, 20)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(main, tmp_path):
+    (tmp_path / "summary").touch()
+    with pytest.raises(SystemExit, match=r"able to write to --logdir=.*summary"):
+        main(f"--logdir={tmp_path}", "--max_examples=400", *SHORT)
+
+
 @pytest.mark.usefixtures("float32_again")
 def test_continues_where_steps_of_half_precision_were_left_out(main, tmp_path):
     """Where gradients overflow, the optimizer makes no step."""

@@ -149,6 +149,16 @@ def test_a_run_knows_without_whom_it_goes_on_for_nobody(runner, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())
 
 
+def test_a_run_is_no_worker_of_a_cluster(runner, tmp_path, monkeypatch):
+    """Two at a time would take one port, or wait for machines that know of neither."""
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    body = ENDS_WELL + (
+        "write('result.json', json.dumps({'config': os.environ.get('TF_CONFIG')}))"
+    )
+    with runner(body) as each:
+        assert each.run({}, tmp_path)["config"] is None
+
+
 @pytest.mark.parametrize(
     ("value", "is_one"),
     [
