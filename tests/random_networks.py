@@ -157,6 +157,28 @@ def prune_at_random(model, sparsity, rng):
     return snip_tf.apply_masks(model, masks)
 
 
+def attention_over_padding():
+    """A pruned model with an attention that must not see padding, and its inputs.
+
+    What makes the queries and the values reads some features of the embedding, which
+    another layer needs whole.
+    """
+    inputs = keras.Input((5,), dtype="int32")
+    table = x = layers.Embedding(20, 6, mask_zero=True)(inputs)
+    x = layers.Dense(8, activation="relu", name="reads_a_few")(x)
+    x = layers.MultiHeadAttention(2, 4)(x, x)
+    whole = layers.Flatten()(layers.LayerNormalization()(table))
+    x = layers.Concatenate()([layers.Flatten()(x), whole])
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(size=weight.shape))
+    reads = np.zeros((6, 8), bool)
+    reads[0], reads[5, :4] = True, True
+    ids = np.array([[3, 4, 5, 0, 0], [1, 2, 0, 0, 0], [5, 6, 7, 8, 9]], np.int32)
+    return snip_tf.apply_masks(model, {"reads_a_few/kernel": reads}), ids
+
+
 def compacted(model):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Nothing could be removed")

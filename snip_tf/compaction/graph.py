@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -165,6 +165,12 @@ def trace(model: keras.Model) -> Graph:
     return Graph(inputs, resolve(outputs), nodes)
 
 
+def carry_masks(of: Iterable[keras.KerasTensor]) -> bool:
+    """Whether any of some tensors has a mask on it."""
+    # Keras attaches it under a private name.
+    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in of)
+
+
 def in_own_order(
     given: Any, inputs: list[keras.KerasTensor], model: keras.Model
 ) -> list[Any]:
@@ -243,11 +249,7 @@ def _can_be_laid_open(
 
 def _masks(args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether a call has, or its inputs carry, masks, which the layers inside need."""
-    # Keras attaches a mask to a tensor under a private name.
-    carried = any(
-        getattr(tensor, "_keras_mask", None) is not None for tensor in tensors(args)
-    )
-    return carried or bool(tensors(kwargs)) or len(args) > 1
+    return carry_masks(tensors(args)) or bool(tensors(kwargs)) or len(args) > 1
 
 
 def _accepted(operation: keras.Operation, arguments: dict[str, Any]) -> dict[str, Any]:
