@@ -13,7 +13,15 @@ import keras
 import numpy as np
 import scipy.sparse
 
-from snip_tf.compaction.graph import Graph, Node, carry_masks, is_tensor, tensors, trace
+from snip_tf.compaction.graph import (
+    Graph,
+    Node,
+    carry_masks,
+    hides_masks,
+    is_tensor,
+    tensors,
+    trace,
+)
 from snip_tf.compaction.plan import Plan
 from snip_tf.compiling import can_compile, compiled_calls
 from snip_tf.copying import Copies, copy_unmasked
@@ -106,7 +114,9 @@ class SparseRuntime:
         if self._has_text():
             self._leave_out_xla()
         self._ways = [ways_of(node) for node in self._graph.nodes]
-        self._by_layer = not any(map(_reads_a_mask, self._graph.nodes))
+        self._by_layer = not hides_masks(self._graph) and not any(
+            map(_reads_a_mask, self._graph.nodes)
+        )
         self._runs: dict[int, Callable[[Any], Any]] = {}
         self.chosen: dict[int, str | dict[str, str]] = {}
 

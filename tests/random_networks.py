@@ -157,14 +157,26 @@ def prune_at_random(model, sparsity, rng):
     return snip_tf.apply_masks(model, masks)
 
 
-def attention_over_padding():
+class Words(layers.Layer):
+    """An embedding inside, whose mask is on what it returns."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.table = layers.Embedding(20, 6, mask_zero=True)
+
+    def call(self, ids):
+        return self.table(ids)
+
+
+def attention_over_padding(words=None):
     """A pruned model with an attention that must not see padding, and its inputs.
 
     What makes the queries and the values reads some features of the embedding, which
     another layer needs whole.
     """
     inputs = keras.Input((5,), dtype="int32")
-    table = x = layers.Embedding(20, 6, mask_zero=True)(inputs)
+    words = words() if words else layers.Embedding(20, 6, mask_zero=True)
+    table = x = words(inputs)
     x = layers.Dense(8, activation="relu", name="reads_a_few")(x)
     x = layers.MultiHeadAttention(2, 4)(x, x)
     whole = layers.Flatten()(layers.LayerNormalization()(table))

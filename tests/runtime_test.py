@@ -322,9 +322,10 @@ def by_layer_is_fastest(calls, *_):
     return {name: float(name != "by layer") for name in calls}
 
 
-def test_an_attention_sees_no_padding(monkeypatch):
+@pytest.mark.parametrize("words", [None, networks.Words])
+def test_an_attention_sees_no_padding(monkeypatch, words):
     monkeypatch.setattr(runtime, "_seconds", by_layer_is_fastest)
-    pruned, ids = networks.attention_over_padding()
+    pruned, ids = networks.attention_over_padding(words)
     run = snip_tf.sparse_runtime(pruned)
     networks.assert_same_outputs(lambda x, training: run(x), pruned, ids)
 

@@ -11,6 +11,7 @@ import keras
 
 from snip_tf.copying import input_like, operation_of
 from snip_tf.masked_layer import functional_class
+from snip_tf.weights import layer_tree
 
 
 @dataclasses.dataclass(eq=False)
@@ -169,6 +170,24 @@ def carry_masks(of: Iterable[keras.KerasTensor]) -> bool:
     """Whether any of some tensors has a mask on it."""
     # Keras attaches it under a private name.
     return any(getattr(tensor, "_keras_mask", None) is not None for tensor in of)
+
+
+def hides_masks(graph: Graph) -> bool:
+    """Whether a layer puts masks on its outputs that only its call knows of.
+
+    The `call` of a layer may hand on the mask of an embedding inside, where Keras sees
+    none in the graph.
+    """
+    return any(
+        _is_layer(node.operation)
+        and any(map(_makes_masks, layer_tree(node.operation)))
+        and not carry_masks(tensors(node.outputs))
+        for node in graph.nodes
+    )
+
+
+def _makes_masks(layer: keras.Layer) -> bool:
+    return getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking)
 
 
 def in_own_order(

@@ -11,6 +11,7 @@ import snip_tf
 from tests.random_networks import (
     IMAGE_PARTS,
     OwnModel,
+    Words,
     and_back,
     assert_same_outputs,
     attention_over_padding,
@@ -569,8 +570,9 @@ def test_a_layer_as_an_activation_keeps_its_weights():
     assert_same_outputs(smaller, pruned, x)
 
 
-def test_an_attention_sees_no_padding_afterwards():
-    pruned, ids = attention_over_padding()
+@pytest.mark.parametrize("words", [None, Words])
+def test_an_attention_sees_no_padding_afterwards(words):
+    pruned, ids = attention_over_padding(words)
     assert_same_outputs(compacted(pruned), pruned, ids)
 
 
