@@ -205,9 +205,7 @@ def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
             return layer(*args, **kwargs)
         [x] = given
         more = -layer.kernel.shape[0] % block
-        if x.dtype != layer.compute_dtype:
-            x = keras.ops.cast(x, layer.compute_dtype)  # LiteRT pads no other types
-        x = keras.ops.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, more]])
+        x = _Pad(more, dtype=layer.compute_dtype)(x)  # LiteRT pads no other types
         if layer not in wider:
             wider[layer] = like(layer, copy)
         outputs = wider[layer](x)
@@ -216,6 +214,18 @@ def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
         return outputs
 
     return remade(graph, call)
+
+
+class _Pad(keras.layers.Layer):
+    """Zeros after the features; unlike `keras.ops.pad` it hands a mask on."""
+
+    def __init__(self, more: int, **options: Any):
+        super().__init__(**options)
+        self._more, self.supports_masking = more, True
+
+    def call(self, x: Any) -> Any:
+        x = keras.ops.cast(x, self.compute_dtype)
+        return keras.ops.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, self._more]])
 
 
 def _is_cut(node: Node, block: int) -> bool:

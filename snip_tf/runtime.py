@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import statistics
 import time
@@ -12,7 +13,15 @@ import keras
 import numpy as np
 import scipy.sparse
 
-from snip_tf.compaction.graph import Graph, is_tensor, tensors, trace
+from snip_tf.compaction.graph import (
+    Graph,
+    Node,
+    carry_masks,
+    hides_masks,
+    is_tensor,
+    tensors,
+    trace,
+)
 from snip_tf.compaction.plan import Plan
 from snip_tf.compiling import can_compile, compiled_calls
 from snip_tf.copying import Copies, copy_unmasked
@@ -105,6 +114,9 @@ class SparseRuntime:
         if self._has_text():
             self._leave_out_xla()
         self._ways = [ways_of(node) for node in self._graph.nodes]
+        self._by_layer = not hides_masks(self._graph) and not any(
+            map(_reads_a_mask, self._graph.nodes)
+        )
         self._runs: dict[int, Callable[[Any], Any]] = {}
         self.chosen: dict[int, str | dict[str, str]] = {}
 
@@ -235,12 +247,16 @@ class SparseRuntime:
         )
 
     def _fastest(self, x: Any, batch_size: int) -> Callable[[Any], Any]:
-        steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
+        runs, names = {}, {}
+        if self._by_layer:
+            steps, names = self._steps(keras.tree.map_structure(np.asarray, x))
+            runs["by layer"] = _Program(self._graph, steps)
         if "xla" in self._compiled and not can_compile(self._compiled["xla"], x):
             self._leave_out_xla()
-        runs = {"by layer": _Program(self._graph, steps), **self._compiled}
+        runs |= self._compiled
         seconds = _seconds(runs, x)
-        seconds["by layer"] /= _CLEARLY
+        if self._by_layer:
+            seconds["by layer"] /= _CLEARLY
         fastest = min(seconds, key=seconds.get)
         chosen, run = names if fastest == "by layer" else fastest, runs[fastest]
         if fastest in self._whole:
@@ -280,6 +296,22 @@ class SparseRuntime:
             made = [made] if len(outputs) == 1 else keras.tree.flatten(made)
             values.update(zip(map(id, outputs), made, strict=True))
         return steps, names
+
+
+def _reads_a_mask(node: Node) -> bool:
+    """Whether a layer may read the mask on what it is given, which arrays have not.
+
+    Most layers have masks as arguments, which are in the graph, and of Keras' own those
+    without such an argument read none.
+    """
+    layer = node.operation
+    if not isinstance(layer, keras.Layer) or not carry_masks(tensors(node.args)):
+        return False
+    if tensors(node.kwargs.get("mask")):
+        return False
+    return not type(layer).__module__.startswith("keras.") or any(
+        name.endswith("mask") for name in inspect.signature(layer.call).parameters
+    )
 
 
 def _in_words(chosen: str | dict[str, str]) -> str:

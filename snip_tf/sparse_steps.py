@@ -33,7 +33,7 @@ def ways_of(node: Node) -> dict[str, Step]:
             return {"dense": _called(node), "sparse": _of_float32(_recurrence(layer))}
         if kind in (layers.Flatten, layers.Reshape):
             return {"dense": _reshaped(node)}
-        if isinstance(layer, _IDLE) and not node.kwargs.get("training"):
+        if isinstance(layer, _IDLE):
             return {"dense": lambda x: x}
         if kind is layers.ReLU and not (layer.negative_slope or layer.threshold):
             top = layer.max_value
@@ -44,11 +44,12 @@ def ways_of(node: Node) -> dict[str, Step]:
 
 
 def _called(node: Node) -> Step:
-    """As Keras calls it."""
+    """As Keras calls it in a model: in inference, whatever the call itself says."""
+    mode = {"training": False} if isinstance(node.operation, keras.Layer) else {}
 
     def step(*inputs: np.ndarray) -> Any:
         args, kwargs = in_place(node, inputs)
-        outputs = node.operation(*args, **kwargs)
+        outputs = node.operation(*args, **{**kwargs, **mode})
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
     return step

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf import models
-from tests.random_networks import prune_at_random
+from tests.random_networks import Words, attention_over_padding, prune_at_random
 
 FILES = {"keras": "m.keras", "litert": "m.tflite", "saved_model": "m", "sparse": "m.s"}
 
@@ -148,6 +148,15 @@ def test_recurrent_layers_that_blocks_do_not_divide(tmp_path, kind):
     expected = pruned(x).numpy()
     atol = np.abs(expected).max() * (0.02 if int8 else 1e-6)
     np.testing.assert_allclose(litert(path, x, plain=int8), expected, atol=atol)
+
+
+@pytest.mark.parametrize("words", [None, Words])
+def test_an_attention_in_litert_sees_no_padding(tmp_path, words):
+    pruned, ids = attention_over_padding(words)
+    path, lines = tmp_path / "m.tflite", []
+    snip_tf.export(pruned, path, "litert", print_fn=lines.append)
+    assert len(lines) == 1
+    np.testing.assert_allclose(litert(path, ids), pruned(ids), atol=1e-4)
 
 
 def test_a_shared_layer_that_blocks_do_not_divide(tmp_path):

@@ -157,6 +157,40 @@ def prune_at_random(model, sparsity, rng):
     return snip_tf.apply_masks(model, masks)
 
 
+class Words(layers.Layer):
+    """An embedding inside, whose mask is on what it returns."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.table = layers.Embedding(20, 6, mask_zero=True)
+
+    def call(self, ids):
+        return self.table(ids)
+
+
+def attention_over_padding(words=None):
+    """A pruned model with an attention that must not see padding, and its inputs.
+
+    What makes the queries and the values reads some features of the embedding, which
+    another layer needs whole.
+    """
+    inputs = keras.Input((5,), dtype="int32")
+    words = words() if words else layers.Embedding(20, 6, mask_zero=True)
+    table = x = words(inputs)
+    x = layers.Dense(8, activation="relu", name="reads_a_few")(x)
+    x = layers.MultiHeadAttention(2, 4)(x, x)
+    whole = layers.Flatten()(layers.LayerNormalization()(table))
+    x = layers.Concatenate()([layers.Flatten()(x), whole])
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(size=weight.shape))
+    reads = np.zeros((6, 8), bool)
+    reads[0], reads[5, :4] = True, True
+    ids = np.array([[3, 4, 5, 0, 0], [1, 2, 0, 0, 0], [5, 6, 7, 8, 9]], np.int32)
+    return snip_tf.apply_masks(model, {"reads_a_few/kernel": reads}), ids
+
+
 def compacted(model):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Nothing could be removed")

@@ -318,6 +318,30 @@ def test_later_changes_of_the_model_are_not_seen():
     np.testing.assert_array_equal(run(x), before)
 
 
+def by_layer_is_fastest(calls, *_):
+    return {name: float(name != "by layer") for name in calls}
+
+
+@pytest.mark.parametrize("words", [None, networks.Words])
+def test_an_attention_sees_no_padding(monkeypatch, words):
+    monkeypatch.setattr(runtime, "_seconds", by_layer_is_fastest)
+    pruned, ids = networks.attention_over_padding(words)
+    run = snip_tf.sparse_runtime(pruned)
+    networks.assert_same_outputs(lambda x, training: run(x), pruned, ids)
+
+
+def test_nothing_is_drawn_at_random(monkeypatch):
+    monkeypatch.setattr(runtime, "_seconds", by_layer_is_fastest)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.RandomTranslation(0.5, 0.5)(layers.RandomFlip()(inputs))
+    x = layers.Dropout(0.5)(layers.Flatten()(x), training=True)  # `predict` does not
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    x = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
+    run = snip_tf.sparse_runtime(model)
+    np.testing.assert_allclose(run(x), model.predict(x, verbose=0), atol=1e-5)
+    assert isinstance(run.chosen[3], dict)  # layer by layer
+
+
 def test_refuses_what_it_cannot_run():
     with pytest.raises(TypeError, match="Keras 3 model"):
         snip_tf.sparse_runtime(lambda x: x)

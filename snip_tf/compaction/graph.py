@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 
 from snip_tf.copying import input_like, operation_of
 from snip_tf.masked_layer import functional_class
-from snip_tf.weights import has_call
+from snip_tf.weights import has_call, layer_tree
 
 
 @dataclasses.dataclass(eq=False)
@@ -171,6 +171,30 @@ def trace(model: keras.Model) -> Graph:
     return Graph(inputs, resolve(outputs), nodes)
 
 
+def carry_masks(of: Iterable[keras.KerasTensor]) -> bool:
+    """Whether any of some tensors has a mask on it."""
+    # Keras attaches it under a private name.
+    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in of)
+
+
+def hides_masks(graph: Graph) -> bool:
+    """Whether a layer puts masks on its outputs that only its call knows of.
+
+    The `call` of a layer may hand on the mask of an embedding inside, where Keras sees
+    none in the graph.
+    """
+    return any(
+        _is_layer(node.operation)
+        and any(map(_makes_masks, layer_tree(node.operation)))
+        and not carry_masks(tensors(node.outputs))
+        for node in graph.nodes
+    )
+
+
+def _makes_masks(layer: keras.Layer) -> bool:
+    return getattr(layer, "mask_zero", False) or isinstance(layer, keras.layers.Masking)
+
+
 def in_own_order(
     given: Any, inputs: list[keras.KerasTensor], model: keras.Model
 ) -> list[Any]:
@@ -249,11 +273,7 @@ def _can_be_laid_open(
 
 def _masks(args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether a call has, or its inputs carry, masks, which the layers inside need."""
-    # Keras attaches a mask to a tensor under a private name.
-    carried = any(
-        getattr(tensor, "_keras_mask", None) is not None for tensor in tensors(args)
-    )
-    return carried or bool(tensors(kwargs)) or len(args) > 1
+    return carry_masks(tensors(args)) or bool(tensors(kwargs)) or len(args) > 1
 
 
 def _accepted(operation: keras.Operation, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Graph, Names, Node, remade, tensors
+from snip_tf.compaction.graph import Graph, Names, Node, hides_masks, remade, tensors
 from snip_tf.compaction.kinds import kind_of
 from snip_tf.compaction.kinds.kind import Change, Kind, feature_count, unknown
 
@@ -35,6 +35,9 @@ class Plan:
         self.made: list[Node | None] = []
         shared = _shared_layers(graph)
         self.kinds = [kind_of(node, tolerance, shared) for node in graph.nodes]
+        if hides_masks(graph):
+            for kind in self.kinds:
+                kind.has_masks = True
         self._constants = {id(t): unknown(t) for t in tensors(graph.inputs)}
         for kind in self.kinds:
             outputs = kind.constants(self._of(self._constants, kind.inputs))

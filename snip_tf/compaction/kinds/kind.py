@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.compaction.graph import Names, Node, is_tensor, tensors
+from snip_tf.compaction.graph import Names, Node, carry_masks, is_tensor, tensors
 from snip_tf.copying import operation_of
 from snip_tf.weights import why_not_prunable
 
@@ -90,6 +90,18 @@ class Kind:
         self.tolerance = tolerance
         self.inputs = node.inputs()
         self.outputs = tensors(node.outputs)
+        given = tensors(node.kwargs.get("mask"))  # which need not be on the inputs
+        self.has_masks = carry_masks(self.inputs) and not given
+
+    def worth_a_gather(self, given: np.ndarray, needed: np.ndarray) -> bool:
+        """Whether to pick the needed features from the given, or to take them all.
+
+        From a tensor with a mask none are picked: `keras.ops.take` drops the mask,
+        which an attention after it, or the loss, would do without.
+        """
+        if self.has_masks:
+            return False
+        return needed.sum() <= (1 - _WORTH_A_GATHER) * given.sum()
 
     def constants(self, inputs: Arrays) -> Arrays:
         """The features of the outputs that are constant, by those of the inputs."""
@@ -279,11 +291,6 @@ def _times_multiplied(layer: Any, given: tuple, made: tuple) -> int:
 def nonzero(kernel: np.ndarray, tolerance: float, units: int = 2) -> np.ndarray:
     """Whether a kernel connects an input and an output at any of its positions."""
     return (np.abs(kernel) > tolerance).any(axis=tuple(range(kernel.ndim - units)))
-
-
-def worth_a_gather(given: np.ndarray, needed: np.ndarray) -> bool:
-    """Whether to pick the needed features from the given, or to take them all."""
-    return needed.sum() <= (1 - _WORTH_A_GATHER) * given.sum()
 
 
 def in_place(node: Node, inputs: Sequence[Any]) -> tuple[Any, Any]:

@@ -18,7 +18,6 @@ from snip_tf.compaction.kinds.kind import (
     is_elementwise,
     nonzero,
     positions,
-    worth_a_gather,
 )
 
 layers = keras.layers
@@ -101,7 +100,7 @@ class Matrix(Kind):
         """The inputs that the new layer multiplies."""
         [given] = change.inputs
         [needed] = self.needed(change.outputs, change.constants)
-        return needed if worth_a_gather(given, needed) else given
+        return needed if self.worth_a_gather(given, needed) else given
 
     def _has_fold(self, change: Change) -> bool:
         read = self._read[:, change.outputs[0]].any(axis=1)
@@ -220,7 +219,7 @@ class Depthwise(Kind):
         return [self._inputs_of(kept[0])]
 
     def settled(self, given: Arrays, kept: Arrays) -> Arrays:  # noqa: D102
-        if worth_a_gather(given[0], self._inputs_of(kept[0])):
+        if self.worth_a_gather(given[0], self._inputs_of(kept[0])):
             return kept
         return [np.repeat(given[0], self._multiplier)]
 

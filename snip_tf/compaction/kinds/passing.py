@@ -14,7 +14,6 @@ from snip_tf.compaction.kinds.kind import (
     Kind,
     applied,
     feature_count,
-    worth_a_gather,
 )
 
 layers = keras.layers
@@ -57,7 +56,7 @@ class EachByItself(Kind):
         return [features], [features]
 
     def settled(self, given: Arrays, kept: Arrays) -> Arrays:  # noqa: D102
-        return kept if worth_a_gather(given[0], kept[0]) else given
+        return kept if self.worth_a_gather(given[0], kept[0]) else given
 
     def smaller(self, change: Change) -> keras.Operation:  # noqa: D102
         if change.all_kept() or not isinstance(self.operation, keras.Layer):
@@ -95,7 +94,8 @@ class Merge(Kind):
         return [merged]
 
     def kept(self, needed: Arrays) -> Arrays:  # noqa: D102
-        return needed
+        # Masks of all inputs go into that of the output.
+        return super().kept(needed) if self.has_masks else needed
 
     def needed(self, kept: Arrays, constants: Arrays) -> Arrays:  # noqa: D102
         self._summands = self._not_only_zeros(kept[0], constants)
@@ -107,7 +107,7 @@ class Merge(Kind):
 
     def _not_only_zeros(self, kept: np.ndarray, constants: Arrays) -> list[bool]:
         """Which inputs of a sum it cannot do without."""
-        if self._name != "Add":
+        if self._name != "Add" or self.has_masks:
             return [True] * len(constants)
         summands = [bool((known[kept] != 0).any()) for known in constants]
         whole = [tensor.shape == self.outputs[0].shape for tensor in self.inputs]
@@ -118,7 +118,7 @@ class Merge(Kind):
     def settled(self, given: Arrays, kept: Arrays) -> Arrays:  # noqa: D102
         first, *others = given
         same = all(self._summands) and all(np.array_equal(first, o) for o in others)
-        return [first] if same and not worth_a_gather(first, kept[0]) else kept
+        return [first] if same and not self.worth_a_gather(first, kept[0]) else kept
 
     def smaller(self, change: Change) -> keras.Operation:  # noqa: D102
         return change.like(self.operation)
@@ -151,7 +151,11 @@ class Concatenate(Kind):
 
     def needed(self, kept: Arrays, constants: Arrays) -> Arrays:  # noqa: D102
         ends = np.cumsum([known.size for known in constants])
-        return np.split(kept[0], ends[:-1])
+        parts = np.split(kept[0].copy(), ends[:-1])
+        if self.has_masks and kept[0].any():
+            for part in parts:  # whose masks go into that of the output
+                part[0] |= not part.any()
+        return parts
 
     def ties(self) -> tuple[Any, Any]:  # noqa: D102
         features = np.arange(feature_count(self.outputs[0]))
@@ -203,7 +207,7 @@ class Padded(Kind):
         return [features[self._own]], [features]
 
     def settled(self, given: Arrays, kept: Arrays) -> Arrays:  # noqa: D102
-        if worth_a_gather(given[0], kept[0][self._own]):
+        if self.worth_a_gather(given[0], kept[0][self._own]):
             return kept
         kept = [kept[0].copy()]
         kept[0][self._own] = given[0]
@@ -262,7 +266,7 @@ class Rearranged(Kind):
 
     def settled(self, given: Arrays, kept: Arrays) -> Arrays:  # noqa: D102
         [wanted] = self.needed(kept, [])
-        if worth_a_gather(given[0], wanted):
+        if self.worth_a_gather(given[0], wanted):
             return kept
         # Those at all positions stay, even where only some are given.
         return self.kept([self._spread(self._features(given[0]), self._out)])

@@ -15,7 +15,6 @@ from snip_tf.compaction.kinds.kind import (
     Use,
     feature_count,
     is_elementwise,
-    worth_a_gather,
 )
 
 layers = keras.layers
@@ -123,7 +122,7 @@ class Recurrent(Kind):
     def _rows(self, change: Change) -> np.ndarray:
         [needed, *_] = self.needed(change.outputs, change.constants)
         given = change.inputs[0]
-        return needed if worth_a_gather(given, needed) else given
+        return needed if self.worth_a_gather(given, needed) else given
 
     def smaller(self, change: Change) -> keras.Operation:  # noqa: D102
         rows = self._rows(change)
