@@ -7,7 +7,6 @@ does.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import weakref
 import zlib
@@ -23,6 +22,7 @@ import numpy as np
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils import tracking
 
+from snip_tf.files import named_damage
 from snip_tf.masks import packed_mask
 from snip_tf.optimizing import adapt_optimizers
 from snip_tf.weights import held_layers, layer_tree, weights_by_path
@@ -158,13 +158,11 @@ def _layers_with_masks(path: Any) -> list[str]:
     """The places of layers that have masks in a weight file, one of Keras' own."""
     if not str(path).endswith(".weights.h5"):
         return []
-    # What is no such file, Keras says.
-    with contextlib.suppress(OSError), h5py.File(path, "r") as file:
-        names: list[str] = []
+    names: list[str] = []
+    with named_damage(path, "a weight file"), h5py.File(path, "r") as file:
         file.visit(names.append)
-        found = [name.partition("/_snip_masks/vars/") for name in names]
-        return list(dict.fromkeys(above for above, _, mask in found if mask))
-    return []
+    found = [name.partition("/_snip_masks/vars/") for name in names]
+    return list(dict.fromkeys(above for above, _, mask in found if mask))
 
 
 def unless_masked(enable_lora: Callable) -> Callable:

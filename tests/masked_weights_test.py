@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import gc
 import json
+import re
 import threading
 import tracemalloc
 import weakref
@@ -145,6 +146,17 @@ def test_masks_of_weights_that_are_not_pruned_are_refused(path, exclude):
     with pytest.raises(ValueError, match="pruned alike"):
         other.load_weights(path)
     assert_zeros_at_least(other, snip_tf.get_masks(other))
+
+
+def test_a_damaged_weight_file_is_named(path):
+    """One in which HDF5 does not find its way, for which it has several errors."""
+    pruned = pruned_network(0)
+    pruned.save_weights(path)
+    content = path.read_bytes()
+    assert content.count(b"TREE") > 9
+    path.write_bytes(content.replace(b"TREE", b"FREE"))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        pruned.load_weights(path)
 
 
 def assert_zeros_at_least(model, masks):
