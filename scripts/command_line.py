@@ -171,7 +171,7 @@ def _may_be_folder(path: str) -> bool:
         return bool(path) and stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
         return not os.path.islink(path)
-    except (OSError, ValueError):  # a name too long, a file in the place of a folder
+    except (OSError, ValueError):  # a name too long, a file where a folder should be
         return False
 
 

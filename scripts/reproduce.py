@@ -4,9 +4,9 @@
     python scripts/reproduce.py --experiment=table2 --rows=lstm_s,gru_s --seeds=0,1,2
 
 Each run is one `scripts/train.py`. Its result is written to
-OUTDIR/EXPERIMENT/BUDGET/ROW/CELL-seedN.json as soon as it is there, then a table
-(table.md) and pictures of all results that there are. What is there already is not run
-again, and a run that was interrupted continues.
+OUTDIR/EXPERIMENT/BUDGET/ROW/CELL-seedN.json as soon as the run ends, then a table
+(table.md) and pictures of all existing results. What has a result is not run again,
+and a run that was interrupted continues.
 """
 
 import command_line  # isort: split

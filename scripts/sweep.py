@@ -3,9 +3,9 @@
     python scripts/sweep.py --criteria=snip,force,random --sparsities=0.9,0.99
     python scripts/sweep.py --archs=lenet300 --criteria=snip,snip:shuffle --budget=full
 
-Each run is one `scripts/train.py`. Its result is written to OUTDIR/runs as soon as it
-is there, then to OUTDIR: results.csv, a line for each run, table.md, and a picture for
-each network and data set. What is there already is not run again, and a run that was
+Each run is one `scripts/train.py`. Its result is written to OUTDIR/runs as soon as the
+run ends, then to OUTDIR: results.csv, a line for each run, table.md, and a picture for
+each network and data set. What has a result is not run again, and a run that was
 interrupted continues. A run whose loss is no longer finite has a result, too: that it
 diverged.
 """

@@ -30,7 +30,7 @@ def groups(shapes: Shapes, sparsity: float, scope: Scope, area: int = 1) -> list
         shapes: `{weight path: shape}` of all weights to prune.
         sparsity: the fraction removed of all.
         scope: as in `snip_tf.prune_model`.
-        area: what is counted is blocks of so many connections.
+        area: the number of connections in a block, if blocks are counted.
 
     Raises:
         TypeError, ValueError: if `sparsity` or `scope` is none, or a pattern matches

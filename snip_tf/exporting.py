@@ -39,7 +39,7 @@ def export(
 
     Args:
         model: a built `keras.Model`, pruned or not. It is left as it is.
-        path: where to write. What is there is replaced once all is written.
+        path: where to write. What exists is replaced once all is written.
         format: `"keras"`, what `keras.models.load_model` reads, compressed;
             `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
             sparse tensors where there are zeros enough; with recurrent layers for one
@@ -60,7 +60,7 @@ def export(
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it is not built, the format is unknown, `path` has not the ending
+        ValueError: if it is not built, the format is unknown, `path` lacks the suffix
             of its format or has that of another, `int8` is given with another format, a
             SavedModel would replace what is not part of one, a layer has no
             configuration that the format needs, or the converter to LiteRT fails on

@@ -197,7 +197,7 @@ class Report:
         """Writes a page that needs no other file, with the table and pictures of it.
 
         Args:
-            path: where to write. What is there is replaced once all is written.
+            path: where to write. What exists is replaced once all is written.
 
         Raises:
             ImportError: if matplotlib is not installed.

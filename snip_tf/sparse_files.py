@@ -124,9 +124,9 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 # How many parts of data each coding has.
 _PARTS = {"all": 1, "bits": 2, "gaps": 2}
-# zlib makes at most so many bytes of one.
+# zlib makes at most this many bytes of one.
 _MOST_INFLATED = 1032
-# A weight may have so many numbers, however few bytes tell which are not zero.
+# Numbers that a weight may have, however few bytes tell which are not zero.
 _ANY_COUNT = 1 << 20
 
 
@@ -154,7 +154,7 @@ def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
 
 
 def _most_numbers(positions: int) -> int:
-    """How many numbers a weight may have whose positions take so many bytes.
+    """How many numbers a weight may have, by the bytes that its positions take.
 
     As many as bits could have. Gaps say nothing of the zeros at the end: without a
     limit, a file of a few bytes could ask for any amount of memory.

@@ -206,7 +206,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
-# What NumPy computes in the place of Keras.
+# What NumPy computes instead of Keras.
 _FUNCTIONS: dict[Any, Callable[[np.ndarray], np.ndarray]] = {
     keras.activations.linear: lambda x: x,
     keras.activations.relu: lambda x: np.maximum(x, 0),

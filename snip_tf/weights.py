@@ -50,7 +50,7 @@ def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
     The path is the names of the layers from (not including) `layer` down to the owner,
     then the weight's name, or its attribute's if it has none. A weight that several
     layers share is listed where the walk meets it first, and two siblings of one name
-    are told apart by `_1`, `_2`, ...
+    are distinguished by `_1`, `_2`, ...
 
     Args:
         layer: a built `keras.Layer` or `keras.Model`.

@@ -84,7 +84,8 @@ def test_labels_of_a_loss_of_ones_own_mean_what_it_says(loss):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4, "softmax")])
     y = np.where(np.arange(24) % 5, np.arange(24) % 4, 255)
     model.compile("sgd", loss)
-    snip_tf.prune_model(model, X, y, sparsity=0.5)
+    pruned = snip_tf.prune_model(model, X, y, sparsity=0.5)
+    assert snip_tf.sparsity(pruned) == 0.5
 
 
 def two_heads(*given):

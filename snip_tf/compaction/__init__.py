@@ -79,9 +79,8 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
             f"The smaller model is a plain Functional one, without the "
             f"{', '.join(left)} of {type(plain).__name__}: it computes the same, but "
             f"`fit`, `evaluate` and `predict` are Keras' own, with what `compile` was "
-            f"given. "
-            f"To train it as before, make one of your class of `smaller.inputs` and "
-            f"`smaller.outputs`.",
+            f"given. To train it as before, make one of your class of "
+            f"`smaller.inputs` and `smaller.outputs`.",
             stacklevel=2,
         )
     if smaller.count_params() == plain.count_params():

@@ -239,7 +239,7 @@ def remade(graph: Graph, call: Callable[[Node, list[Any]], Any]) -> keras.Model:
 
     Args:
         graph: the calls.
-        call: makes one in the place of a `Node`, on these new tensors (None where there
+        call: makes one instead of a `Node`, on these new tensors (None where there
             is none), and returns its outputs; or None, where nothing needs them.
     """
     inputs = keras.tree.map_structure(input_like, graph.inputs)

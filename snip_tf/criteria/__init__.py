@@ -8,10 +8,10 @@ turn, with batches of which the first element is all that the data yields. Attri
 change how a criterion is called:
 
 - `needs_data = False`: `batches` may be empty.
-- `steps`: an iterative criterion is called so often, with one more argument, `masks`:
-  `{weight path: bool array}`, what was kept in the step before. After step t of T the
-  fraction kept is keep^(t / T). What was removed stays removed, unless the criterion
-  has `revives = True`.
+- `steps`: an iterative criterion is called this many times, with one more argument,
+  `masks`: `{weight path: bool array}`, what was kept in the step before. After step t
+  of T the fraction kept is keep^(t / T). What was removed stays removed, unless the
+  criterion has `revives = True`.
 - `changes_layers = True`: it is given a copy of the model, whose layers it may change
   while it computes.
 - `with_seed(seed)`: returns the criterion to use with the `seed` of `prune_model`.

@@ -214,7 +214,7 @@ def _table2() -> dict[str, Row]:
         "wrn_16_8": {0: 6.21, 0.95: 6.63},
         "wrn_16_10": {0: 5.91, 0.95: 6.43},
         "wrn_22_8": {0: 6.14, 0.95: 5.85},
-        # What a processor can train, in the place of the large ones.
+        # What a processor can train, instead of the large ones.
         "resnet_20": {0: None, 0.90: None, 0.95: None},
         "wrn_16_1": {0: None, 0.90: None, 0.95: None},
         "lstm_s": {0: 1.88, 0.95: 1.57},

@@ -225,7 +225,7 @@ def _training_function(
 
 
 def _evaluation_function(model: keras.Model) -> Callable[[Examples], float]:
-    """A function that gives the share of examples, in percent, that are told wrong.
+    """A function that gives the share of examples, in percent, that are misclassified.
 
     Every worker looks at all of them by itself: `Model.predict` would split them, and
     does not run under MultiWorkerMirroredStrategy.

@@ -113,9 +113,10 @@ def test_synflow_takes_no_text(data):
 def test_other_criteria_take_text():
     y = np.array([[1.0], [0.0], [1.0], [0.0]])
     for name in ("snip", "force", "grasp"):
-        snip_tf.prune_model(
+        pruned = snip_tf.prune_model(
             text(), TEXT, y, sparsity=0.5, criterion=name, loss="binary_crossentropy"
         )
+        assert snip_tf.sparsity(pruned) == pytest.approx(0.5, abs=0.01)
 
 
 class Fails(layers.Layer):

@@ -154,7 +154,7 @@ class Kind:
         return change.copy(self.operation)
 
     def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:
-        """Calls it on new tensors in the place of the old; None where one is gone."""
+        """Calls it on new tensors instead of the old; None where one is gone."""
         del change
         args, kwargs = in_place(self.node, inputs)
         return operation(*args, **kwargs)
