@@ -28,9 +28,8 @@ import numpy as np
 from absl import app, flags
 
 import snip_tf
-import snip_tf.datasets
 from snip_tf import models
-from snip_tf.compiling import compiled_calls
+from snip_tf.masking.compiling import compiled_calls
 
 # The sparsity of each network.
 NETWORKS = {

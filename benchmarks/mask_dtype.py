@@ -18,9 +18,9 @@ from unittest import mock
 import keras
 import numpy as np
 
-from snip_tf import masked_layer, masked_weights
+from snip_tf.masking import masked_layer, masked_weights
+from snip_tf.masking.pruned_model import apply_masks
 from snip_tf.weights import prunable_weights
-from snip_tf.wrapping import apply_masks
 
 ROUNDS = 15
 STEPS = 20

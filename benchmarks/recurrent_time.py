@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf import models
-from snip_tf.training import schedules
+from snip_tf.experiments.training import schedules
 
 BATCH = 100
 STEPS = 20

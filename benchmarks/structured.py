@@ -24,12 +24,11 @@ import tensorflow as tf
 from absl import app, flags
 
 import snip_tf
-import snip_tf.datasets
 from snip_tf import models
+from snip_tf.experiments.models import initializers
+from snip_tf.experiments.models.resnet import resnet_20
+from snip_tf.experiments.training import loop
 from snip_tf.files import locked, whole_file, write_json
-from snip_tf.models import initializers
-from snip_tf.models.resnet import resnet_20
-from snip_tf.training import loop
 
 # Widths of the groups of a ResNet-20 with half of the multiply-adds of (16, 32, 64).
 NARROW = (11, 23, 45)

@@ -69,11 +69,11 @@ _started = False
 def names(path: str, variable: str) -> list[str]:
     """The keys of a literal dict of the library, or the items of a literal tuple.
 
-    They are read from its text: to import it takes seconds.
+    `path` is below snip_tf. It is read as text: an import takes seconds.
     """
     spec = importlib.util.find_spec("snip_tf")
     [root] = spec.submodule_search_locations
-    for node in ast.parse((Path(root).parent / path).read_text("utf-8")).body:
+    for node in ast.parse((Path(root) / path).read_text("utf-8")).body:
         match node:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=value)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-EXPERIMENTS = command_line.names("snip_tf/paper/experiments.py", "EXPERIMENTS")
+EXPERIMENTS = command_line.names("experiments/recipes.py", "EXPERIMENTS")
 
 FLAGS = flags.FLAGS
 
@@ -68,11 +68,11 @@ command_line.require("experiment", f"NAME, one of {', '.join(EXPERIMENTS)}, reta
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Its runs are ended, too. The same command continues.", grace=12)
 with command_line.silent():
-    import snip_tf.datasets
+    import snip_tf
+    from snip_tf.experiments import pictures, recipes
+    from snip_tf.experiments.training import runs
+    from snip_tf.experiments.training.progress import RunCount
     from snip_tf.files import locked, read_json, whole_file, write_json
-    from snip_tf.paper import experiments, pictures
-    from snip_tf.training import runs
-    from snip_tf.training.progress import RunCount
 
 _COLUMNS = (
     "network",
@@ -99,9 +99,9 @@ class Run(NamedTuple):
     """One run of the main program."""
 
     row: str
-    cell: experiments.Cell
+    cell: recipes.Cell
     seed: int | str
-    flags: experiments.Flags
+    flags: recipes.Flags
 
     def path(self) -> Path:
         """Below a folder, without an ending."""
@@ -192,8 +192,8 @@ def _prepare_data(names: set[str]) -> None:
             sys.exit(command_line.one_line(f"The data set {name!r}: {error}"))
 
 
-def _chosen_rows() -> dict[str, experiments.Row]:
-    rows = experiments.EXPERIMENTS[FLAGS.experiment]
+def _chosen_rows() -> dict[str, recipes.Row]:
+    rows = recipes.EXPERIMENTS[FLAGS.experiment]
     unknown = [name for name in FLAGS.rows if name not in rows]
     if unknown:
         sys.exit(
@@ -204,7 +204,7 @@ def _chosen_rows() -> dict[str, experiments.Row]:
     return {name: rows[name] for name in chosen}
 
 
-def _cells(row: experiments.Row) -> tuple[experiments.Cell, ...]:
+def _cells(row: recipes.Row) -> tuple[recipes.Cell, ...]:
     if FLAGS.budget != "smoke":
         return row.cells
     # A smoke test need not see every point of a curve.
@@ -236,11 +236,11 @@ def _execute(runner: runs.Runner, run: Run, folder: Path) -> tuple[str, bool]:
     return text, True
 
 
-def _flags(row: experiments.Row, cell: experiments.Cell) -> experiments.Flags:
+def _flags(row: recipes.Row, cell: recipes.Cell) -> recipes.Flags:
     """The flags of the main program, but for the seed and the places."""
     own = {"dtype_policy": FLAGS.dtype_policy, **row.flags, **cell.flags}
     arch = row.flags["arch"]
-    return experiments.flags_of(arch, own, FLAGS.budget, bool(FLAGS.data_dir))
+    return recipes.flags_of(arch, own, FLAGS.budget, bool(FLAGS.data_dir))
 
 
 def _write_table(folder: Path) -> None:
@@ -250,7 +250,7 @@ def _write_table(folder: Path) -> None:
         sys.exit(
             f"Expected results in {folder}. Received: none; run without --table_only"
         )
-    rows = experiments.EXPERIMENTS[FLAGS.experiment]
+    rows = recipes.EXPERIMENTS[FLAGS.experiment]
     table = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
     table += [
         _table_row(name, cell, found[name][cell.name])
@@ -276,7 +276,7 @@ def _write_table(folder: Path) -> None:
 def _found(folder: Path) -> pictures.Results:
     """The results that there are, in the order of the rows and cells."""
     found: pictures.Results = {}
-    for name, row in experiments.EXPERIMENTS[FLAGS.experiment].items():
+    for name, row in recipes.EXPERIMENTS[FLAGS.experiment].items():
         for cell in row.cells:
             pattern = f"{Run(name, cell, '*', {}).path()}.json"
             paths = sorted(folder.glob(pattern))
@@ -286,7 +286,7 @@ def _found(folder: Path) -> pictures.Results:
     return found
 
 
-def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
+def _read(path: Path, expected: recipes.Flags | None = None) -> dict:
     """A result; ends the program where it is none, or is not of the flags expected."""
     try:
         result = read_json(path)
@@ -324,7 +324,7 @@ def _read(path: Path, expected: experiments.Flags | None = None) -> dict:
 def _check(result: dict) -> None:
     """Raises one of many errors where a table or a picture needs what it lacks."""
     runs.check_result(result, {"final_error", "best_checkpoint_error", *_SECONDS})
-    _table_row("", experiments.Cell("", {}), [result])
+    _table_row("", recipes.Cell("", {}), [result])
     given = result["flags"]
     numbers = [(given["seed"], 0, 2**32 - 1)]
     numbers += [(given["target_sparsity"], 0, 1 - 2**-53)]  # below 1
@@ -338,7 +338,7 @@ def _check(result: dict) -> None:
         raise ValueError(f"it tells of {wrong[0] if wrong else given['datasource']!r}")
 
 
-def _table_row(name: str, cell: experiments.Cell, results: list[dict]) -> str:
+def _table_row(name: str, cell: recipes.Cell, results: list[dict]) -> str:
     def mean(key: str, scale: float = 1) -> str:
         return f"{statistics.mean(result[key] for result in results) / scale:.3g}"
 

@@ -25,9 +25,9 @@ from typing import NamedTuple
 from absl import flags
 
 CONTROLS = ("shuffle", "reinitialize", "invert")
-CRITERIA = command_line.names("snip_tf/criteria/__init__.py", "CRITERIA")
-DATASETS = command_line.names("snip_tf/datasets/__init__.py", "DATASETS")
-MODELS = command_line.names("snip_tf/models/__init__.py", "MODELS")
+CRITERIA = command_line.names("criteria/__init__.py", "CRITERIA")
+DATASETS = command_line.names("experiments/datasets/__init__.py", "DATASETS")
+MODELS = command_line.names("experiments/models/__init__.py", "MODELS")
 
 # Flags of the main program that a run's place in the sweep, or of its files, decides.
 _OWN = (
@@ -142,13 +142,13 @@ command_line.check_paths()
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Its runs are ended, too. The same command continues.", grace=12)
 with command_line.silent():
-    import snip_tf.datasets
+    import snip_tf
     from snip_tf import plots
+    from snip_tf.experiments import recipes
+    from snip_tf.experiments.training import runs
+    from snip_tf.experiments.training.progress import RunCount
     from snip_tf.files import PARTIAL, locked, read_json, whole_file, write_json
-    from snip_tf.paper import experiments
-    from snip_tf.text import csv_cell
-    from snip_tf.training import runs
-    from snip_tf.training.progress import RunCount
+    from snip_tf.reports.text import csv_cell
 
 _DENSE = "dense"
 # What is raised on a file that holds none.
@@ -259,7 +259,7 @@ def _chosen() -> list[Run]:
     found = []
     sparsities, seeds = _numbers(FLAGS.sparsities), map(int, FLAGS.seeds)
     for seed, arch in itertools.product(dict.fromkeys(seeds), FLAGS.archs):
-        own = [experiments.recipe_of(arch).full["datasource"]]
+        own = [recipes.recipe_of(arch).full["datasource"]]
         for datasource in FLAGS.datasources or own:
             found.append(Run(arch, datasource, _DENSE, 0.0, seed))
             for sparsity, criterion in itertools.product(sparsities, FLAGS.criteria):
@@ -269,7 +269,7 @@ def _chosen() -> list[Run]:
     return list(dict.fromkeys(found))
 
 
-def _flags(run: Run) -> experiments.Flags:
+def _flags(run: Run) -> recipes.Flags:
     criterion, _, control = run.criterion.partition(":")
     own = {
         "arch": run.arch,
@@ -279,7 +279,7 @@ def _flags(run: Run) -> experiments.Flags:
         "control": control or "none",
     }
     given = dict(each.split("=", 1) for each in FLAGS.flag)
-    chosen = experiments.flags_of(run.arch, own, FLAGS.budget, bool(FLAGS.data_dir))
+    chosen = recipes.flags_of(run.arch, own, FLAGS.budget, bool(FLAGS.data_dir))
     return {**chosen, **given, "seed": run.seed}
 
 

@@ -27,14 +27,16 @@ from pathlib import Path
 
 from absl import flags
 
-AUGMENTATIONS = command_line.names("snip_tf/training/augmentation.py", "AUGMENTATIONS")
-CRITERIA = command_line.names("snip_tf/criteria/__init__.py", "CRITERIA")
-DATASETS = command_line.names("snip_tf/datasets/__init__.py", "DATASETS")
-DECAY_TYPES = command_line.names("snip_tf/training/schedules.py", "DECAY_TYPES")
-INITIALIZERS = command_line.names("snip_tf/models/initializers.py", "INITIALIZERS")
-MODELS = command_line.names("snip_tf/models/__init__.py", "MODELS")
-OPTIMIZERS = command_line.names("snip_tf/training/schedules.py", "OPTIMIZERS")
-SCOPES = command_line.names("snip_tf/budgets.py", "SCOPES")
+AUGMENTATIONS = command_line.names(
+    "experiments/training/augmentation.py", "AUGMENTATIONS"
+)
+CRITERIA = command_line.names("criteria/__init__.py", "CRITERIA")
+DATASETS = command_line.names("experiments/datasets/__init__.py", "DATASETS")
+DECAY_TYPES = command_line.names("experiments/training/schedules.py", "DECAY_TYPES")
+INITIALIZERS = command_line.names("experiments/models/initializers.py", "INITIALIZERS")
+MODELS = command_line.names("experiments/models/__init__.py", "MODELS")
+OPTIMIZERS = command_line.names("experiments/training/schedules.py", "OPTIMIZERS")
+SCOPES = command_line.names("selecting/allocation.py", "SCOPES")
 
 FLAGS = flags.FLAGS
 
@@ -247,14 +249,12 @@ with command_line.silent():
     import tensorflow as tf
 
     import snip_tf
-    import snip_tf.datasets
-    import snip_tf.models
     from snip_tf import controls
+    from snip_tf.experiments.training import cluster, loop, run_folder, schedules
+    from snip_tf.experiments.training.progress import Progress
     from snip_tf.files import whole_file, write_json
-    from snip_tf.rows import weight_rows
-    from snip_tf.selection import Selection
-    from snip_tf.training import cluster, loop, run_folder, schedules
-    from snip_tf.training.progress import Progress
+    from snip_tf.reports.costs import weight_rows
+    from snip_tf.selecting.selection import Selection
 
 
 def main() -> None:

@@ -1,18 +1,26 @@
 """Single-shot network pruning before training, for Keras 3."""
 
-from snip_tf import controls, criteria
-from snip_tf.compaction import compact
-from snip_tf.exporting import export
-from snip_tf.masked_layer import MaskedLayer
-from snip_tf.masks import load_masks, save_masks
+import importlib
+from typing import Any
+
+from snip_tf import criteria
+from snip_tf.masking.masked_layer import MaskedLayer
+from snip_tf.masking.masks import load_masks, save_masks
+from snip_tf.masking.pruned_model import (
+    apply_masks,
+    get_masks,
+    set_masks,
+    strip_pruning,
+)
 from snip_tf.pruning import connection_sensitivity, prune_model
-from snip_tf.reporting import report
-from snip_tf.runtime import sparse_runtime
-from snip_tf.selection import select_masks
-from snip_tf.sparse_files import load_sparse
-from snip_tf.summarizing import sparsity, summary
+from snip_tf.reports.report import report
+from snip_tf.reports.summary import sparsity, summary
+from snip_tf.savings.export import export
+from snip_tf.savings.runtime import sparse_runtime
+from snip_tf.savings.sparse_format import load_sparse
+from snip_tf.selecting.selection import select_masks
+from snip_tf.structured.compaction import compact
 from snip_tf.weights import prunable_weights
-from snip_tf.wrapping import apply_masks, get_masks, set_masks, strip_pruning
 
 __all__ = [
     "MaskedLayer",
@@ -21,10 +29,13 @@ __all__ = [
     "connection_sensitivity",
     "controls",
     "criteria",
+    "datasets",
     "export",
     "get_masks",
     "load_masks",
     "load_sparse",
+    "models",
+    "plots",
     "prunable_weights",
     "prune_model",
     "report",
@@ -38,3 +49,21 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Loaded when first used: they are for some programs, and take time.
+_MODULES = {
+    "controls": "snip_tf.controls",
+    "datasets": "snip_tf.experiments.datasets",
+    "models": "snip_tf.experiments.models",
+    "plots": "snip_tf.reports.plots",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

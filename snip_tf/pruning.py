@@ -12,29 +12,30 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf import criteria, patterns
-from snip_tf.batches import Batch, make_batches
-from snip_tf.budgets import Scope, check_scope, check_sparsity
-from snip_tf.calling import check_order
-from snip_tf.compaction.units import BUDGETS, unit_masks
-from snip_tf.compiling import strategy_scope
-from snip_tf.copying import copy_unmasked
+from snip_tf import criteria
+from snip_tf.checks import check_seed, check_steps, visible
 from snip_tf.criteria import CRITERIA
-from snip_tf.criteria.settings import check_seed, check_steps
 from snip_tf.criteria.snip import snip
-from snip_tf.masked_weights import check_not_low_rank
-from snip_tf.masks import PackedMask
-from snip_tf.numerics import is_changed
-from snip_tf.objective import (
+from snip_tf.masking.compiling import strategy_scope
+from snip_tf.masking.copying import copy_unmasked
+from snip_tf.masking.masked_weights import check_not_low_rank
+from snip_tf.masking.masks import PackedMask
+from snip_tf.masking.pruned_model import apply_masks, current_masks, masked_copy
+from snip_tf.scoring.batches import Batch, make_batches
+from snip_tf.scoring.calling import check_order
+from snip_tf.scoring.gradients import mean_gradients
+from snip_tf.scoring.objective import (
     Objective,
     build,
     build_in_place,
     loss_or_objective,
 )
-from snip_tf.scores import check_finite
-from snip_tf.selection import Selection, warn_of_zeros
-from snip_tf.sensitivity import mean_gradients
-from snip_tf.text import visible
+from snip_tf.scoring.precision import is_changed
+from snip_tf.scoring.scores import check_finite
+from snip_tf.selecting import structure
+from snip_tf.selecting.allocation import Scope, check_scope, check_sparsity
+from snip_tf.selecting.selection import Selection, warn_of_zeros
+from snip_tf.structured.units import BUDGETS, unit_masks
 from snip_tf.weights import (
     Patterns,
     check_built,
@@ -43,7 +44,6 @@ from snip_tf.weights import (
     prunable_weights,
     weights_by_path,
 )
-from snip_tf.wrapping import apply_masks, current_masks, masked_copy
 
 Scores = dict[str, np.ndarray]
 
@@ -243,7 +243,7 @@ def prune_model(
         sparsity,
         scope,
         min_kept or (1 if on_collapse == "keep" else 0),
-        patterns.parse(pattern, model, weights),
+        structure.parse(pattern, model, weights),
         {p: m for p, m in current_masks(model).items() if p in weights},
     )
     # Only now, so that what is wrong with an argument is said before any is read.

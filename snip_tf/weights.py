@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from snip_tf.text import visible
+from snip_tf.checks import visible
 
 # A selection of weights: a glob pattern or a layer, several, or a predicate.
 Patterns = (

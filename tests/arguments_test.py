@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf import datasets
-from snip_tf.data_loss import check_names
+from snip_tf.scoring.data_loss import check_names
 
 layers = keras.layers
 SPARSE, ONE_HOT = "sparse_categorical_crossentropy", "categorical_crossentropy"

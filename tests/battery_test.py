@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.rows import weight_rows
+from snip_tf.reports.costs import weight_rows
 from snip_tf.weights import layer_tree, weights_by_path
 from tests import numpy_reference
 from tests.kinds import EXAMPLES, KINDS

@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from snip_tf.calling import check_signature
 from snip_tf.criteria.force import Force
 from snip_tf.criteria.grasp import Grasp
 from snip_tf.criteria.iterative_snip import IterativeSnip
@@ -42,6 +41,7 @@ from snip_tf.criteria.magnitude import magnitude
 from snip_tf.criteria.random import Random
 from snip_tf.criteria.snip import snip
 from snip_tf.criteria.synflow import SynFlow
+from snip_tf.scoring.calling import check_signature
 
 CRITERIA: dict[str, Callable] = {
     "snip": snip,

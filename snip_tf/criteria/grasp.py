@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.batches import Batch
-from snip_tf.criteria.settings import check_positive
-from snip_tf.sensitivity import mean_gradients, mean_hessian_products
+from snip_tf.checks import check_positive
+from snip_tf.scoring.batches import Batch
+from snip_tf.scoring.gradients import mean_gradients, mean_hessian_products
 
 
 @dataclasses.dataclass(frozen=True)

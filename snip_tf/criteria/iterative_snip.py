@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.batches import Batch
-from snip_tf.criteria.settings import check_steps
-from snip_tf.scores import Product
-from snip_tf.sensitivity import mean_gradients
+from snip_tf.checks import check_steps
+from snip_tf.scoring.batches import Batch
+from snip_tf.scoring.gradients import mean_gradients
+from snip_tf.scoring.scores import Product
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from snip_tf.batches import Batch
-from snip_tf.scores import Product
+from snip_tf.scoring.batches import Batch
+from snip_tf.scoring.scores import Product
 
 
 def magnitude(

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from snip_tf.batches import Batch
-from snip_tf.criteria.settings import check_seed
+from snip_tf.checks import check_seed
+from snip_tf.scoring.batches import Batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from snip_tf.batches import Batch
-from snip_tf.scores import Product
-from snip_tf.sensitivity import mean_gradients
+from snip_tf.scoring.batches import Batch
+from snip_tf.scoring.gradients import mean_gradients
+from snip_tf.scoring.scores import Product
 
 
 def snip(

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from snip_tf.batches import Batch, ones_for
-from snip_tf.criteria.settings import check_steps
-from snip_tf.sensitivity import flow
+from snip_tf.checks import check_steps
+from snip_tf.scoring.batches import Batch, ones_for
+from snip_tf.scoring.gradients import flow
 from snip_tf.weights import has_call
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf import criteria
-from snip_tf.sensitivity import mean_gradients, mean_hessian_products
+from snip_tf.scoring.gradients import mean_gradients, mean_hessian_products
 from snip_tf.weights import prunable_weights
 
 layers = keras.layers

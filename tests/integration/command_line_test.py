@@ -10,10 +10,12 @@ import sys
 
 import pytest
 
-from snip_tf import budgets, criteria, datasets, exporting, models
-from snip_tf.models import initializers
-from snip_tf.paper import experiments
-from snip_tf.training import augmentation, schedules
+from snip_tf import criteria, datasets, models
+from snip_tf.experiments import recipes
+from snip_tf.experiments.models import initializers
+from snip_tf.experiments.training import augmentation, schedules
+from snip_tf.savings import export
+from snip_tf.selecting import allocation
 from tests.programs import ROOT, loaded, run_program, start_program
 
 GROUPS = {
@@ -72,20 +74,32 @@ def run(tmp_path, without_libraries):
 @pytest.mark.parametrize(
     ("path", "variable", "values"),
     [
-        ("snip_tf/budgets.py", "SCOPES", budgets.SCOPES),
-        ("snip_tf/criteria/__init__.py", "CRITERIA", criteria.CRITERIA),
-        ("snip_tf/datasets/__init__.py", "DATASETS", datasets.DATASETS),
-        ("snip_tf/exporting.py", "FORMATS", exporting.FORMATS),
-        ("snip_tf/models/__init__.py", "MODELS", models.MODELS),
-        ("snip_tf/models/initializers.py", "INITIALIZERS", initializers.INITIALIZERS),
-        ("snip_tf/paper/experiments.py", "EXPERIMENTS", experiments.EXPERIMENTS),
+        ("selecting/allocation.py", "SCOPES", allocation.SCOPES),
+        ("criteria/__init__.py", "CRITERIA", criteria.CRITERIA),
+        ("experiments/datasets/__init__.py", "DATASETS", datasets.DATASETS),
+        ("savings/export.py", "FORMATS", export.FORMATS),
+        ("experiments/models/__init__.py", "MODELS", models.MODELS),
         (
-            "snip_tf/training/augmentation.py",
+            "experiments/models/initializers.py",
+            "INITIALIZERS",
+            initializers.INITIALIZERS,
+        ),
+        ("experiments/recipes.py", "EXPERIMENTS", recipes.EXPERIMENTS),
+        (
+            "experiments/training/augmentation.py",
             "AUGMENTATIONS",
             augmentation.AUGMENTATIONS,
         ),
-        ("snip_tf/training/schedules.py", "DECAY_TYPES", schedules.DECAY_TYPES),
-        ("snip_tf/training/schedules.py", "OPTIMIZERS", schedules.OPTIMIZERS),
+        (
+            "experiments/training/schedules.py",
+            "DECAY_TYPES",
+            schedules.DECAY_TYPES,
+        ),
+        (
+            "experiments/training/schedules.py",
+            "OPTIMIZERS",
+            schedules.OPTIMIZERS,
+        ),
     ],
 )
 def test_names_are_read_without_an_import(command_line, path, variable, values):
@@ -93,8 +107,8 @@ def test_names_are_read_without_an_import(command_line, path, variable, values):
 
 
 def test_names_that_the_library_lacks(command_line):
-    with pytest.raises(LookupError, match=r"budgets\.py has no literal NAMES"):
-        command_line.names("snip_tf/budgets.py", "NAMES")
+    with pytest.raises(LookupError, match=r"allocation\.py has no literal NAMES"):
+        command_line.names("selecting/allocation.py", "NAMES")
 
 
 @pytest.mark.parametrize("name", GROUPS)

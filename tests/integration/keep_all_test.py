@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.copying import copy_unmasked
+from snip_tf.masking.copying import copy_unmasked
 from tests.kinds import EXAMPLES, KINDS, classifier
 
 STEPS = 4

@@ -15,7 +15,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from snip_tf.paper import experiments
+from snip_tf.experiments import recipes
 from tests.programs import ROOT, loaded, run_smoke, start_smoke
 
 pytest.importorskip("sklearn")
@@ -45,7 +45,7 @@ def check_picture(path):
     return json.loads(path.with_suffix(".json").read_text())
 
 
-@pytest.mark.parametrize("experiment", experiments.EXPERIMENTS)
+@pytest.mark.parametrize("experiment", recipes.EXPERIMENTS)
 def test_smoke(experiment, tmp_path):
     chosen = SMALL.get(experiment, [])
     output = run(tmp_path, f"--experiment={experiment}", f"--rows={','.join(chosen)}")
@@ -56,7 +56,7 @@ def test_smoke(experiment, tmp_path):
     assert "\n".join(table) in output
     rows = {
         name: row
-        for name, row in experiments.EXPERIMENTS[experiment].items()
+        for name, row in recipes.EXPERIMENTS[experiment].items()
         if "smoke" in row.budgets and (not chosen or name in chosen)
     }
     assert len(table) == 2 + 2 * len(rows)
@@ -285,7 +285,7 @@ def test_what_is_needed_to_draw_is_named(
         main(f"--experiment={experiment}", *["--table_only"] * (experiment == "table1"))
 
 
-@pytest.mark.parametrize("experiment", experiments.EXPERIMENTS)
+@pytest.mark.parametrize("experiment", recipes.EXPERIMENTS)
 def test_the_results_kept_are_whole(reproduce, experiment):
     """They are of versions before this one."""
     with flagsaver.flagsaver():

@@ -18,8 +18,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import snip_tf
-import snip_tf.datasets
-from snip_tf.training import loop
+from snip_tf.experiments.training import loop
 from snip_tf.weights import weights_by_path
 from tests.programs import loaded, run_program, start_program
 from tests.replicas import two_replicas

@@ -1,0 +1,1 @@
+"""Networks, data sets, training and the experiments of the paper."""

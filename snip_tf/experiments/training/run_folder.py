@@ -1,0 +1,159 @@
+"""The folder of a run: whose it is, and whether what it holds can be continued.
+
+Messages call it --logdir, and say what a user of `scripts/train.py` can do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from snip_tf.experiments.training import loop, seals
+from snip_tf.files import DAMAGE, locked, read_json, write_json
+from snip_tf.masking.pruned_model import current_masks
+from snip_tf.reports import summary
+from snip_tf.weights import weights_by_path
+
+_FLAGS = "flags.json"
+_PRUNING = "pruning.json"
+
+
+@contextlib.contextmanager
+def own_folder(logdir: Path, is_chief: bool) -> Iterator[Path]:
+    """Where a process writes: `logdir`, or a folder that is thrown away.
+
+    All workers write the same, since reading a variable of theirs may need them all;
+    only the chief's is kept. It keeps others out of the folder.
+
+    Raises:
+        ValueError: if another process trains there.
+    """
+    if not is_chief:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(logdir))
+        except BlockingIOError as error:
+            raise ValueError(
+                f"Expected --logdir to be free. Received: {logdir}, where another "
+                f"process is training now. Wait for it, or name another --logdir."
+            ) from error
+        yield logdir
+
+
+def keep_flags(folder: Path, flags: Mapping[str, object]) -> None:
+    """Writes down what a run was started with."""
+    write_json(folder / _FLAGS, flags)
+
+
+def keep_pruning_seconds(folder: Path, seconds: float) -> None:
+    """Writes down how long pruning took, with a seal: any number would look right."""
+    sealed = {"seconds": seconds, "seal": seals.digest_of(seconds)}
+    write_json(folder / _PRUNING, sealed)
+
+
+def pruning_seconds(logdir: Path) -> float:
+    """How long pruning took."""
+    with _whole(logdir):
+        found = _settings(logdir / _PRUNING)
+        seconds = found["seconds"]
+        # An earlier version wrote no seal.
+        if found.keys() - {"seconds"} and found != {
+            "seconds": seconds,
+            "seal": seals.digest_of(seconds),
+        }:
+            raise ValueError(f"{_PRUNING} was changed since")
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"{_PRUNING} tells of {seconds!r} seconds")
+        return seconds
+
+
+def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
+    """Raises a ValueError if the folder holds a run of other flags to continue."""
+    if not loop.has_checkpoint(logdir):
+        return
+    with _whole(logdir):
+        earlier = _settings(logdir / _FLAGS)
+    different = [
+        f"--{name} was {earlier.get(name)!r} there and is {flags.get(name)!r} now"
+        for name in sorted(earlier.keys() | flags.keys())
+        if earlier.get(name) != flags.get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"Expected --logdir to be new, or to hold a run with the same flags to "
+            f"continue. Received: {logdir}, where {'; '.join(different)}. Name another "
+            f"--logdir."
+        )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a file holds by name."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, and no names")
+    return found
+
+
+def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[loop.Check]] | None:
+    """As the training loop does; a ValueError if files are damaged or missing."""
+    with _whole(logdir):
+        return loop.load_checkpoint(logdir)
+
+
+def check_model(
+    logdir: Path, model: keras.Model, network: keras.Model, sparsity: float
+) -> None:
+    """Raises a ValueError if the checkpoint is of another run, or files are missing.
+
+    Args:
+        logdir: where it is.
+        model: what was loaded from it.
+        network: what the flags ask for, not pruned.
+        sparsity: what the flags ask for.
+    """
+    shapes, expected = (
+        {path: tuple(weight.shape) for path, weight in weights_by_path(m).items()}
+        for m in (model, network)
+    )
+    # Of a dense model `snip_tf.sparsity` counts zeros, which may be weights by chance.
+    received = summary.sparsity(model) if current_masks(model) else 0
+    found = None
+    if shapes != expected:
+        found = f"one of {model.name!r}, whose weights have other names or shapes"
+    elif abs(received - sparsity) > 1e-3:
+        found = f"one of sparsity {received:.6g}"
+    pruning_seconds(logdir)
+    if found:
+        raise ValueError(
+            f"Expected --logdir to hold a checkpoint of a {network.name!r} at "
+            f"--target_sparsity={sparsity} as a run left it, or none. "
+            f"Received: {logdir}, with {found}. Name another --logdir."
+        )
+
+
+@contextlib.contextmanager
+def _whole(logdir: Path) -> Iterator[None]:
+    """Says of what goes wrong that the files of an earlier run cannot be read."""
+    try:
+        yield
+    except (
+        *DAMAGE,
+        # Not all of TensorFlow's: of a lost worker `cluster` knows more.
+        tf.errors.InvalidArgumentError,
+        tf.errors.ResourceExhaustedError,
+    ) as error:
+        raise ValueError(
+            f"Expected --logdir to hold the files of a run as it left them. Received: "
+            f"{logdir}, which lacks one or has a damaged one: {error}. Name another "
+            f"--logdir."
+        ) from error

@@ -1,0 +1,1 @@
+"""What was pruned and what it saves, in lines, pages and pictures."""

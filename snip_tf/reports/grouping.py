@@ -1,0 +1,100 @@
+"""Many layers in few rows: blocks by their names, or runs of layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Sequence
+
+from snip_tf.reports.costs import LayerRow, added_up
+
+# More layers than this are put into groups.
+MOST_ROWS = 40
+# Fewer groups than this would tell too little.
+_FEWEST_ROWS = 5
+
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupRow(LayerRow):
+    """Consecutive layers added up; `count` is how many they are."""
+
+    count: int = 1
+
+
+def grouped(rows: Sequence[LayerRow]) -> list[GroupRow]:
+    """Consecutive layers in at most `MOST_ROWS` groups.
+
+    These are the blocks that the layers' names begin with, as `block_1` of
+    `block_1_expand` and `block_1_project`, as small ones as are few enough. Where names
+    tell nothing of the kind, some layers with multiply-adds at a time, each with those
+    without that follow it.
+
+    Example:
+
+    >>> from snip_tf.reports.grouping import grouped
+    >>> from snip_tf.reports.costs import LayerRow
+    >>> rows = [LayerRow(f"block_{i // 4}_{i % 4}", "Dense", 9, 3) for i in range(80)]
+    >>> groups = grouped(rows)
+    >>> len(groups), groups[0].layer, groups[0].count, groups[0].parameters
+    (20, 'block_0', 4, 36)
+    """
+    blocks: list[list[LayerRow]] = []
+    words = 0
+    finest = [[row] for row in rows]
+    for depth in range(1, 1 + max(len(_words(row)) for row in rows)):
+        groups = _by_words(rows, depth)
+        if len(groups) > MOST_ROWS:
+            finest = groups
+            break
+        if len(groups) > len(blocks):
+            blocks, words = groups, depth
+    if len(blocks) >= _FEWEST_ROWS:
+        return [group(_beginning(block, words), block) for block in blocks]
+    return [group(_ends(run), run) for run in _runs(finest)]
+
+
+def group(name: str, rows: Sequence[LayerRow]) -> GroupRow:
+    """Layers added up, under a name."""
+    return GroupRow(name, "", **added_up(rows), count=len(rows))
+
+
+def _words(row: LayerRow) -> list[str]:
+    return _WORD.findall(row.layer)
+
+
+def _by_words(rows: Sequence[LayerRow], depth: int) -> list[list[LayerRow]]:
+    """Consecutive layers whose names begin with the same words."""
+    groups = itertools.groupby(rows, lambda row: _words(row)[:depth])
+    return [list(group) for _, group in groups]
+
+
+def _beginning(rows: Sequence[LayerRow], words: int) -> str:
+    """The first words of the names of layers, which share these."""
+    found = list(itertools.islice(_WORD.finditer(rows[0].layer), words))
+    if len(rows) == 1 or len(found) < words:
+        return _ends(rows)
+    return rows[0].layer[: found[-1].end()]
+
+
+def _ends(rows: Sequence[LayerRow]) -> str:
+    """The first and the last of some layers, of those that multiply if there are."""
+    multiply = [row for row in rows if row.multiply_adds != 0] or rows
+    first, last = multiply[0].layer, multiply[-1].layer
+    return first if first == last else f"{first} to {last}"
+
+
+def _runs(groups: Sequence[Sequence[LayerRow]]) -> list[list[LayerRow]]:
+    """Consecutive groups together, so many that few are left."""
+    whole: list[list[LayerRow]] = []
+    for rows in groups:
+        if whole and all(row.multiply_adds == 0 for row in rows):
+            whole[-1] += rows
+        else:
+            whole.append(list(rows))
+    length = math.ceil(len(whole) / MOST_ROWS)
+    runs = (whole[i : i + length] for i in range(0, len(whole), length))
+    return [list(itertools.chain.from_iterable(run)) for run in runs]

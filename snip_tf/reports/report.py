@@ -1,0 +1,251 @@
+"""What pruning saves in a model: a table, a page, and files for others."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import rich.console
+import rich.text
+
+from snip_tf.checks import list_of, visible
+from snip_tf.files import whole_file
+from snip_tf.masking.pruned_model import current_masks
+from snip_tf.reports import plots
+from snip_tf.reports.costs import (
+    DeadUnits,
+    LayerRow,
+    WeightRow,
+    added_up,
+    analysed,
+    dead_lines,
+    dead_units,
+    weight_rows,
+    weight_size,
+)
+from snip_tf.reports.grouping import MOST_ROWS, group, grouped
+from snip_tf.reports.pages import (
+    PAGE,
+    html_fragment,
+    html_list,
+    html_picture,
+    html_table,
+)
+from snip_tf.reports.terminal import layer_table
+from snip_tf.reports.text import csv_cell, html_text, markdown_cell, percent
+from snip_tf.weights import check_built, weights_by_path
+
+# So many lines are printed of dead units.
+_MOST_DEAD = 8
+
+
+def report(model: keras.Model) -> Report:
+    """What pruning saves in a model, and what it does not.
+
+    Args:
+        model: a built `keras.Model`, pruned or stripped; of a dense one all is kept.
+            It is left as it is.
+
+    Returns:
+        A `Report`. Its `print()` shows it, as a notebook does by itself; `to_dict()`,
+        `to_csv()` and `to_markdown()` give it to others, `write_html(path)` writes a
+        page with pictures.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is not built.
+
+    Example:
+
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
+    >>> pruned = snip_tf.apply_masks(model, {"out/kernel": np.eye(2, dtype=bool)})
+    >>> report = snip_tf.report(pruned)
+    >>> report.layers[0].multiply_adds, report.layers[0].effective
+    (4, 2)
+    """
+    check_built(model)
+    masks = current_masks(model)
+    weights = weight_rows(model, masks) if masks else []
+    layers, constant = analysed(model)
+    in_memory = sum(map(_bytes, weights_by_path(model).values()))
+    dead = dead_units(weights, masks, constant)
+    return Report(model.name, weights, layers, in_memory, dead)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Report:
+    """See `snip_tf.report`.
+
+    Attributes:
+        model: its name.
+        weights: a row for each pruned weight; none of a stripped model.
+        layers: a row for each layer with weights.
+        bytes: of all weights in memory, zeros included, without masks.
+        dead: what is idle in each pruned weight in which something is.
+    """
+
+    model: str
+    weights: list[WeightRow]
+    layers: list[LayerRow]
+    bytes: int
+    dead: list[DeadUnits]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report of {self.model!r}: {len(self.layers):,} layers, "
+            f"{self.totals()['parameters']:,} parameters; print() shows it>"
+        )
+
+    def totals(self) -> dict[str, int | None]:
+        """The sums over the layers; None for what is not known of one of them."""
+        return added_up(self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        return {
+            "model": self.model,
+            "bytes": self.bytes,
+            "totals": self.totals(),
+            "layers": [dataclasses.asdict(row) for row in self.layers],
+            "weights": [
+                {**dataclasses.asdict(row), "shape": list(row.shape)}
+                for row in self.weights
+            ],
+        }
+
+    def to_csv(self) -> str:
+        """A line for each layer, below one of names.
+
+        Names that a spreadsheet would take for formulas have an apostrophe in front.
+        """
+        text = io.StringIO()
+        names = [field.name for field in dataclasses.fields(LayerRow)]
+        # Text in quotes, as Python before 3.13 writes a carriage return without them.
+        table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        table.writerow(names)
+        for row in self.layers:
+            table.writerow(map(csv_cell, dataclasses.astuple(row)))
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """A table of the layers and their sums, then a list of the rest."""
+        names, rows = _table([*self.layers, self._total()])
+        lines = [names, ["---", "---", *["---:"] * (len(names) - 3), "---"]]
+        lines += [[markdown_cell(cell) for cell in row] for row in rows]
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rest = "".join(f"- {markdown_cell(line)}\n" for line in self._rest())
+        return f"{table}\n{rest}"
+
+    def print(
+        self, console: rich.console.Console | None = None, *, all_layers: bool = False
+    ) -> None:
+        """Shows it in the terminal, or on another `rich` console.
+
+        The layers of a model of more than 40 are added up, by the blocks that their
+        names begin with, or else some at a time.
+
+        Args:
+            console: where to; default, the terminal, or the cell of a notebook.
+            all_layers: whether each layer has a row, however many there are.
+        """
+        console = console or rich.console.Console(highlight=False)
+        rule = "-" if console.options.ascii_only else "─"
+        rows, told = self._rows(all_layers)
+        lines = [
+            f'What pruning leaves of "{visible(self.model)}"',
+            "",
+            *layer_table(rows, console.width, rule),
+            *(f" {visible(line)}" for line in [*told, *self._rest(_MOST_DEAD)]),
+            *(f" {visible(line)}" for line in self._notes()),
+        ]
+        # As one text, of which a notebook makes one block; and nothing is cut off.
+        console.print(rich.text.Text("\n".join(lines)), soft_wrap=True)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what `print` does, as a table."""
+        rows, told = self._rows()
+        lines = [*told, *self._rest(_MOST_DEAD), *self._notes()]
+        title = f'What pruning leaves of "{self.model}"'
+        return html_fragment(title, html_table(*_table(rows)), html_list(lines))
+
+    def _rows(self, all_layers: bool = False) -> tuple[list[LayerRow], list[str]]:
+        """The layers, or groups of them, and their total; and a line on groups."""
+        if all_layers or len(self.layers) <= MOST_ROWS:
+            return [*self.layers, self._total()], []
+        rows = grouped(self.layers)
+        told = (
+            f"{len(self.layers):,} layers in {len(rows):,} rows: "
+            f"`print(all_layers=True)` shows each"
+        )
+        return [*rows, group("Total", self.layers)], [told]
+
+    def _notes(self) -> list[str]:
+        """A line for each kind of note, with the layers that it is of."""
+        by_note: dict[str, list[str]] = {}
+        for row in self.layers:
+            if row.note:
+                by_note.setdefault(row.note, []).append(f"{row.layer} ({row.kind})")
+        return [f"{list_of(names)}: {note}" for note, names in by_note.items()]
+
+    def write_html(self, path: str | os.PathLike) -> None:
+        """Writes a page that needs no other file, with the table and pictures of it.
+
+        Args:
+            path: where to write. What exists is replaced once all is written.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        page = PAGE.format(
+            title=html_text(f"Pruning of {self.model}"),
+            picture=self._picture(),
+            table=html_table(*_table([*self.layers, self._total()])),
+            rest=html_list(self._rest()),
+        )
+        with whole_file(path) as partial:
+            partial.write_text(page, encoding="utf-8")
+
+    def _rest(self, most: int | None = None) -> list[str]:
+        """What is not in the table: the bytes, and what is dead."""
+        size = f"Weights in memory: {self.bytes:,} bytes, zeros included"
+        return [size, *(dead_lines(self.dead, most) if self.weights else [])]
+
+    def _total(self) -> LayerRow:
+        return LayerRow("Total", "", **self.totals())
+
+    def _picture(self) -> str:
+        if not any(row.parameters for row in self.layers):
+            return ""
+        picture = io.BytesIO()
+        plots.layer_costs(self).savefig(picture, format="png", dpi=110)
+        return html_picture("Parameters and multiply-adds by layer", picture.getvalue())
+
+
+def _table(rows: Sequence[LayerRow]) -> tuple[list[str], list[list[str]]]:
+    names = ["Layer", "Kind", "Units", "compacted", "Parameters", "not zero", "%"]
+    names += ["compacted", "Multiply-adds", "of non-zeros", "%", "compacted", "Note"]
+    cells = []
+    for row in rows:
+        units = map(_number, (row.units, row.compacted_units))
+        parameters = map(_number, (row.parameters, row.non_zero))
+        products = map(_number, (row.multiply_adds, row.effective))
+        line = [row.layer, row.kind, *units]
+        line += [*parameters, percent(row.non_zero, row.parameters)]
+        line += [_number(row.compacted_parameters)]
+        line += [*products, percent(row.effective, row.multiply_adds)]
+        cells.append([*line, _number(row.compacted_multiply_adds), row.note])
+    return names, cells
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _bytes(weight: keras.Variable) -> int:
+    return weight_size(weight) * keras.ops.convert_to_numpy(weight).itemsize

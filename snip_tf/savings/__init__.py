@@ -1,0 +1,1 @@
+"""What zeros save: smaller files and faster calls."""

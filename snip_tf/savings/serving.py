@@ -1,0 +1,134 @@
+"""A model as TensorFlow serves it: a SavedModel of what `predict` computes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from snip_tf.checks import list_of
+from snip_tf.savings.quiet import quiet
+from snip_tf.weights import layer_tree
+
+
+def write_saved_model(
+    model: keras.Model, folder: str | os.PathLike, batch_size: int | None = None
+) -> Any:
+    """Writes a model as `model.export` does, in inference mode and without a word.
+
+    (`model.export` runs a layer whose `call` has `training=True` for a default in
+    training mode.)
+
+    Args:
+        model: a built model, a copy that nothing else uses.
+        folder: the new SavedModel.
+        batch_size: the only one that it takes; None for any.
+
+    Returns:
+        The `tf.function` that it was traced from.
+
+    Raises:
+        ValueError: if it is not known what the model is called on.
+        OSError: if it cannot be written, as on a full disk.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    traced = archive.add_endpoint(
+        "serve",
+        functools.partial(model.__call__, training=False),
+        input_signature=_signature(model, batch_size),
+    )
+    with quiet(), _errors_of_the_disk(folder):
+        archive.write_out(os.fspath(folder), verbose=False)
+    return traced
+
+
+def notes_on_inputs(model: keras.Model) -> list[str]:
+    """What to know of the types that an exported model takes, in sentences.
+
+    Of a model of one's own class Keras keeps the shapes it was called on, not the
+    types.
+    """
+    if isinstance(model, keras.Sequential) or hasattr(model, "inputs"):
+        return []
+    others = [layer for layer in layer_tree(model) if isinstance(layer, _OF_TOKENS)]
+    if not others:
+        return []
+    names = list_of([f"{each.name} ({type(each).__name__})" for each in others])
+    return [
+        f"It takes {model.input_dtype}, as Keras does not keep the types on which "
+        f"{model.name!r} was called. For the whole numbers or text that {names} may "
+        f"need, export `keras.Model(inputs, model(inputs))` with "
+        f"`inputs = keras.Input(shape, dtype=...)`."
+    ]
+
+
+# Layers that are seldom called on numbers with a point.
+_OF_TOKENS = (
+    keras.layers.Embedding,
+    keras.layers.Hashing,
+    keras.layers.HashedCrossing,
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+    keras.layers.CategoryEncoding,
+)
+
+
+@contextlib.contextmanager
+def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
+    """Turns what TensorFlow raises on a full disk into what Python does."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # It keeps the words of the operating system, not the number.
+        codes = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        of_disk = [code for code in codes if os.strerror(code) in error.message]
+        code = of_disk[0] if of_disk else errno.EIO
+        raise OSError(code, os.strerror(code), os.fspath(folder)) from error
+
+
+def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
+    """What the model takes, an entry for each argument of its `call`."""
+    # There is no public name for what `model.export` finds out. (A test calls it.)
+    from keras.src.export.export_utils import get_input_signature
+
+    if isinstance(model, keras.Sequential) and not hasattr(model, "inputs"):
+        raise ValueError(
+            f"Expected a model whose inputs are known. Received: the Sequential model "
+            f"{model.name!r}, one of whose layers has been run on numbers alone. Begin "
+            f"it with a `keras.Input`, and give that layer a `compute_output_shape`."
+        )
+    signature = get_input_signature(model)
+    parameters = inspect.signature(model.call).parameters.values()
+    needed = [p.name for p in parameters if _is_needed(p)]
+    if len(needed) > len(signature):
+        raise ValueError(
+            f"Expected a model whose `call` takes one argument (a tensor, or a list or "
+            f"dict of tensors), since Keras keeps the shape of the first alone. "
+            f"Received: model={model.name!r} of class {type(model).__name__}, whose "
+            f"`call` needs {', '.join(needed)}. Give it one argument that holds them, "
+            f"or write a `build` of the arguments "
+            f"{', '.join(f'{name}_shape' for name in needed)}, which Keras keeps."
+        )
+    if batch_size is None:
+        return signature
+
+    def fixed(spec: Any) -> keras.InputSpec:
+        shape = (batch_size, *spec.shape[1:])
+        return keras.InputSpec(shape=shape, dtype=spec.dtype, name=spec.name)
+
+    return keras.tree.map_structure(fixed, signature)
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    listed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    optional = parameter.default is not inspect.Parameter.empty
+    return not (optional or parameter.kind in listed or parameter.name == "training")

@@ -1,0 +1,1 @@
+"""What a model minimizes, and its gradients on mini-batches."""

@@ -1,0 +1,353 @@
+"""What is scored: what `fit` minimizes, without penalties on weights."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from snip_tf.masking.compiling import compile_arguments, functions_inlined
+from snip_tf.scoring.batches import Batch
+from snip_tf.scoring.calling import call_model, check_signature, shapes
+from snip_tf.scoring.data_loss import (
+    DataLoss,
+    check_names,
+    check_outputs,
+    warn_caller,
+    warn_not_used,
+)
+from snip_tf.scoring.examples import example_count
+from snip_tf.scoring.precision import without_penalties
+from snip_tf.scoring.reductions import NotDivisible
+from snip_tf.weights import has_call, is_built
+
+_EXAMPLE = (
+    "objective=lambda model, batch, training: ... (one number, computed with the "
+    "model on a mini-batch)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What the caller says is minimized; criteria hand it on as their `loss`.
+
+    Args:
+        function: `(model, batch, training) -> scalar`.
+    """
+
+    function: Callable[[keras.Model, Any, bool], Any]
+
+
+def loss_or_objective(loss: Any, objective: Any) -> Any:
+    """`loss`, or the `objective` if there is one.
+
+    Raises:
+        TypeError: if the objective is not a function, or one of other arguments.
+        ValueError: if there are both, or the loss is a name that is not known.
+    """
+    if objective is None:
+        check_names(loss)
+        return loss
+    if not callable(objective) or isinstance(objective, keras.losses.Loss):
+        raise TypeError(
+            f"Expected `objective` to be a function of (model, batch, training) that "
+            f"returns one number; what `compile` takes is a `loss`. Received: "
+            f"objective={objective!r} of type {type(objective).__name__}"
+        )
+    check_signature("objective", objective, ("model", "batch", "training"), ())
+    if loss is not None:
+        raise ValueError(
+            f"Expected a `loss` or an `objective`, not both: an objective is all that "
+            f"is minimized. Received: loss={loss!r}, objective={objective!r}"
+        )
+    return Objective(objective)
+
+
+def build(model: keras.Model, batch: Batch, loss: Any) -> None:
+    """Has a model make its weights, by running it as it will be scored."""
+    if isinstance(loss, Objective):
+        loss.function(model, as_tensors(batch)[0], False)
+        return
+    check_has_call(model)
+    call_model(model, batch[0])
+
+
+def build_in_place(model: keras.Model, batch: Batch, loss: Any) -> None:
+    """Has a model make its weights as `build` did with its copy, and no more than that.
+
+    As Keras' own trainer does, it is called on what only has a shape, so that no state
+    changes; where code of the model's needs numbers, or an objective calls its parts,
+    it is run.
+    """
+    inputs = keras.tree.flatten(batch[0])
+    if not isinstance(loss, Objective) and all(map(_has_shape, inputs)):
+        with contextlib.suppress(
+            AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError
+        ):
+            model(keras.tree.map_structure(_shape_only, batch[0]), training=False)
+    if not is_built(model):
+        build(model, batch, loss)
+
+
+def _has_shape(leaf: Any) -> bool:
+    return isinstance(leaf, (np.ndarray, tf.Tensor))
+
+
+def _shape_only(leaf: Any) -> keras.KerasTensor:
+    dtype = tf.as_dtype(leaf.dtype).name
+    return keras.KerasTensor(tuple(leaf.shape), dtype)
+
+
+def check_has_call(model: keras.Model) -> None:
+    """Raises a ValueError if a model only holds others, and has no outputs."""
+    if has_call(model):
+        return
+    raise ValueError(
+        f"Expected a model with a `call`, or an `objective` that calls its parts. "
+        f"Received: model={model.name!r} of class {type(model).__name__}, which has no "
+        f"`call`. Pass {_EXAMPLE}."
+    )
+
+
+def _overrides(model: keras.Model, name: str) -> bool:
+    """Whether a method is the model's own, not that of `keras.Model`."""
+    method = getattr(model, name)
+    return getattr(method, "__func__", method) is not getattr(keras.Model, name)
+
+
+def as_tensors(batch: Batch) -> Batch:
+    """A mini-batch as a training step gets it: tensors, floats of Keras' default type.
+
+    Array data is cast as in `Model.fit`; what is a tensor already stays as it is.
+    """
+
+    def as_tensor(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind in "OmM":
+            return leaf  # objects and dates are no tensors
+        is_float = keras.backend.is_float_dtype(leaf.dtype.name)
+        return tf.convert_to_tensor(leaf, keras.config.floatx() if is_float else None)
+
+    return keras.tree.map_structure(as_tensor, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Which part of all that is scored on a mini-batch is.
+
+    Args:
+        total: the number of examples in all mini-batches; None where nothing asks.
+        shared: whether it is the share of a replica.
+    """
+
+    total: int | None
+    shared: bool = False
+
+
+class FitLoss:
+    """What `fit` minimizes, without penalties on weights.
+
+    The compiled loss, or an overridden `compute_loss`, or the `loss` given; and what
+    layers give to `add_loss` in a call, activity regularizers among them.
+
+    Args:
+        model: what is scored.
+        loss: what `Model.compile` takes as `loss`; None takes what `fit` does.
+        training: the mode of the forward pass.
+        temperature: as in `DataLoss`.
+
+    Attributes:
+        what: what to call it.
+        sums: whether it needs to know the number of all examples.
+        whole: whether no mini-batch of it can be shared by replicas.
+
+    Raises:
+        ValueError: if nobody can know what is minimized.
+    """
+
+    what = "loss"
+
+    def __init__(
+        self, model: keras.Model, loss: Any, training: bool, temperature: float
+    ):
+        check_has_call(model)
+        self._model, self._training = model, training
+        self._given = loss
+        arguments = {} if loss is not None else compile_arguments(model)
+        self._own = self.whole = loss is None and _overrides(model, "compute_loss")
+        self._data_loss = None
+        if self._own:
+            if temperature != 1:
+                warn_not_used(temperature, "the loss is that of `compute_loss`")
+        else:
+            weights = arguments.get("loss_weights")
+            loss = arguments.get("loss") if loss is None else loss
+            if loss is not None:
+                self._data_loss = DataLoss(model, loss, weights, temperature)
+            elif not arguments:
+                raise _no_loss(
+                    model,
+                    "not compiled",
+                    "compile it as for `fit` (without a loss, if layers give all of it "
+                    "to `add_loss`)",
+                )
+        if self._given is None and _overrides(model, "train_step"):
+            self._check_step()
+        self.sums = self._data_loss is not None and self._data_loss.sums
+
+    def _check_step(self) -> None:
+        model = self._model
+        own = f"{model.name!r} of class {type(model).__name__} has a `train_step`"
+        if not self._own and self._data_loss is None:
+            raise ValueError(
+                f"Expected to know what is minimized, which nobody can read in a "
+                f"`train_step`. Received: loss=None and objective=None, and {own} of "
+                f"its own and no compiled loss. Pass {_EXAMPLE}, or loss=..."
+            )
+        used, right = "the compiled loss", " If that is right, pass it as loss=...."
+        if self._own:
+            used, right = "`compute_loss`", ""
+        warn_caller(
+            f"{own} of its own, which may minimize something else: connections are "
+            f"scored with {used}.{right} To say what it minimizes, pass {_EXAMPLE}."
+        )
+
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+        """The value on a mini-batch, in the scope in which `added` is collected."""
+        x, y, sample_weight = batch
+        y_pred = call_model(self._model, x, self._training)
+        if self._own:
+            return self._compute_loss(x, y, y_pred, sample_weight)
+        if added and part.shared:
+            raise NotDivisible("layers add losses for a whole mini-batch")
+        floatx = keras.config.floatx()
+        terms = [tf.reduce_sum(keras.ops.cast(loss, floatx)) for loss in added]
+        if self._data_loss is not None:
+            terms.append(self._judged(batch, y_pred, added, part))
+        if not terms:
+            raise _no_loss(
+                self._model,
+                "compiled without a loss, and has no layer that calls `add_loss`",
+                "call model.compile(loss=...) first",
+            )
+        return tf.add_n(terms)
+
+    def _judged(
+        self, batch: Batch, y_pred: Any, added: list[Any], part: Part
+    ) -> tf.Tensor:
+        _, y, sample_weight = batch
+        check_outputs(self._given, y_pred)
+        count, factor = example_count(batch), 1.0
+        if self.sums:
+            # So that the mean of pieces, weighed by their examples, is their sum.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            factor = part.total / (count * replicas)
+        with _fitting("a loss that fit", y, y_pred, sample_weight):
+            loss = self._data_loss(y, y_pred, sample_weight, factor)
+        how = (
+            "the losses of Keras do with reduction='sum_over_batch_size', their default"
+        )
+        # A loss may have a type of its own, and is added to others, as `fit` does.
+        loss = tf.cast(_scalar(loss, "a loss", how), keras.config.floatx())
+        if part.shared or part.total != count:
+            loss *= self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
+        return loss
+
+    def _compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+        compute_loss = self._model.compute_loss
+        # As in training, whatever the mode of the forward pass: that is minimized. (As
+        # Keras does, which gave the method this argument later.)
+        known = "training" in inspect.signature(compute_loss).parameters
+        options = {"training": True} if known else {}
+        fitting = _fitting("a `compute_loss` that fit", y, y_pred, sample_weight)
+        with without_penalties(self._model), fitting:
+            loss = compute_loss(x, y, y_pred, sample_weight, **options)
+        return _scalar(loss, "what `compute_loss` returns", "keras.ops.mean does")
+
+
+class SaidObjective:
+    """An objective of the caller's, as a `FitLoss`."""
+
+    what = "objective"
+    sums = False
+    whole = True
+
+    def __init__(
+        self,
+        model: keras.Model,
+        objective: Objective,
+        training: bool,
+        temperature: float,
+    ):
+        if temperature != 1:
+            warn_not_used(temperature, "an objective is not divided into logits")
+        self._model, self._training = model, training
+        self._function = objective.function
+
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+        """The value on a mini-batch."""
+        del added, part
+        with functions_inlined(), without_penalties(self._model):
+            value = self._function(self._model, batch[0], self._training)
+        return _scalar(value, "what the objective returns", "keras.ops.mean does")
+
+
+Scored = FitLoss | SaidObjective
+
+
+def make_scored(
+    model: keras.Model, loss: Any, training: bool, temperature: float = 1.0
+) -> Scored:
+    """What is scored, of a `loss` as `loss_or_objective` returns it."""
+    kind = SaidObjective if isinstance(loss, Objective) else FitLoss
+    return kind(model, loss, training, temperature)
+
+
+def _no_loss(model: keras.Model, state: str, advice: str) -> ValueError:
+    return ValueError(
+        f"Expected a compiled model, or a `loss`. Received: loss=None with model "
+        f"{model.name!r}, which is {state}. To score it, {advice}, or pass loss=..., "
+        f"or {_EXAMPLE}."
+    )
+
+
+@contextlib.contextmanager
+def _fitting(what: str, y: Any, y_pred: Any, sample_weight: Any) -> Iterator[None]:
+    """Has an error say on what targets and outputs a loss fails."""
+    try:
+        yield
+    except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
+        if str(error).startswith("Expected"):
+            raise  # in our words already
+        weights = ""
+        if isinstance(sample_weight, dict):
+            named = ", ".join(map(repr, sample_weight))
+            weights = f", with weights for {named} (each output with a loss needs some)"
+        raise ValueError(
+            f"Expected targets and {what} the outputs of the model. Received: targets "
+            f"of shape {shapes(y)} for outputs of shape {shapes(y_pred)}{weights}. The "
+            f"error: {error}"
+        ) from error
+
+
+def _scalar(value: Any, what: str, how: str) -> tf.Tensor:
+    """The one number that a loss is, as a tensor."""
+    expected = f"Expected {what} to be one number for the mini-batch. Received: "
+    if value is None:
+        raise ValueError(f"{expected}None. Return it at the end of the function.")
+    try:
+        value = tf.convert_to_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{expected}{value!r} of type {type(value).__name__}"
+        ) from error
+    if len(value.shape):
+        raise ValueError(
+            f"{expected}a loss of shape {tuple(value.shape)}. Reduce it: {how}."
+        )
+    return value

@@ -1,0 +1,1 @@
+"""Which connections stay, by their scores."""

@@ -1,0 +1,1 @@
+"""Whole units: which to remove, and the smaller model without them."""
