@@ -18,6 +18,17 @@ def check_steps(steps: Any) -> None:
         raise ValueError(f"{expected}Received: steps={steps}")
 
 
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises unless an argument is a whole number of at least `least`."""
+    expected = f"Expected `{name}` to be a whole number, {least} or more. "
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(
+            f"{expected}Received: {name}={value!r} of type {type(value).__name__}"
+        )
+    if value < least:
+        raise ValueError(f"{expected}Received: {name}={value}")
+
+
 def check_positive(name: str, value: Any) -> None:
     """Raises unless a setting is a finite number above 0."""
     expected = f"Expected `{name}` to be a number above 0. "
