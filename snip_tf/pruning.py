@@ -203,12 +203,12 @@ def prune_model(
         scope,
         min_kept or (1 if on_collapse == "keep" else 0),
         structure.parse(pattern, model, scoring.weights),
-        {p: m for p, m in scoring.masks.items() if p in scoring.weights},
+        {p: m for p, m in scoring.network.masks.items() if p in scoring.weights},
     )
     masks = _masks(scoring, selection, verbose)
     warn_of_zeros(selection.zeros, stacklevel=3)
     _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
-    others = {p: m for p, m in scoring.masks.items() if p not in masks}
+    others = {p: m for p, m in scoring.network.masks.items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
     return masked_copy(model, itertools.chain(unpacked, others.items()))
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.checks import check_positive
+from snip_tf.checks import check_number
 from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.calling import warn_caller
 from snip_tf.scoring.data_loss import Adjustment
@@ -56,7 +56,7 @@ class Grasp(Criterion):
     temperature: float = 200.0
 
     def __post_init__(self):
-        check_positive("temperature", self.temperature)
+        check_number("temperature", self.temperature, above=0)
 
     def __call__(self, context: ScoringContext) -> dict[str, np.ndarray]:
         """Returns the scores."""

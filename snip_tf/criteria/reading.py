@@ -12,23 +12,17 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from snip_tf.checks import check_count, check_seed
+from snip_tf.checks import check_count, check_model, check_seed, is_built
 from snip_tf.criteria import CRITERIA, Criterion, ScoringContext, get
-from snip_tf.masking.pruned_model import current_masks, masked_copy
+from snip_tf.masking.pruned_model import masked_copy
+from snip_tf.network import Network
 from snip_tf.scoring.batches import make_batches
 from snip_tf.scoring.building import build_on
 from snip_tf.scoring.calling import check_order
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.objective import Objective, read_objective
 from snip_tf.scoring.precision import is_changed
-from snip_tf.weights import (
-    Patterns,
-    check_built,
-    check_model,
-    is_built,
-    prunable_weights,
-    weights_by_path,
-)
+from snip_tf.weights import Patterns
 
 Verbose = Literal["auto", 0, 1]
 
@@ -43,10 +37,9 @@ class Scoring:
         data: `(x, y, sample_weight)`.
 
     Attributes:
-        model: the model, built.
-        criterion: what scores it.
+        criterion: what scores the model.
+        network: the model, built, read once.
         weights: `{weight path: keras.Variable}`, those to score.
-        masks: `{weight path: bool array}`, of what is pruned already.
     """
 
     def __init__(
@@ -65,7 +58,7 @@ class Scoring:
         seed: int | None,
     ):
         check_seed(seed)
-        self.model, self._training, self._seed = model, training, seed
+        self._model, self._training, self._seed = model, training, seed
         self.criterion = get(criterion)
         if self.criterion.steps is not None:
             check_count("steps", self.criterion.steps)
@@ -82,9 +75,8 @@ class Scoring:
         self._batches: Iterator[Batch] | None = iter(()) if data[0] is None else None
         if self._batches is None and not is_built(model):
             self._batches = self._read()
-        check_built(model)
-        self.weights = prunable_weights(model, include, exclude)
-        self.masks = current_masks(model)
+        self.network = Network(model)
+        self.weights = self.network.prunable(include, exclude)
 
     def _batches_of(self, *data: Any, **options: Any) -> Iterator[Batch]:
         """The batches to score on; reads the first, and builds the model on it."""
@@ -93,9 +85,9 @@ class Scoring:
         batches = make_batches(*data, as_yielded=as_yielded, **options)
         first = next(batches)
         if not as_yielded:
-            check_order(self.model, *first[:2])
-        if not is_built(self.model):
-            build_on(self.model, first, objective)
+            check_order(self._model, *first[:2])
+        if not is_built(self._model):
+            build_on(self._model, first, objective)
         return itertools.chain([first], batches)
 
     @functools.cached_property
@@ -114,11 +106,11 @@ class Scoring:
 
     def _to_score(self) -> tuple[keras.Model, Mapping[str, keras.Variable]]:
         """The model; or a copy, if scoring changes layers that others may call."""
-        changes = self.criterion.needs_data and is_changed(self.model)
+        changes = self.criterion.needs_data and is_changed(self._model)
         if not changes and not self.criterion.changes_layers:
-            return self.model, self.weights
-        copied = masked_copy(self.model, self.masks.items())
-        by_path = weights_by_path(copied)
+            return self._model, self.weights
+        copied = masked_copy(self._model, self.network.masks.items())
+        by_path = Network(copied).weights
         return copied, {path: by_path[path] for path in self.weights}
 
     def masks_before(self) -> dict[str, np.ndarray]:
@@ -126,7 +118,7 @@ class Scoring:
         if self.criterion.steps is None:
             return {}
         return {
-            path: self.masks.get(path, np.ones(weight.shape, bool))
+            path: self.network.masks.get(path, np.ones(weight.shape, bool))
             for path, weight in self.weights.items()
         }
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.checks import check_count
+from snip_tf.checks import check_count, has_call
 from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.masking.compiling import inlined
 from snip_tf.scoring.calling import call_model
@@ -22,7 +22,7 @@ from snip_tf.scoring.gradients import gradient
 from snip_tf.scoring.losses import logits
 from snip_tf.scoring.objective import Part
 from snip_tf.scoring.precision import computing_in
-from snip_tf.weights import has_call, is_stateful, layer_tree
+from snip_tf.weights import is_stateful, layer_tree
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from snip_tf.checks import has_call
 from snip_tf.masking.compiling import compile_arguments, functions_inlined
 from snip_tf.scoring.calling import call_model, check_signature, shapes, warn_caller
 from snip_tf.scoring.data_loss import Adjustment, DataLoss
@@ -18,7 +19,6 @@ from snip_tf.scoring.examples import Batch, example_count
 from snip_tf.scoring.precision import without_penalties
 from snip_tf.scoring.reductions import NotDivisible
 from snip_tf.scoring.targets import check_names, check_outputs
-from snip_tf.weights import has_call
 
 _EXAMPLE = (
     "objective=lambda model, batch, training: ... (one number, computed with the "

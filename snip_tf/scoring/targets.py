@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf.checks import near_misses
 from snip_tf.scoring.examples import is_text
 from snip_tf.scoring.losses import (
     built_in,
@@ -16,7 +17,6 @@ from snip_tf.scoring.losses import (
     name_of,
     names_by_shapes,
 )
-from snip_tf.weights import near_misses
 
 # What to do about data without targets.
 PAIRS = (
