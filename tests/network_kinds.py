@@ -1,7 +1,7 @@
 """Networks of keras.applications and KerasHub, as kinds of models.
 
-Those of keras.applications are cut off at an early layer, behind at least one block of
-each sort: XLA takes minutes for a whole one. `applications_test.py` has the whole.
+Those of keras.applications end at an early layer, after at least one block of each type:
+XLA takes minutes for a whole network. `applications_test.py` has the whole networks.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from tests.kinds import EXAMPLES, compiled, kind, labels, normal
 HAS_KERAS_HUB = importlib.util.find_spec("keras_hub") is not None
 
 IMAGE = (32, 32, 3)
-# Each network, and the layer where the kind of it ends.
+# Each network, and the layer at which it ends here.
 APPLICATIONS = {
     "MobileNetV3Small": "expanded_conv_4_add",
     "ResNet50V2": "conv3_block1_out",
@@ -52,7 +52,7 @@ LENGTH = 8
 
 
 def hub_kind(title):
-    """A kind of KerasHub's, where that is installed."""
+    """Registers a network of KerasHub if that is installed."""
     return kind(f"KerasHub: {title}") if HAS_KERAS_HUB else lambda make: make
 
 

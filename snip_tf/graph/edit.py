@@ -1,4 +1,4 @@
-"""How a graph is changed: the model rebuilt, with other operations in it."""
+"""Rebuilds a model from its graph, with other operations in it."""
 
 from __future__ import annotations
 
