@@ -15,15 +15,17 @@ from snip_tf.masking.pruned_model import (
 from snip_tf.pruning import connection_sensitivity, prune_model
 from snip_tf.reports.report import report
 from snip_tf.reports.summary import sparsity, summary
-from snip_tf.savings.export import export
-from snip_tf.savings.runtime import sparse_runtime
+from snip_tf.savings.export import ExportSizes, export
+from snip_tf.savings.runtime import SparseRuntime, sparse_runtime
 from snip_tf.savings.sparse_format import load_sparse
 from snip_tf.selecting.selection import select_masks
 from snip_tf.structured.compaction import compact
 from snip_tf.weights import prunable_weights
 
 __all__ = [
+    "ExportSizes",
     "MaskedLayer",
+    "SparseRuntime",
     "apply_masks",
     "compact",
     "connection_sensitivity",

@@ -29,7 +29,11 @@ import numpy as np
 
 from snip_tf.checks import visible
 from snip_tf.files import inflate, named_damage, whole_file
-from snip_tf.savings.allocating import DAMAGED_MODEL, OUT_OF_MEMORY, bounded_variables
+from snip_tf.savings.bounded_memory import (
+    DAMAGED_MODEL,
+    OUT_OF_MEMORY,
+    bounded_variables,
+)
 from snip_tf.weights import check_built, layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
@@ -82,7 +86,7 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
     >>> import keras, snip_tf, tempfile
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
     >>> path = tempfile.mkdtemp() + "/model.sparse"
-    >>> snip_tf.export(model, path, format="sparse", print_fn=lambda line: None)
+    >>> sizes = snip_tf.export(model, path, "sparse", print_fn=lambda line: None)
     >>> snip_tf.load_sparse(path).layers[0].name
     'out'
     """
@@ -177,7 +181,7 @@ def _model_of(config: Any, path: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What Keras says of a configuration, and what to do, in few words."""
+    """Says what Keras finds wrong with a configuration, and what to do."""
     text = str(error) or type(error).__name__
     if found := _UNKNOWN.search(text):
         kind, name = found["kind"] or "class", found["name"] or found["other"]

@@ -1,4 +1,4 @@
-"""Models of a stranger's configuration, which may ask for any amount of memory."""
+"""Variables of a stranger's configuration, which may ask for any amount of memory."""
 
 from __future__ import annotations
 
