@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
+from snip_tf.checks import check_built, check_one_of, has_call
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
@@ -23,7 +24,6 @@ from snip_tf.savings.saved_model import (
     write_saved_model,
 )
 from snip_tf.savings.sparse_format import save_sparse
-from snip_tf.weights import check_built, has_call
 
 Format = Literal["keras", "litert", "saved_model", "sparse"]
 FORMATS = ("keras", "litert", "saved_model", "sparse")
@@ -158,13 +158,12 @@ _ALSO_CALLED = {
 
 
 def _check_format(format: str, int8: Any) -> None:
-    if format not in FORMATS:
-        meant = _ALSO_CALLED.get(str(format).lower())
+    if meant := _ALSO_CALLED.get(str(format).lower()):
         raise ValueError(
             f"Expected `format` to be one of {', '.join(map(repr, FORMATS))}. "
-            f"Received: format={format!r}"
-            + (f". Did you mean format={meant!r}?" if meant else "")
+            f"Received: format={format!r}. Did you mean format={meant!r}?"
         )
+    check_one_of("format", format, FORMATS)
     if int8 is False:
         return
     if int8 != "weights":

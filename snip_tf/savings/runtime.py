@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf.checks import check_built, check_count
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.pruned_model import strip_pruning
 from snip_tf.savings.engines import ENGINES, Chosen, Engine, Engines, Run
 from snip_tf.savings.inputs import Inputs, filled_up, is_dataset
-from snip_tf.weights import check_built, layer_tree
+from snip_tf.weights import layer_tree
 
 
 def sparse_runtime(
@@ -63,7 +64,8 @@ def sparse_runtime(
     (5, 4)
     """
     check_built(model)
-    _check_batch_size(batch_size)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     _check_engines(engines)
     _check_stateless(model)
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
@@ -132,8 +134,8 @@ class SparseRuntime:
         (70, 4)
         """
         del verbose
-        if not is_dataset(x):
-            _check_batch_size(batch_size)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         parts: list[Any] = []
         size = 0
         for batch in self._inputs.batches(x, batch_size):
@@ -172,22 +174,10 @@ def _in_words(chosen: Chosen) -> str:
     return f"layer by layer, {sparse} of {len(chosen)} sparse"
 
 
-def _check_batch_size(batch_size: int | None) -> None:
-    if batch_size is None:
-        return
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
-        raise TypeError(
-            f"Expected an int. Received: batch_size={batch_size!r} of type "
-            f"{type(batch_size).__name__}"
-        )
-    if batch_size < 1:
-        raise ValueError(f"Expected 1 or more. Received: batch_size={batch_size!r}")
-
-
 def _check_engines(engines: Sequence[Engine] | None) -> None:
-    expected = f"Expected `engines` to be a list of {', '.join(map(repr, ENGINES))}. "
     if engines is None:
         return
+    expected = f"Expected `engines` to be a list of {', '.join(map(repr, ENGINES))}. "
     if isinstance(engines, str) or not isinstance(engines, Sequence):
         raise TypeError(f"{expected}Received: engines={engines!r}")
     if not engines or any(engine not in ENGINES for engine in engines):
