@@ -52,11 +52,6 @@ class LayerByLayer:
         self._graph = graph
         self._ways = [ways_of(node) for node in graph.nodes]
 
-    def in_one_way(self, way: Way) -> Program:
-        """Returns the model with each layer run in one way, where it has it."""
-        steps = [ways.get(way) or ways["dense"] for ways in self._ways]
-        return Program(self._graph, steps)
-
     def measured(self, x: Any) -> tuple[Program, dict[str, str]]:
         """Returns the model with each layer run in its fastest way, and these ways.
 

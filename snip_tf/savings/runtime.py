@@ -13,7 +13,7 @@ from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.pruned_model import strip_pruning
 from snip_tf.savings.engines import ENGINES, Chosen, Engine, Engines, Run
-from snip_tf.savings.inputs import Inputs, filled_up, is_dataset
+from snip_tf.savings.inputs import Inputs, filled_up
 from snip_tf.weights import layer_tree
 
 
