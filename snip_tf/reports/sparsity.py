@@ -106,7 +106,7 @@ def _weight_row(path: str, mask: np.ndarray, units_last: bool) -> WeightRow:
     if not units_last or mask.ndim < 2:
         return row
     # Of a convolution, one position of the filter connects an input and a unit.
-    connected = mask.reshape(-1, *mask.shape[-2:]).any(axis=0)
+    connected = np.any(mask.reshape(-1, *mask.shape[-2:]), axis=0)
     inputs, units = connected.shape
     return dataclasses.replace(
         row,
