@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
-from snip_tf.checks import check_built, check_one_of, has_call
+from snip_tf.checks import check_built, check_count, check_one_of, has_call
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
@@ -48,6 +48,7 @@ def export(
     format: Format = "keras",
     *,
     int8: Literal[False, "weights"] = False,
+    batch_size: int = 1,
     print_fn: Callable[[str], Any] = print,
 ) -> ExportSizes:
     """Writes a model to a file in which its zeros cost next to nothing.
@@ -60,8 +61,7 @@ def export(
         path: where to write. What exists is replaced once all is written.
         format: `"keras"`, what `keras.models.load_model` reads, compressed;
             `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
-            sparse tensors where there are zeros enough; with recurrent layers for one
-            example at a time;
+            sparse tensors where there are zeros enough;
             `"saved_model"`, a folder for TensorFlow Serving, whose zeros stay as they
             are;
             `"sparse"`, the smallest, what `snip_tf.load_sparse` reads.
@@ -71,6 +71,8 @@ def export(
             layers that are both sparse and of eight bits only without its default
             delegates: `Interpreter(path, experimental_op_resolver_type=`
             `OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)`.
+        batch_size: int, with `format="litert"`: the number of examples that recurrent
+            layers run on at a time. Models without them take any number.
         print_fn: called with a line that gives the bytes before and after, then with a
             line for each thing to know of the file, such as that LiteRT runs it with
             TensorFlow's operations only.
@@ -80,12 +82,12 @@ def export(
         or with `format="keras"` of the file that Keras writes of it.
 
     Raises:
-        TypeError: if `model` is not a Keras model.
-        ValueError: if it is not built, the format or `int8` is unknown, `path` lacks
-            the suffix of its format or has that of another, `int8` is given with
-            another format, a SavedModel would replace what is not part of one, a layer
-            has no configuration that the format needs, or the converter to LiteRT fails
-            on one.
+        TypeError: if `model` is not a Keras model, or `batch_size` is not an int.
+        ValueError: if the model is not built, the format or `int8` is unknown, `path`
+            lacks the suffix of its format or has that of another, `int8` or
+            `batch_size` is given with a format other than LiteRT's, a SavedModel would
+            replace what is not part of one, a layer has no configuration that the
+            format needs, or the converter to LiteRT fails on one.
         OSError: if it cannot be written, as on a full disk.
 
     Example:
@@ -101,13 +103,13 @@ def export(
     """
     check_built(model)
     path = Path(path)
-    _check_format(format, int8)
+    _check_format(format, int8, batch_size)
     _check_path(path, format)
     if format in ("saved_model", "litert"):
         _check_has_call(model, format)
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     with _named_disk_errors(path):
-        before, notes = _write(plain, path, format, int8=bool(int8))
+        before, notes = _write(plain, path, format, bool(int8), batch_size)
     sizes = ExportSizes(before, _size(path))
     for line in (_line(path, format, sizes), *notes):
         print_fn(line)
@@ -115,7 +117,7 @@ def export(
 
 
 def _write(
-    plain: keras.Model, path: Path, format: Format, *, int8: bool
+    plain: keras.Model, path: Path, format: Format, int8: bool, batch_size: int
 ) -> tuple[int, list[str]]:
     """Writes a plain model; returns its bytes before, and what to know of the file."""
     if format == "keras":
@@ -125,7 +127,7 @@ def _write(
         with named_configurations(plain, format):
             save_sparse(plain, path)
     elif format == "litert":
-        content, notes = convert(plain, int8)
+        content, notes = convert(plain, int8, batch_size)
         with whole_file(path) as partial:
             partial.write_bytes(content)
     else:
@@ -157,23 +159,27 @@ _ALSO_CALLED = {
 }
 
 
-def _check_format(format: str, int8: Any) -> None:
+def _check_format(format: str, int8: Any, batch_size: int) -> None:
     if meant := _ALSO_CALLED.get(str(format).lower()):
         raise ValueError(
             f"Expected `format` to be one of {', '.join(map(repr, FORMATS))}. "
             f"Received: format={format!r}. Did you mean format={meant!r}?"
         )
     check_one_of("format", format, FORMATS)
-    if int8 is False:
-        return
-    if int8 != "weights":
+    check_count("batch_size", batch_size)
+    if int8 is not False and int8 != "weights":
         raise ValueError(
             f"Expected `int8` to be False or 'weights'. Received: int8={int8!r}"
         )
-    if format != "litert":
+    if format != "litert" and int8:
         raise ValueError(
             f"Expected format='litert' with `int8`; the other formats keep the types "
             f"of the weights. Received: format={format!r}"
+        )
+    if format != "litert" and batch_size != 1:
+        raise ValueError(
+            f"Expected format='litert' with `batch_size`; the other formats take any "
+            f"number of examples. Received: format={format!r}, batch_size={batch_size}"
         )
 
 

@@ -40,6 +40,19 @@ class _File:
     traced: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """How to convert.
+
+    Attributes:
+        int8: whether weights have eight bits.
+        batch_size: the only one of the file; None for any.
+    """
+
+    int8: bool
+    batch_size: int | None
+
+
 class _ConverterError(Exception):
     """Why the converter fails, and on which layer if it says so."""
 
@@ -48,12 +61,13 @@ class _NotSparseError(Exception):
     """Why a file cannot have sparse tensors."""
 
 
-def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
+def convert(model: keras.Model, int8: bool, batch_size: int) -> tuple[bytes, list[str]]:
     """Returns what LiteRT reads of a model.
 
     Args:
         model: a plain model, a copy that nothing else uses.
         int8: whether its weights have eight bits.
+        batch_size: of a file that has only one.
 
     Returns:
         The content of the file, and what a user should know of it, in sentences.
@@ -62,18 +76,19 @@ def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
         ImportError: if there is no converter.
         ValueError: if the converter cannot write the model.
     """
+    settings = _Settings(int8, _only_batch_size(model, batch_size))
     notes, is_sparse = notes_on_inputs(model), True
     try:
-        file = _sparse(model, int8)
+        file = _sparse(model, settings)
     except _NotSparseError as error:
-        file, is_sparse = _dense(model, int8), False
+        file, is_sparse = _dense(model, settings), False
         notes.append(f"Its tensors are not sparse: {error}.")
     if operations := _of_tensorflow(file):
         notes.append(
             f"It needs operations of TensorFlow, which an interpreter of LiteRT runs "
             f"only with the Flex delegate built in: {operations}."
         )
-    if size := _batch_size(model):
+    if size := settings.batch_size:
         at_once = "one example" if size == 1 else f"{size} examples"
         notes.append(f"Recurrent layers run in LiteRT on {at_once} at a time.")
     if int8 and is_sparse:
@@ -84,10 +99,10 @@ def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
     return file.content, notes
 
 
-def _sparse(model: keras.Model, int8: bool) -> _File:
-    model = with_whole_blocks(model, _BLOCK_OF_INT8 if int8 else _BLOCK)
+def _sparse(model: keras.Model, settings: _Settings) -> _File:
+    model = with_whole_blocks(model, _BLOCK_OF_INT8 if settings.int8 else _BLOCK)
     try:
-        file = _converted(model, sparse=True, int8=int8)
+        file = _converted(model, settings, sparse=True)
     except _ConverterError as error:
         reason = f"the converter fails on sparse ones ({error})"
         raise _NotSparseError(reason) from error
@@ -99,9 +114,9 @@ def _sparse(model: keras.Model, int8: bool) -> _File:
     return file
 
 
-def _dense(model: keras.Model, int8: bool) -> _File:
+def _dense(model: keras.Model, settings: _Settings) -> _File:
     try:
-        return _converted(model, sparse=False, int8=int8)
+        return _converted(model, settings, sparse=False)
     except _ConverterError as error:
         raise ValueError(
             f"Expected a model that TensorFlow's converter can write for LiteRT, with "
@@ -121,18 +136,19 @@ def _advice(model: keras.Model) -> str:
     return "Leave that out of the model, or use format='saved_model'."
 
 
-def _converted(model: keras.Model, *, sparse: bool, int8: bool) -> _File:
+def _converted(model: keras.Model, settings: _Settings, *, sparse: bool) -> _File:
     lite, converter_error = _lite()
     with tempfile.TemporaryDirectory() as folder:
         # Keras' own `model.export(..., "litert")` differs from version to version.
-        traced = write_saved_model(model, folder, _batch_size(model))
+        traced = write_saved_model(model, folder, settings.batch_size)
         converter = lite.TFLiteConverter.from_saved_model(folder)
         operations = [lite.OpsSet.TFLITE_BUILTINS, lite.OpsSet.SELECT_TF_OPS]
         converter.target_spec.supported_ops = operations
         converter.experimental_enable_resource_variables = True
         # The converter finds by itself which tensors gain from being sparse.
         wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else []
-        converter.optimizations = wanted + ([lite.Optimize.DEFAULT] if int8 else [])
+        wanted += [lite.Optimize.DEFAULT] if settings.int8 else []
+        converter.optimizations = wanted
         with quiet() as written:
             try:
                 return _File(converter.convert(), model, traced)
@@ -185,7 +201,7 @@ def _layers_of(names: Iterable[str], model: keras.Model) -> list[str]:
     return list(found)
 
 
-def _batch_size(model: keras.Model) -> int | None:
+def _only_batch_size(model: keras.Model, wanted: int) -> int | None:
     """Returns the only batch size on which LiteRT runs the model, if there is one.
 
     It has no lists of tensors of unknown size, in which loops over time keep what they
@@ -194,7 +210,7 @@ def _batch_size(model: keras.Model) -> int | None:
     if not any(isinstance(layer, keras.layers.RNN) for layer in layer_tree(model)):
         return None
     inputs = model.inputs if has_graph(model) else []
-    return next((x.shape[0] for x in inputs if x.shape[0]), 1)
+    return next((x.shape[0] for x in inputs if x.shape[0]), wanted)
 
 
 def _of_tensorflow(file: _File) -> str:

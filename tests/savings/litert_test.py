@@ -33,6 +33,19 @@ def test_recurrent_layers_in_litert(tmp_path, int8):
     assert path.stat().st_size < 0.5 * dense
 
 
+def test_recurrent_layers_run_on_as_many_examples_as_asked_for(tmp_path):
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4)])
+    lines, path = [], tmp_path / "m.tflite"
+    snip_tf.export(model, path, "litert", batch_size=3, print_fn=lines.append)
+    assert "on 3 examples at a time" in lines[1]
+    x = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(litert(path, x), model(x), atol=1e-6)
+    with pytest.raises(TypeError, match=r"batch_size=1\.5"):
+        snip_tf.export(model, path, "litert", batch_size=1.5)
+    with pytest.raises(ValueError, match="format='litert' with `batch_size`"):
+        snip_tf.export(model, tmp_path / "m", "sparse", batch_size=2)
+
+
 def test_no_interpreter_is_needed_to_write_a_file(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     dense = keras.layers.Dense(4, kernel_initializer="identity")
