@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from snip_tf.graph.graph import Node, has_graph, tensors, trace
-from snip_tf.graph.rules.rule import Kind, Use
+from snip_tf.graph.rules.rule import Rule, Use
 from snip_tf.masking.copying import Copies, copy_unmasked
 from snip_tf.masking.pruned_model import strip_pruning
 from snip_tf.network import Network
@@ -107,9 +106,19 @@ def analysed(
     if not has_graph(plain):
         return [_not_analysed(layer) for layer in plain.layers if layer.weights], {}
     plan = Plan(trace(plain), tolerance=0.0)
+    calls: list[Node | None] = [None] * len(plan.rules)
     if compacted:
-        plan.carry_out(Copies().of)
-    return _rows_of(plan), _constant_inputs(plan, Network(plain).weights)
+        calls = plan.rebuild(Copies().of).calls
+    return _rows_of(plan, calls), _constant_inputs(
+        plan, _copied_weights(network, plain)
+    )
+
+
+def _copied_weights(network: Network, plain: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the weights of a copy by path, without another walk over it."""
+    copies = zip(map(id, network.model.weights), plain.weights, strict=True)
+    copy_of = dict(copies)
+    return {path: copy_of[id(weight)] for path, weight in network.weights.items()}
 
 
 def _not_analysed(layer: keras.Layer) -> LayerRow:
@@ -119,18 +128,18 @@ def _not_analysed(layer: keras.Layer) -> LayerRow:
     )
 
 
-def _rows_of(plan: Plan) -> list[LayerRow]:
+def _rows_of(plan: Plan, calls: Sequence[Node | None]) -> list[LayerRow]:
     rows: dict[int, LayerRow] = {}
     blockers = plan.blockers()
-    for kind, made in itertools.zip_longest(plan.kinds, plan.made):
-        layer = kind.operation
+    for rule, made in zip(plan.rules, calls, strict=True):
+        layer = rule.operation
         if getattr(layer, "weights", None):
-            row, earlier = _row(kind, made), rows.get(id(layer))
+            row, earlier = _row(rule, made), rows.get(id(layer))
             rows[id(layer)] = _called_again(earlier, row) if earlier else row
-        elif kind in blockers:
+        elif rule in blockers:
             name = type(layer).__name__
             rows[id(layer)] = LayerRow(
-                kind.node.name, name, **dataclasses.asdict(Costs.of([])), note=_BLOCKS
+                rule.node.name, name, **dataclasses.asdict(Costs.of([])), note=_BLOCKS
             )
     return list(rows.values())
 
@@ -149,24 +158,24 @@ def _called_again(row: LayerRow, again: LayerRow) -> LayerRow:
     )
 
 
-def _row(kind: Kind, made: Node | None) -> LayerRow:
-    uses = kind.uses()
+def _row(rule: Rule, made: Node | None) -> LayerRow:
+    uses = rule.uses()
     row = dataclasses.replace(
-        _of_weights(kind.operation, kind.node.name),
+        _of_weights(rule.operation, rule.node.name),
         multiply_adds=sum(use.positions * weight_size(use.weight) for use in uses),
         effective=sum(use.positions * _non_zero(use.weight) for use in uses),
-        units=_features(kind.node),
+        units=_features(rule.node),
         compacted_parameters=0,
         compacted_multiply_adds=0,
         compacted_units=0,
-        note="" if kind.analysed else _BLOCKS,
+        note="" if rule.analysed else _BLOCKS,
     )
     if made is None:
         return row
     return dataclasses.replace(
         row,
         compacted_parameters=made.operation.count_params(),
-        compacted_multiply_adds=_compacted_products(kind.operation, uses, made),
+        compacted_multiply_adds=_compacted_products(rule.operation, uses, made),
         compacted_units=_features(made),
     )
 
@@ -200,9 +209,9 @@ def _constant_inputs(
     plan: Plan, weights: Mapping[str, keras.Variable]
 ) -> dict[str, np.ndarray]:
     known: dict[int, np.ndarray] = {}
-    for kind in plan.kinds:
-        constants = plan.constants(kind)
-        for use in kind.uses():
+    for rule in plan.rules:
+        constants = plan.constants(rule)
+        for use in rule.uses():
             if use.read is None or use.read not in use.axes:
                 continue
             side, features = use.axes[use.read]

@@ -49,7 +49,7 @@ class Engines:
         self._layers: LayerByLayer | None = None
         if "scipy" in wanted and passes_no_masks(graph):
             self._layers = LayerByLayer(graph)
-        smaller = Plan(graph, tolerance=0.0).carry_out(Copies().of)
+        smaller = Plan(graph, tolerance=0.0).rebuild(Copies().of).model
         compacted = smaller.count_params() < model.count_params()
         self._compiled = _compiled(smaller if compacted else model, wanted)
         # The same of the model that is not compacted, if it is not the same.

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.graph.graph import Names, Node, has_graph, remade, trace
-from snip_tf.graph.rules.rule import in_place, like
+from snip_tf.graph.edit import Names, like, rebuild
+from snip_tf.graph.graph import Node, has_graph, trace
 from snip_tf.masking.copying import Copies
 
 
@@ -26,7 +26,7 @@ def with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
     graph = trace(model)
     if not any(_is_cut(node, block) for node in graph.nodes):
         return model
-    return remade(graph, _Widening(Names(graph), block).call)
+    return rebuild(graph, _Widening(Names(graph), block).call)
 
 
 class _Widening:
@@ -44,7 +44,7 @@ class _Widening:
             layer.name = self._names.of(node)
             self._known.add(layer)
         if not _is_cut(node, self._block):
-            args, kwargs = in_place(node, given)
+            args, kwargs = node.arguments_with(given)
             return layer(*args, **kwargs)
         [x] = given
         more = -layer.kernel.shape[0] % self._block

@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse
 
 from snip_tf.graph.graph import Node
-from snip_tf.graph.rules.rule import in_place
 from snip_tf.savings.activations import Function, linear, numpy_function, on_arrays
 from snip_tf.savings.recurrent_steps import can_be_sparse, recurrence
 
@@ -42,7 +41,7 @@ def _called(node: Node) -> Step:
     mode = {"training": False} if isinstance(node.operation, keras.Layer) else {}
 
     def step(*inputs: np.ndarray) -> Any:
-        args, kwargs = in_place(node, inputs)
+        args, kwargs = node.arguments_with(inputs)
         outputs = node.operation(*args, **{**kwargs, **mode})
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
