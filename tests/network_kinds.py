@@ -1,7 +1,7 @@
 """Networks of keras.applications and KerasHub, as kinds of models.
 
-Those of keras.applications end at an early layer, after at least one block of each type:
-XLA takes minutes for a whole network. `applications_test.py` has the whole networks.
+Those of keras.applications end at an early layer, after at least one block of each
+type: XLA takes minutes for a whole network. `applications_test.py` has the whole ones.
 """
 
 import importlib.util
