@@ -200,7 +200,7 @@ def _warn_of_the_same(
 
 
 def _without_seeds(config: Any) -> Any:
-    """A configuration whose initializers draw anew."""
+    """Returns a configuration whose initializers draw anew."""
     if isinstance(config, (list, tuple)):
         return [_without_seeds(part) for part in config]
     if not isinstance(config, Mapping):

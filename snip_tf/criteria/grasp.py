@@ -103,12 +103,7 @@ def hessian_products(
         def along_direction(values: Tensors) -> tf.Tensor:
             loss, gradients = gradient(loss_at, values, what)
             losses.append(loss)
-            return tf.add_n(
-                [
-                    tf.reduce_sum(gradients[path] * tf.cast(v, gradients[path].dtype))
-                    for path, v in direction.items()
-                ]
-            )
+            return _inner_product(gradients, direction)
 
         with saying_what_lacks("a second derivative", _FIRST_ORDER):
             _, products = differentiate(along_direction, values)
@@ -122,6 +117,14 @@ def hessian_products(
         products = context.mean(product, adjust)
     _check_finite(products, direction)
     return products
+
+
+def _inner_product(gradients: Tensors, direction: Mapping[str, Any]) -> tf.Tensor:
+    products = [
+        gradients[path] * tf.cast(v, gradients[path].dtype)
+        for path, v in direction.items()
+    ]
+    return tf.add_n([tf.reduce_sum(product) for product in products])
 
 
 def _check_finite(products: Tensors, direction: Mapping[str, Any]) -> None:

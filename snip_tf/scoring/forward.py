@@ -134,7 +134,7 @@ class _Scope(keras.StatelessScope):
 
 
 def _is_made_for_a_call() -> bool:
-    """Whether the function that is traced is made anew for each call, and then gone.
+    """Returns whether the function being traced is made for one call, and then gone.
 
     Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
     XLA where it is built without oneDNN, as on Apple's processors.

@@ -139,7 +139,7 @@ def _mean(run: Pass, batches: Iterable[Batch]) -> Tensors:
 def _counted(
     batches: Iterable[Batch], always: bool
 ) -> tuple[Iterable[Batch], int | None]:
-    """The batches and the number of examples in them, if there is one or `always`."""
+    """Returns the batches, and how many examples they have if it is one or `always`."""
     batches = iter(batches)
     first = list(batches) if always else list(itertools.islice(batches, 2))
     total = sum(map(example_count, first)) if always or len(first) == 1 else None

@@ -155,7 +155,7 @@ class FitLoss:
         self.sums = self._data_loss is not None and self._data_loss.sums
 
     def _on_outputs(self, adjust: Adjustment | None) -> DataLoss | None:
-        """The loss given or compiled; None if layers add all of it."""
+        """Returns the loss given or compiled; None if layers add all of it."""
         if self._given is not None:
             return DataLoss(self._model, self._given, None, adjust)
         arguments = compile_arguments(self._model)
