@@ -32,10 +32,8 @@ def what_pages_start_with():
     x = np.random.normal(size=(200, 8)).astype("float32")
     y = np.arange(200) % 10
     pruned = snip_tf.prune_model(model, x, y, sparsity=0.9)
-    return {
-        **{"keras": keras, "np": np, "tf": tf, "snip_tf": snip_tf},
-        **{"model": model, "x": x, "y": y, "pruned": pruned},
-    }
+    names = {"keras": keras, "np": np, "tf": tf, "snip_tf": snip_tf}
+    return names | {"model": model, "x": x, "y": y, "pruned": pruned}
 
 
 @pytest.mark.parametrize("page", [name for name, found in EXAMPLES.items() if found])
@@ -43,6 +41,7 @@ def test_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = what_pages_start_with()
     with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
         for number, example in enumerate(EXAMPLES[page]):
             exec(compile(example, f"{page}.md, example {number}", "exec"), names)
     assert snip_tf.sparsity(names["model"]) == 0
