@@ -27,13 +27,13 @@ import keras
 import numpy as np
 
 from snip_tf import criteria
-from snip_tf.checks import check_seed, visible
+from snip_tf.checks import check_built, check_seed, is_built, visible
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.masks import check_masks
 from snip_tf.masking.pruned_model import apply_masks, get_masks, strip_pruning
 from snip_tf.scoring.scores import as_floats
-from snip_tf.weights import check_built, is_built, weights_by_path
+from snip_tf.weights import weights_by_path
 
 
 def shuffle(

@@ -13,7 +13,14 @@ import keras
 import numpy as np
 
 from snip_tf import criteria
-from snip_tf.checks import check_seed, check_steps, visible
+from snip_tf.checks import (
+    check_built,
+    check_count,
+    check_model,
+    check_seed,
+    is_built,
+    visible,
+)
 from snip_tf.criteria import CRITERIA
 from snip_tf.criteria.snip import snip
 from snip_tf.masking.compiling import strategy_scope
@@ -36,14 +43,7 @@ from snip_tf.selecting import structure
 from snip_tf.selecting.allocation import Scope, check_scope, check_sparsity
 from snip_tf.selecting.selection import Selection, warn_of_zeros
 from snip_tf.structured.units import BUDGETS, unit_masks
-from snip_tf.weights import (
-    Patterns,
-    check_built,
-    check_model,
-    is_built,
-    prunable_weights,
-    weights_by_path,
-)
+from snip_tf.weights import Patterns, prunable_weights, weights_by_path
 
 Scores = dict[str, np.ndarray]
 
@@ -287,7 +287,7 @@ def _masks(
         _check_scores(scores, weights)
         _check_not_all_zero(scores)
         return selection.masks(scores)
-    check_steps(steps)
+    check_count("steps", steps)
     batches, bar = list(data), keras.utils.Progbar(steps, unit_name="step")
     left = selection.all()
     for step in range(1, steps + 1):

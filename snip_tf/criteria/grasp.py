@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.checks import check_positive
+from snip_tf.checks import check_number
 from snip_tf.scoring.batches import Batch
 from snip_tf.scoring.gradients import mean_gradients, mean_hessian_products
 
@@ -46,7 +46,7 @@ class Grasp:
     temperature: float = 200.0
 
     def __post_init__(self):
-        check_positive("temperature", self.temperature)
+        check_number("temperature", self.temperature, above=0)
 
     def __call__(
         self,

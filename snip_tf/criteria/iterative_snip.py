@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.checks import check_steps
+from snip_tf.checks import check_count
 from snip_tf.scoring.batches import Batch
 from snip_tf.scoring.gradients import mean_gradients
 from snip_tf.scoring.scores import Product
@@ -50,7 +50,7 @@ class IterativeSnip:
     steps: int = 60
 
     def __post_init__(self):
-        check_steps(self.steps)
+        check_count("steps", self.steps)
 
     def __call__(
         self,

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from snip_tf.checks import check_steps
+from snip_tf.checks import check_count, has_call
 from snip_tf.scoring.batches import Batch, ones_for
 from snip_tf.scoring.gradients import flow
-from snip_tf.weights import has_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class SynFlow:
     changes_layers: ClassVar[bool] = True  # to compute in float64
 
     def __post_init__(self):
-        check_steps(self.steps)
+        check_count("steps", self.steps)
 
     def __call__(
         self,

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf.checks import near_misses
 from snip_tf.scoring.batches import PAIRS, TEXT_TARGETS
 from snip_tf.scoring.examples import is_text
 from snip_tf.scoring.reductions import NotDivisible, Sum, as_part, left_out, mask_of
-from snip_tf.weights import near_misses
 
 
 class DataLoss:

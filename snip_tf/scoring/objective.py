@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf.checks import has_call, is_built
 from snip_tf.masking.compiling import compile_arguments, functions_inlined
 from snip_tf.scoring.batches import Batch
 from snip_tf.scoring.calling import call_model, check_signature, shapes
@@ -25,7 +26,6 @@ from snip_tf.scoring.data_loss import (
 from snip_tf.scoring.examples import example_count
 from snip_tf.scoring.precision import without_penalties
 from snip_tf.scoring.reductions import NotDivisible
-from snip_tf.weights import has_call, is_built
 
 _EXAMPLE = (
     "objective=lambda model, batch, training: ... (one number, computed with the "

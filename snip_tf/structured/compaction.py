@@ -8,14 +8,13 @@ import warnings
 
 import keras
 
-from snip_tf.checks import visible
+from snip_tf.checks import check_built, visible
 from snip_tf.graph.graph import trace
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copying import Copies, copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.pruned_model import strip_pruning
 from snip_tf.structured.plan import Plan
-from snip_tf.weights import check_built
 
 
 def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
