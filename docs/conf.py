@@ -24,13 +24,20 @@ html_theme = "furo"
 html_title = "snip_tf"
 html_show_sourcelink = False
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 myst_heading_anchors = 3
+# Of blocks that name no language: output and shell commands.
+highlight_language = "none"
 
 # Each build runs the notebook, and ends at an error in it.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_in_temp = True
+# Where TensorFlow says which processor it runs on.
+nb_output_stderr = "remove"
 
 nitpicky = True
 # The site is built without a network: no other project's index of classes is read.
@@ -44,8 +51,7 @@ maximum_signature_line_length = 80
 
 
 def setup(app):
-    """Connects what reads docstrings before napoleon does, and what resolves links."""
-    app.connect(
-        "autodoc-process-docstring", sphinx_extension.as_restructured_text, priority=400
-    )
-    app.connect("missing-reference", sphinx_extension.link_to_file)
+    """Connects what reads docstrings before napoleon, and links before Sphinx does."""
+    read = sphinx_extension.as_restructured_text
+    app.connect("autodoc-process-docstring", read, priority=400)
+    app.connect("doctree-read", sphinx_extension.link_files, priority=400)

@@ -1,60 +1,56 @@
 """What conf.py adds to Sphinx: plain docstrings, and links to files of the checkout."""
 
+import os
 import re
 from pathlib import Path
 
-from sphinx.addnodes import download_reference
+from sphinx.addnodes import download_reference, pending_xref
 
-ROOT = Path(__file__).parents[1]
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
-_SECTION = re.compile(r"(Args|Attributes|Raises|Returns):$")
+# What stands between single backquotes, and what does not.
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_BAR = re.compile(r"(``.+?``)|\|", re.DOTALL)
+_NAMES_GO_ON = re.compile(r"^( +\w+(?:, \w+)*,)\n +", re.MULTILINE)
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
     """Rewrites a docstring, which is plain text with `code`, for Sphinx, in place."""
-    # Between single backquotes a colon would end a type, and | begin a substitution.
-    text = _CODE.sub(r"``\1``", "\n".join(lines))
-    section, rewritten = "", []
-    for line in text.split("\n"):
-        if line and not line.startswith(" "):
-            found = _SECTION.match(line)
-            section = found[1] if found else ""
-        _append(rewritten, line, section)
-    lines[:] = rewritten
+    rewritten, indent = [], 0
+    for paragraph in "\n".join(lines).split("\n\n"):
+        if paragraph.lstrip().startswith(">>> "):
+            pass
+        elif rewritten and _indent(paragraph) >= indent + 4:
+            # A formula, which without this would be a quotation.
+            rewritten.append(" " * indent + "::")
+        else:
+            paragraph = _text(paragraph)
+            indent = _indent(paragraph.split("\n")[-1])
+        rewritten.append(paragraph)
+    lines[:] = "\n\n".join(rewritten).split("\n")
 
 
-def _append(lines, line, section):
-    """Appends a line to those rewritten before it."""
-    after_blank = not lines or not lines[-1].strip()
-    indented = line.startswith("    ") and not line.lstrip().startswith(">>> ")
-    if section == "Args" and lines and _is_part_of_names(lines[-1]):
-        lines[-1] += line[3:]
-        return
-    if section == "Returns" and lines[-1] == "Returns:":
-        # No colon that follows divides a type from what it is.
-        line = "    : " + line.strip()
-    elif indented and after_blank and not section:
-        # A formula, which without this would be a quotation.
-        lines += ["::", ""]
-    elif not indented:
-        line = line.replace("|", "\\|") if "``" not in line else line
-    lines.append(line)
+def _text(paragraph):
+    """Rewrites a paragraph that is neither an example nor a formula."""
+    # In double backquotes a colon does not end a type, and | is no substitution.
+    paragraph = _CODE.sub(r"``\1``", paragraph)
+    paragraph = _BAR.sub(lambda found: found[1] or r"\|", paragraph)
+    if paragraph.startswith("Args:"):
+        paragraph = _NAMES_GO_ON.sub(r"\1 ", paragraph)
+    # So that no colon of the text is taken for the one after a type.
+    return paragraph.replace("Returns:\n    ", "Returns:\n    : ", 1)
 
 
-def _is_part_of_names(line):
-    """Whether a line begins a list of arguments that goes on in the next one."""
-    return re.fullmatch(r" {4}\w+(, \w+)*,", line) is not None
+def _indent(text):
+    return len(text) - len(text.lstrip(" "))
 
 
-def link_to_file(app, env, node, content):
-    """Returns a link by which the site gives a file that it has no page of."""
-    folder = (Path(env.srcdir) / env.docname).parent
-    for path in (folder / node["reftarget"], ROOT / node["reftarget"]):
-        path = Path(*path.parts).resolve()
-        if path.is_file() and path.is_relative_to(ROOT):
-            name = env.dlfiles.add_file(env.docname, str(path))
-            link = download_reference("", "", reftarget=str(path), filename=name)
-            link += content
-            return link
-    return None
+def link_files(app, doctree):
+    """Has the site give the files that a page links and that are no pages."""
+    for link in list(doctree.findall(pending_xref)):
+        path = (ROOT / link["reftarget"]).with_suffix(".md")
+        if link["reftype"] == "myst" and path.is_file() and DOCS not in path.parents:
+            target = os.path.relpath(path, DOCS)
+            file = download_reference("", "", *link.children, reftarget=target)
+            link.replace_self(file)
