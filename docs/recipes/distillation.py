@@ -28,13 +28,13 @@ x, labels, x_test, test_labels = x[:1500], labels[:1500], x[1500:], labels[1500:
 teacher = network(300)
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 teacher.compile("adam", loss, metrics=["accuracy"])
-teacher.fit(x, labels, epochs=10, verbose=0)
+teacher.fit(x, labels, epochs=8, verbose=0)
 logits = teacher.predict(x, verbose=0)
 
 student = network(100)
-student.compile("adam", distance_to_teacher)
+student.compile(keras.optimizers.Adam(3e-3), distance_to_teacher)
 pruned = snip_tf.prune_model(student, x, logits, sparsity=0.9)
-pruned.fit(x, logits, epochs=30, verbose=0)
+pruned.fit(x, logits, epochs=12, verbose=0)
 
 accuracy = float((pruned.predict(x_test, verbose=0).argmax(1) == test_labels).mean())
 print(f"teacher: {teacher.evaluate(x_test, test_labels, verbose=0)[1]:.0%} are right")
