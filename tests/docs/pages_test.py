@@ -23,13 +23,13 @@ def what_pages_start_with():
     """The compiled model and its data, from which the examples go on."""
     keras.utils.set_random_seed(0)
     layers = [
-        keras.layers.Dense(32, "relu", name="dense"),
-        keras.layers.Dense(16, "relu", name="conv"),
+        keras.layers.Dense(128, "relu", name="dense"),
+        keras.layers.Dense(64, "relu", name="conv"),
         keras.layers.Dense(10, name="head"),
     ]
-    model = keras.Sequential([keras.Input((8,)), *layers])
+    model = keras.Sequential([keras.Input((64,)), *layers])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    x = np.random.normal(size=(200, 8)).astype("float32")
+    x = np.random.normal(size=(200, 64)).astype("float32")
     y = np.arange(200) % 10
     pruned = snip_tf.prune_model(model, x, y, sparsity=0.9)
     names = {"keras": keras, "np": np, "tf": tf, "snip_tf": snip_tf}
