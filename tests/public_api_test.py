@@ -96,5 +96,11 @@ def test_every_public_name_is_on_a_page():
     assert all(f"## {module}\n" in pages for module in modules)
 
 
+def test_every_network_and_data_set_is_on_a_page():
+    page = (DOCS / "api_experiments.md").read_text("utf-8")
+    for name in (*snip_tf.models.MODELS, *snip_tf.datasets.DATASETS):
+        assert f'`"{name}"`' in page
+
+
 def test_dir_lists_what_is_loaded_when_first_used():
     assert set(snip_tf.__all__) <= set(dir(snip_tf))
