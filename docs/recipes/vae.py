@@ -7,7 +7,6 @@ from sklearn.datasets import load_digits
 import snip_tf
 
 
-@keras.saving.register_keras_serializable("recipes")
 class Sampling(keras.layers.Layer):
     """Draws from the posterior, and adds its divergence from the prior to the loss."""
 

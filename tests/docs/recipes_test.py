@@ -3,7 +3,6 @@
 import runpy
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -17,10 +16,7 @@ def recipe(request, tmp_path, monkeypatch):
     """The names that a recipe leaves behind."""
     name = request.node.name.removeprefix("test_")
     monkeypatch.chdir(tmp_path)
-    names = runpy.run_path(str(RECIPES / f"{name}.py"))
-    yield names
-    # What runs at the top of a program is not to be known to other tests.
-    keras.saving.get_custom_objects().clear()
+    return runpy.run_path(str(RECIPES / f"{name}.py"))
 
 
 def test_vae(recipe):
