@@ -8,6 +8,9 @@ import pytest
 
 import snip_tf
 
+# Each is a whole program that trains.
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 
 
