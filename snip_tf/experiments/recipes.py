@@ -5,9 +5,11 @@ Errors are in percent, of the test set. Figures marked there as a plot are read 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Flags = dict[str, Any]  # of scripts/train.py
+Budget = Literal["smoke", "short", "full"]
+BUDGETS = ("smoke", "short", "full")
 
 
 class Cell(NamedTuple):
@@ -24,7 +26,7 @@ class Row(NamedTuple):
     cells: tuple[Cell, ...]
     flags: Flags
     # In which budgets it is run without being asked for by name.
-    budgets: tuple[str, ...] = ("smoke", "short", "full")
+    budgets: tuple[str, ...] = BUDGETS
 
 
 class Recipe(NamedTuple):
@@ -123,14 +125,14 @@ def recipe_of(arch: str) -> Recipe:
     return RECIPES["cifar"]
 
 
-def flags_of(arch: str, own: Flags, budget: str, has_data: bool) -> Flags:
-    """The flags of the main program in a budget, but for the seed and the places.
+def flags_of(arch: str, own: Flags, budget: Budget, has_data: bool) -> Flags:
+    """Returns the flags of the main program, but for the seed and folders.
 
     Args:
         arch: the network.
         own: flags that are more important than those of its recipe.
-        budget: `"smoke"`, `"short"` or `"full"`.
-        has_data: whether there is the data set, or `"smoke"` takes a stand-in.
+        budget: one of `BUDGETS`.
+        has_data: whether there are data sets, or `"smoke"` takes a stand-in.
     """
     recipe = recipe_of(arch)
     if budget == "full":
@@ -226,9 +228,8 @@ def _table2() -> dict[str, Row]:
     large += ["wrn_16_8", "wrn_16_10", "wrn_22_8"]
     budgets = dict.fromkeys(large, ("smoke", "full"))
     budgets |= dict.fromkeys(["resnet_20", "wrn_16_1"], ("smoke", "short"))
-    every = ("smoke", "short", "full")
     return {
-        arch: Row(_at_sparsities(figures), {"arch": arch}, budgets.get(arch, every))
+        arch: Row(_at_sparsities(figures), {"arch": arch}, budgets.get(arch, BUDGETS))
         for arch, figures in errors.items()
     }
 
