@@ -35,6 +35,7 @@ with command_line.silent():
 
     import snip_tf
     from snip_tf.experiments.training import (
+        checkpoint,
         cluster,
         initial_model,
         loop,
@@ -64,7 +65,7 @@ def main() -> None:
     except cluster.LOST_WORKER as error:
         if not workers:
             raise
-        cluster.start_again(error, loop.saved_iteration(Path(settings.logdir)))
+        cluster.start_again(error, checkpoint.saved_iteration(Path(settings.logdir)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _load_data(settings: Settings) -> snip_tf.datasets.Dataset:
 
 def _start_or_continue(
     settings: Settings, prepared: Prepared, own: Path
-) -> tuple[keras.Model, list[loop.Check]]:
+) -> tuple[keras.Model, list[checkpoint.Check]]:
     """Returns the model of a checkpoint with its history, or a pruned one without."""
     logdir = Path(settings.logdir)
     with command_line.told(), prepared.strategy.scope():
@@ -167,7 +168,7 @@ def _start_or_continue(
             run_folder.check_model(
                 logdir, saved[0], prepared.network, settings.target_sparsity
             )
-            done = loop.iterations_done(saved[1])
+            done = checkpoint.iterations_done(saved[1])
             print(f"Continuing at iteration {done}.")
             return saved
         with _out_of_memory(settings, "scoring_batch_size", "batch_size"):
@@ -182,16 +183,16 @@ def _train(
     settings: Settings,
     prepared: Prepared,
     model: keras.Model,
-    history: list[loop.Check],
+    history: list[checkpoint.Check],
     own: Path,
     written: outcome.Outcome,
-) -> list[loop.Check]:
+) -> list[checkpoint.Check]:
     """Trains to the end; returns the checks."""
     data = prepared.data
     if settings.random_labels:
         data = _with_random_labels(data, settings.seed)
     (own / "diverged.json").unlink(missing_ok=True)  # of an earlier run
-    done = loop.iterations_done(history)
+    done = checkpoint.iterations_done(history)
     with (
         _out_of_memory(settings, "batch_size"),
         Progress(settings.train_iterations, done) as progress,

@@ -52,8 +52,8 @@ def parse() -> None:
         if FLAGS[name].value is None:
             _refuse(f"Expected --{name}={form}. Received: none.")
     for name in set(paths.PATHS) & set(FLAGS):
-        if FLAGS[name].value:  # a shell leaves the ~ of --name=~/a as it is
-            FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
+        if path := FLAGS[name].value:  # a shell leaves the ~ of --name=~/a as it is
+            FLAGS[name].value = os.path.expanduser(path)
     if rest:
         sys.exit(f"Expected flags only, as --name=value. Received: {' '.join(rest)}")
 

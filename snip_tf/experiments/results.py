@@ -75,7 +75,7 @@ class Results:
     def read(self, path: Path) -> Result:
         """Returns a result; raises a ValueError that names the file if it is none."""
         try:
-            result = dict(read_json(path))
+            result = read_object(path)
             self.check(path, result)
         except _NO_RESULT as error:
             raise ValueError(
@@ -102,6 +102,14 @@ class Results:
                 f"the file."
             )
         return True
+
+
+def read_object(path: Path) -> Result:
+    """Returns the object in a JSON file; raises a ValueError if it holds none."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not an object")
+    return found
 
 
 def differences(flags: Flags, found: Flags) -> list[str]:

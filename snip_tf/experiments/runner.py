@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from snip_tf.experiments import datasets
-from snip_tf.experiments.results import Result, Results, Run
+from snip_tf.experiments.results import Result, Results, Run, read_object
 from snip_tf.files import locked, read_json
 
 Outcome = TypeVar("Outcome")
@@ -112,8 +112,8 @@ def _execute(
         return f"{run.name} failed: {error}", False
     if "diverged" in result:
         return f"{run.name} diverged: {result['diverged']}", True
-    error, seconds = result["final_error"], result["training_seconds"]
-    return f"{run.name}: error {error:.2f} % after {seconds:.0f} s of training", True
+    percent, seconds = result["final_error"], result["training_seconds"]
+    return f"{run.name}: error {percent:.2f} % after {seconds:.0f} s of training", True
 
 
 class RunFailedError(Exception):
@@ -187,12 +187,12 @@ class Runner:
         status = self._status(self._command({**flags, "logdir": logdir}), log)
         try:
             if status and diverged.exists():
-                return dict(read_json(diverged))
+                return read_object(diverged)
             if status:
                 last = log.read_text(errors="replace").strip().rpartition("\n")[2]
                 raise RunFailedError(f"status {status}: {last} (all output: {log})")
             history = read_json(logdir / "history.json")
-            return {**dict(read_json(logdir / "result.json")), "history": history}
+            return {**read_object(logdir / "result.json"), "history": history}
         except (OSError, TypeError, ValueError) as error:
             raise RunFailedError(f"no whole result in {logdir}: {error}") from error
 

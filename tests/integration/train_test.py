@@ -18,7 +18,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import snip_tf
-from snip_tf.experiments.training import loop
+from snip_tf.experiments.training import checkpoint, loop
 from snip_tf.weights import weights_by_path
 from tests.programs import loaded, run_program, start_program
 from tests.replicas import two_replicas
@@ -438,15 +438,15 @@ def test_continues_where_steps_of_half_precision_were_left_out(main, tmp_path):
     logdir = tmp_path / "logs"
     main(f"--logdir={logdir}", *flags_of_a_run, "--train_iterations=40")
     rows = read(logdir / "history.json")
-    model, checks = loop.load_checkpoint(logdir)
-    assert loop.iterations_done(checks) == 40
+    model, checks = checkpoint.load_checkpoint(logdir)
+    assert checkpoint.iterations_done(checks) == 40
     # As if fewer steps had been made than there were iterations.
     model.optimizer.iterations.assign(33)
     rows[0]["steps"], rows[1]["steps"] = 15, 33
-    history = [loop.Check(**row) for row in rows]
-    loop.save_checkpoint(logdir, model, history)
-    _, again = loop.load_checkpoint(logdir)
-    assert loop.iterations_done(again) == 40
+    history = [checkpoint.Check(**row) for row in rows]
+    checkpoint.save_checkpoint(logdir, model, history)
+    _, again = checkpoint.load_checkpoint(logdir)
+    assert checkpoint.iterations_done(again) == 40
     assert again == history
 
 

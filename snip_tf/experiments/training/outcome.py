@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.experiments.training import loop, run_folder
+from snip_tf.experiments.training import checkpoint, run_folder
 from snip_tf.files import whole_file, write_json
 from snip_tf.masking.masks import save_masks
 from snip_tf.masking.pruned_model import get_masks, strip_pruning
@@ -55,7 +55,10 @@ class Outcome:
         write_json(self.logdir / "diverged.json", found)
 
     def write_result(
-        self, model: keras.Model, history: list[loop.Check], totals: dict[str, Any]
+        self,
+        model: keras.Model,
+        history: list[checkpoint.Check],
+        totals: dict[str, Any],
     ) -> dict[str, Any]:
         """Writes result.json, and returns what it holds."""
         saved = [check.test_error for check in history if check.test_error is not None]

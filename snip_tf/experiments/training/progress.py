@@ -5,7 +5,7 @@ from __future__ import annotations
 import rich.console
 import rich.progress
 
-from snip_tf.experiments.training.loop import Check
+from snip_tf.experiments.training.checkpoint import Check
 
 
 class Progress:

@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from snip_tf.experiments.training import loop, seals
-from snip_tf.files import DAMAGE, locked, read_json, write_json
+from snip_tf.experiments.results import read_object
+from snip_tf.experiments.training import checkpoint, seals
+from snip_tf.files import DAMAGE, locked, write_json
 from snip_tf.masking.pruned_model import current_masks
 from snip_tf.reports import summary
 from snip_tf.weights import weights_by_path
@@ -64,7 +65,7 @@ def keep_pruning_seconds(folder: Path, seconds: float) -> None:
 def pruning_seconds(logdir: Path) -> float:
     """How long pruning took."""
     with _whole(logdir):
-        found = _settings(logdir / _PRUNING)
+        found = read_object(logdir / _PRUNING)
         seconds = found["seconds"]
         # An earlier version wrote no seal.
         if found.keys() - {"seconds"} and found != {
@@ -79,10 +80,10 @@ def pruning_seconds(logdir: Path) -> float:
 
 def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
     """Raises a ValueError if the folder holds a run of other flags to continue."""
-    if not loop.has_checkpoint(logdir):
+    if not checkpoint.has_checkpoint(logdir):
         return
     with _whole(logdir):
-        earlier = _settings(logdir / _FLAGS)
+        earlier = read_object(logdir / _FLAGS)
     different = [
         f"--{name} was {earlier.get(name)!r} there and is {flags.get(name)!r} now"
         for name in sorted(earlier.keys() | flags.keys())
@@ -96,18 +97,10 @@ def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
         )
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """What a file holds by name."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, and no names")
-    return found
-
-
-def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[loop.Check]] | None:
+def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[checkpoint.Check]] | None:
     """As the training loop does; a ValueError if files are damaged or missing."""
     with _whole(logdir):
-        return loop.load_checkpoint(logdir)
+        return checkpoint.load_checkpoint(logdir)
 
 
 def check_model(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf.experiments.datasets import Dataset
-from snip_tf.experiments.training import loop
+from snip_tf.experiments.training import checkpoint, loop
 from snip_tf.experiments.training.input_pipeline import training_batches
 from snip_tf.experiments.training.schedules import make_optimizer
 
@@ -117,7 +117,7 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def no_errors(monkeypatch):
     """Leaves out the evaluations, which take the most time."""
-    monkeypatch.setattr(loop, "_evaluation_function", lambda model: lambda _: 0.0)
+    monkeypatch.setattr(loop, "evaluation_function", lambda model: lambda _: 0.0)
 
 
 @pytest.mark.usefixtures("no_errors")
@@ -174,7 +174,7 @@ def test_the_end_is_checked_and_saved_between_intervals(tmp_path):
     history = train(model, tmp_path, iterations=5)
     assert [check.iteration for check in history] == [4, 5]
     assert history[-1].test_error is not None
-    saved, saved_history = loop.load_checkpoint(tmp_path)
+    saved, saved_history = checkpoint.load_checkpoint(tmp_path)
     assert saved_history == history
     assert_same_state(saved, model)
 
@@ -243,7 +243,7 @@ def test_interrupted_and_continued_is_undisturbed(tmp_path, undisturbed):
 
     with pytest.raises(KeyboardInterrupt):
         train(make_pruned(), tmp_path, on_progress=interrupt)
-    model, history = loop.load_checkpoint(tmp_path)
+    model, history = checkpoint.load_checkpoint(tmp_path)
     assert int(model.optimizer.iterations) == 4
     assert [check.iteration for check in history] == [4]
     history = train(model, tmp_path, history)
@@ -267,7 +267,7 @@ def test_killed_while_saving(tmp_path, monkeypatch, undisturbed, renamings):
         patch.setattr(os, "replace", replace_or_die)
         with pytest.raises(KeyboardInterrupt):
             train(make_pruned(), tmp_path)
-    model, history = loop.load_checkpoint(tmp_path) or (make_pruned(), [])
+    model, history = checkpoint.load_checkpoint(tmp_path) or (make_pruned(), [])
     assert int(model.optimizer.iterations) == renamings // 2 * 4
     history = train(model, tmp_path, history)
     expected, expected_history = undisturbed
@@ -300,14 +300,14 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
 
 
 def test_there_is_no_checkpoint_in_a_new_folder(tmp_path):
-    assert loop.load_checkpoint(tmp_path) is None
+    assert checkpoint.load_checkpoint(tmp_path) is None
 
 
 @pytest.mark.usefixtures("no_errors")
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(FloatingPointError, match=r"(nan|inf).*--lr"):
         train(make_model(keras.optimizers.SGD(1e30)), tmp_path)
-    saved = loop.load_checkpoint(tmp_path)
+    saved = checkpoint.load_checkpoint(tmp_path)
     assert saved is None or all(np.isfinite(w).all() for w in saved[0].get_weights())
 
 
@@ -321,8 +321,8 @@ halves = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, halves)
 
 from snip_tf import apply_masks, get_masks
-from snip_tf.experiments.training import loop
-from tests.training import loop_test
+from snip_tf.experiments.training import checkpoint
+from tests.experiments.training import loop_test
 
 one_folder, two_folder = map(pathlib.Path, sys.argv[1:])
 one = loop_test.make_pruned()
@@ -337,7 +337,7 @@ with strategy.scope():
 options = {"strategy": strategy, "save_interval": 6}
 loop_test.train(two, two_folder, iterations=6, **options)
 with strategy.scope():
-    two, history = loop.load_checkpoint(two_folder)
+    two, history = checkpoint.load_checkpoint(two_folder)
 two_history = loop_test.train(two, two_folder, history, **options)
 
 for a, b in zip(loop_test.state(one), loop_test.state(two), strict=True):
@@ -358,7 +358,7 @@ def test_two_replicas_equal_one_device(tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     path = os.pathsep.join([root, *filter(None, sys.path)])
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS, *map(str, folders)],
