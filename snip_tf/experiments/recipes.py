@@ -160,7 +160,7 @@ def _at_sparsities(errors: dict[float, float | None], **flags: Any) -> tuple[Cel
 # paper's rate in the first hundred iterations, with every seed.
 _SLOWER = {"decay_values": "0.03,0.003"}
 # What was tried to come closer to the figures of table 1.
-_TRIED = {
+_TRIED: dict[str, Flags] = {
     "lenet300_scored_on_10000": {"scoring_batch_size": 10_000},
     "lenet300_scored_on_1000": {"scoring_batch_size": 1_000},
     "lenet300_as_the_release": {"initializer_w_ap": "vs", "prune_biases": True},
@@ -207,7 +207,7 @@ def _figure1() -> dict[str, Row]:
 
 def _table2() -> dict[str, Row]:
     """The paper's figure beside each sparsity; none where it has no such run."""
-    errors = {
+    errors: dict[str, dict[float, float | None]] = {
         "alexnet_s": {0: 14.12, 0.90: 14.99, 0.95: None},
         "alexnet_b": {0: 13.92, 0.90: 14.50},
         "vgg_c": {0: 6.82, 0.95: 7.27},

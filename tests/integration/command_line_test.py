@@ -1,23 +1,23 @@
 """What all programs do with flags and signals, before they load a library."""
 
 import fcntl
-import io
 import json
 import os
 import re
 import signal
-import sys
+import subprocess
 
 import pytest
 
 from snip_tf import criteria, datasets, models
-from snip_tf.experiments import recipes
+from snip_tf.experiments import recipes, sweep
 from snip_tf.experiments.models import initializers
-from snip_tf.experiments.training import augmentation, schedules
+from snip_tf.experiments.training import augmentation, schedules, strategies
 from snip_tf.savings import export
 from snip_tf.selecting import allocation
-from tests.programs import ROOT, loaded, run_program, start_program
+from tests.programs import ROOT, loaded, process, run_program, start_program
 
+SCRIPTS = ROOT / "scripts"
 GROUPS = {
     "train.py": [
         "Data",
@@ -41,8 +41,8 @@ REQUIRED = {
 
 @pytest.fixture(scope="module")
 def command_line():
-    with loaded("scripts/command_line.py") as module:
-        yield module
+    with loaded("scripts/export.py") as program:
+        yield program.command_line
 
 
 @pytest.fixture
@@ -85,6 +85,13 @@ def run(tmp_path, without_libraries):
             initializers.INITIALIZERS,
         ),
         ("experiments/recipes.py", "EXPERIMENTS", recipes.EXPERIMENTS),
+        ("experiments/recipes.py", "BUDGETS", recipes.BUDGETS),
+        ("experiments/sweep.py", "CONTROLS", sweep.CONTROLS),
+        (
+            "experiments/training/strategies.py",
+            "STRATEGIES",
+            strategies.STRATEGIES,
+        ),
         (
             "experiments/training/augmentation.py",
             "AUGMENTATIONS",
@@ -117,7 +124,7 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
     titles = re.findall(r"^(\w[^\n]*):$", text, re.MULTILINE)
     for title, expected in zip(titles, GROUPS[name], strict=True):
         assert title.startswith(expected)
-    script = (ROOT / "scripts" / name).read_text()
+    script = "".join(path.read_text() for path in SCRIPTS.glob(f"{name[:-3]}*.py"))
     defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', script)
     shown = re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE)
     assert shown == defined
@@ -165,6 +172,8 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
         ("reproduce.py", "--seeds=4294967296", "below 2"),
         ("reproduce.py", "--seeds=\N{SUPERSCRIPT TWO}", "expected whole numbers"),
         ("train.py", "--min_kept=nan", "expected a whole number, or a fraction"),
+        ("train.py", "--structure=2", "expected weights, units, N:M"),
+        ("train.py", "--pattern=2:4", "Did you mean --structure?"),
         ("reproduce.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("report.py", "--format=html", "Unknown flag --format"),
         ("report.py", "--model=none.keras", "existing file"),
@@ -222,14 +231,19 @@ def test_a_folder_with_a_run_of_other_flags_is_refused_at_once(run, tmp_path):
     "text", ["[[1, 2]]", '[["seed", 3]]', "3", "null", "[" * 10**5]
 )
 def test_flags_that_are_none_are_left_to_the_run(command_line, tmp_path, text):
+    """Which says what is wrong with them: see run_folder_test."""
     (tmp_path / "checkpoint.keras").touch()
+    (tmp_path / "flags.json").write_text(json.dumps({"seed": 3}))
+    with pytest.raises(SystemExit):
+        command_line.refuse_taken(tmp_path, {"seed": 0})
     (tmp_path / "flags.json").write_text(text)
-    command_line.refuse_taken(tmp_path, {"seed": 0})
+    assert command_line.refuse_taken(tmp_path, {"seed": 0}) is None
 
 
-def test_a_pipe_in_the_place_of_flags_is_left_to_the_run(command_line, tmp_path):
+def test_a_pipe_instead_of_flags_is_left_to_the_run(command_line, tmp_path):
+    """A pipe would be waited for without end."""
     os.mkfifo(tmp_path / "flags.json")
-    command_line.refuse_taken(tmp_path, {"seed": 0})
+    assert command_line.refuse_taken(tmp_path, {"seed": 0}) is None
 
 
 def test_flags_of_others_are_shown_in_a_line(command_line, tmp_path):
@@ -241,9 +255,14 @@ def test_flags_of_others_are_shown_in_a_line(command_line, tmp_path):
 
 
 def test_flags_of_another_program_are_read_without_an_import(command_line):
-    found = command_line.defined_flags(ROOT / "scripts" / "train.py")
-    assert {"arch", "min_kept", "path_data", "worker_timeout"} <= found
-    assert not {"outdir", "jobs"} & found
+    found = command_line.default_flags(SCRIPTS / "train_flags.py")
+    assert {"arch", "min_kept", "path_data", "worker_timeout"} <= found.keys()
+    assert not {"outdir", "jobs"} & found.keys()
+    assert (found["lr"], found["aug_kinds"], found["initializer_w_ap"]) == (
+        0.1,
+        [],
+        None,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -314,22 +333,27 @@ def test_keras_runs_on_tensorflow(tmp_path, monkeypatch):
     assert done.stderr == "tensorflow\n"
 
 
-def test_output_that_goes_nowhere_ends_a_program(command_line):
-    reader, writer = os.pipe()
+def test_output_that_goes_nowhere_ends_a_program(tmp_path):
+    reader, broken = os.pipe()
     os.close(reader)
     full = os.open("/dev/full", os.O_WRONLY)
-    for descriptor, code in ((writer, 141), (full, "standard output: .* No space")):
-        output = command_line._Output(descriptor, "w")
-        with output, pytest.raises(SystemExit, match=str(code)) as ending:
-            output.write(b"a")
-        assert type(ending.value.code) is type(code)
+    for descriptor, code, said in (
+        (broken, 128 + signal.SIGPIPE, ""),
+        (full, 1, "Cannot write to standard output: .* No space left.* anew"),
+    ):
+        options = process("report.py", ["--help"], tmp_path)
+        done = subprocess.run(**options, stdout=descriptor, stderr=subprocess.PIPE)
+        os.close(descriptor)
+        assert done.returncode == code
+        assert re.match(said, done.stderr.decode())
+        assert b"Traceback" not in done.stderr
 
 
-def test_any_character_is_shown(command_line, capfd, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
-    command_line._watch_output()
-    print("\xb1 1")
-    assert capfd.readouterr().out == "\\xb1 1\n"
+def test_any_character_is_shown(tmp_path):
+    (tmp_path / "keras.py").write_text("import sys\nprint('\xb1 1')\nsys.exit(0)\n")
+    options = process("train.py", [], tmp_path, [tmp_path], PYTHONIOENCODING="ascii")
+    done = subprocess.run(**options, capture_output=True)
+    assert done.stdout == b"\\xb1 1\n"
 
 
 def test_words_of_others_are_made_plain(command_line):

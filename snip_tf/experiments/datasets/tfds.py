@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -47,31 +48,39 @@ def load_arrays(
     try:
         builder.download_and_prepare()  # does nothing where it is prepared
     except Exception as error:
-        source = "a network to download it"
-        advice = f"Name the folder that holds {name}/{builder.version} with --data_dir."
-        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-            root = os.path.dirname(os.path.dirname(builder.data_dir))
-            source = f"its file, whole, in {os.path.join(root, 'downloads', 'manual')}"
-            advice += f" Or: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-        raise OSError(
-            f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or "
-            f"{source}. Received: neither ({error}). {advice}"
-        ) from error
-    arrays = {}
-    for key, split in (("train", "train"), ("test", test_split)):
-        try:
-            dataset = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
-            inputs, labels = tfds.as_numpy(dataset)
-        except Exception as error:
-            raise _damaged(name, builder.data_dir, error) from error
-        expected = builder.info.splits[split].num_examples
-        if len(inputs) != expected:
-            error = ValueError(
-                f"{len(inputs)} of {expected} {split} examples are there"
-            )
-            raise _damaged(name, builder.data_dir, error)
-        arrays[key] = (inputs, labels)
-    return arrays
+        raise _not_prepared(name, builder, error) from error
+    return {
+        key: _read_split(name, builder, split)
+        for key, split in (("train", "train"), ("test", test_split))
+    }
+
+
+def _read_split(name: str, builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow_datasets as tfds
+
+    try:
+        dataset = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        inputs, labels = tfds.as_numpy(dataset)
+    except Exception as error:
+        raise _damaged(name, builder.data_dir, error) from error
+    expected = builder.info.splits[split].num_examples
+    if len(inputs) != expected:
+        found = f"{len(inputs)} of {expected} {split} examples are there"
+        raise _damaged(name, builder.data_dir, ValueError(found))
+    return inputs, labels
+
+
+def _not_prepared(name: str, builder: Any, error: Exception) -> OSError:
+    source = "a network to download it"
+    advice = f"Name the folder that holds {name}/{builder.version} with --data_dir."
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        root = os.path.dirname(os.path.dirname(builder.data_dir))
+        source = f"its file, whole, in {os.path.join(root, 'downloads', 'manual')}"
+        advice += f" Or: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+    return OSError(
+        f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or "
+        f"{source}. Received: neither ({error}). {advice}"
+    )
 
 
 def _check_folder(data_dir: str | None) -> None:

@@ -36,7 +36,7 @@ def for_layer(initializer: str | Callable, layer: int) -> Callable:
         ValueError: if there is no initializer of that name.
     """
     if isinstance(initializer, str):
-        initializer = _by_name(initializer)
+        return for_layer(_by_name(initializer), layer)
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer  # a function
     if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):

@@ -2,9 +2,6 @@ import dataclasses
 import itertools
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,6 +13,7 @@ from snip_tf.experiments.datasets import Dataset
 from snip_tf.experiments.training import checkpoint, loop
 from snip_tf.experiments.training.input_pipeline import training_batches
 from snip_tf.experiments.training.schedules import make_optimizer
+from tests.replicas import two_replicas
 
 DECAY = 0.02
 SETTINGS = loop.Settings(
@@ -311,60 +309,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert saved is None or all(np.isfinite(w).all() for w in saved[0].get_weights())
 
 
-# Devices can be split in two only before TensorFlow starts: hence a process of its own.
-TWO_REPLICAS = """
-import pathlib, sys
-import numpy as np, tensorflow as tf
-
-[cpu] = tf.config.list_physical_devices("CPU")
-halves = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, halves)
-
-from snip_tf import apply_masks, get_masks
-from snip_tf.experiments.training import checkpoint
-from tests.experiments.training import loop_test
-
-one_folder, two_folder = map(pathlib.Path, sys.argv[1:])
-one = loop_test.make_pruned()
-masks = get_masks(one)
-one_history = loop_test.train(one, one_folder, save_interval=6)
-
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-assert strategy.num_replicas_in_sync == 2
-with strategy.scope():
-    two = apply_masks(loop_test.make_model(), masks)
-    loop_test.compile_model(two)
-options = {"strategy": strategy, "save_interval": 6}
-loop_test.train(two, two_folder, iterations=6, **options)
-with strategy.scope():
-    two, history = checkpoint.load_checkpoint(two_folder)
-two_history = loop_test.train(two, two_folder, history, **options)
-
-for a, b in zip(loop_test.state(one), loop_test.state(two), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
-for a, b in zip(one_history, two_history, strict=True):
-    assert a.iteration == b.iteration
-    np.testing.assert_allclose(
-        [a.loss, a.learning_rate, a.validation_error, a.test_error or 0],
-        [b.loss, b.learning_rate, b.validation_error, b.test_error or 0],
-        atol=1e-5,
-    )
-print("the same")
-"""
-
-
 def test_two_replicas_equal_one_device(tmp_path):
     """Also where the two continue at a checkpoint."""
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
+    one_folder, two_folder = tmp_path / "one", tmp_path / "two"
+    for folder in (one_folder, two_folder):
         folder.mkdir()
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join([root, *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS, *map(str, folders)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.endswith("the same\n")
+    one = make_pruned()
+    masks = snip_tf.get_masks(one)
+    one_history = train(one, one_folder, save_interval=6)
+    strategy = two_replicas()
+    assert strategy.num_replicas_in_sync == 2
+    with strategy.scope():
+        two = snip_tf.apply_masks(make_model(), masks)
+        compile_model(two)
+    options = {"strategy": strategy, "save_interval": 6}
+    train(two, two_folder, iterations=6, **options)
+    with strategy.scope():
+        two, history = checkpoint.load_checkpoint(two_folder)
+    two_history = train(two, two_folder, history, **options)
+    for a, b in zip(state(one), numbers_of(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(one_history, two_history, strict=True):
+        assert a.iteration == b.iteration
+        np.testing.assert_allclose(
+            [a.loss, a.learning_rate, a.validation_error, a.test_error or 0],
+            [b.loss, b.learning_rate, b.validation_error, b.test_error or 0],
+            atol=1e-5,
+        )
+
+
+def numbers_of(model):
+    """The state of a model whose variables are mirrored."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return [np.asarray(variable.value) for variable in variables]
