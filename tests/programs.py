@@ -12,6 +12,12 @@ from absl import flags
 from absl.testing import flagsaver
 
 ROOT = Path(__file__).parents[1]
+# Flags that must be given.
+REQUIRED = {
+    "reproduce.py": ["--experiment=table1"],
+    "report.py": [f"--model={__file__}"],
+    "export.py": [f"--model={__file__}", "--path=b.keras"],
+}
 
 
 @contextlib.contextmanager

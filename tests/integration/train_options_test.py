@@ -1,0 +1,168 @@
+"""What the flags of scripts/train.py change in a run."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import snip_tf
+from snip_tf.experiments.training import loop
+from tests.training_runs import ONE_STEP, SHORT, load, names, read
+
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture
+def float32_again():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.usefixtures("float32_again")
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_trains_in_half_precision(main, tmp_path, policy):
+    precise = (*SHORT, "--max_examples=400", "--weight_decay_form=decoupled")
+    main(f"--logdir={tmp_path / 'a'}", *precise)
+    main(f"--logdir={tmp_path / 'b'}", *precise, f"--dtype_policy={policy}")
+    model = load(tmp_path / "b")
+    assert model.get_layer("dense1").compute_dtype == policy.removeprefix("mixed_")
+    losses = [read(tmp_path / name / "history.json")[-1]["loss"] for name in "ab"]
+    assert 0.5 < losses[0] < 2
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    masks = [snip_tf.load_masks(tmp_path / name / "masks.npz") for name in "ab"]
+    np.testing.assert_equal(masks[1], masks[0])
+
+
+@pytest.fixture
+def another_configuration():
+    """As of somebody's ~/.keras/keras.json."""
+    keras.config.set_floatx("float16")
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.usefixtures("another_configuration")
+def test_a_configuration_of_keras_is_no_part_of_a_run(main, tmp_path):
+    main(f"--logdir={tmp_path}", *ONE_STEP, "--arch=lenet5", "--lr=0.01")
+    model = load(tmp_path)
+    assert model.get_layer("conv1").data_format == "channels_last"
+    assert model.get_layer("conv1").kernel.shape == (5, 5, 1, 20)
+
+
+def test_decoupled_decay_is_no_part_of_the_loss(main, tmp_path):
+    """At a rate near 0 the loss of both is that of the first weights."""
+    short = (*SHORT, "--max_examples=200", "--lr=1e-6", "--weight_decay=0.1")
+    losses = {}
+    for form in ("l2", "decoupled"):
+        main(f"--logdir={tmp_path / form}", *short, f"--weight_decay_form={form}")
+        losses[form] = read(tmp_path / form / "history.json")[-1]["loss"]
+    model = load(tmp_path / "l2")
+    squares = sum((weight.numpy() ** 2).sum() for weight in model.trainable_weights)
+    np.testing.assert_allclose(
+        losses["l2"] - losses["decoupled"], 0.05 * squares, rtol=1e-3
+    )
+
+
+def test_random_labels_are_learned_from_but_not_scored_on(main, tmp_path):
+    few = ("--arch=lenet300", "--optimizer=adam", "--lr=0.001", "--weight_decay=0")
+    few += ("--max_examples=60", "--batch_size=54", "--target_sparsity=0.5")
+    few += ("--train_iterations=200", "--save_interval=200")
+    main(f"--logdir={tmp_path / 'true'}", *few)
+    main(f"--logdir={tmp_path / 'random'}", *few, "--random_labels")
+    results = {
+        name: read(tmp_path / name / "result.json") for name in ("true", "random")
+    }
+    assert results["true"]["layers"] == results["random"]["layers"]
+    assert read(tmp_path / "random" / "history.json")[-1]["loss"] < 0.2
+    assert results["true"]["final_error"] < 50 < results["random"]["final_error"]
+
+
+NO_MEMORY = [
+    MemoryError("no"),
+    tf.errors.ResourceExhaustedError(None, None, "no\nmore"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_out_of_memory(main, train, tmp_path, monkeypatch, error):
+    """Wherever it is, and the folder is free for another try, as it is advised."""
+
+    def fail(*args, **kwargs):
+        raise error
+
+    arguments = (f"--logdir={tmp_path / 'logs'}", *ONE_STEP)
+    for owner, name, flag in (
+        (snip_tf.datasets, "load", "--max_examples"),
+        (train.initial_model, "prune_model", "--batch_size"),
+        (loop, "train", "--batch_size"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            words = f"Out of memory: no.*Lower.*{flag} "
+            with pytest.raises(SystemExit, match=words) as ending:
+                main(*arguments)
+        assert "None" not in str(ending.value)
+    main(*arguments, "--batch_size=10")
+    assert "result.json" in names(tmp_path / "logs")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(main, tmp_path):
+    with pytest.raises(SystemExit, match=r"(nan|inf).*--lr"):
+        main(f"--logdir={tmp_path}", *SHORT, "--lr=1e30")
+    assert not names(tmp_path) & {"checkpoint.keras", "model.keras", "result.json"}
+    found = read(tmp_path / "diverged.json")
+    assert "--lr" in found["diverged"]
+    assert found["sparsity"] == pytest.approx(0.9, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "counts"),
+    [
+        (["--structure=2:4"], {2}),
+        (["--structure=1:4", "--target_sparsity=0.75"], {1}),
+    ],
+)
+def test_n_of_m_are_kept(main, tmp_path, flags, counts):
+    main(f"--logdir={tmp_path}", *ONE_STEP, "--target_sparsity=0.5", *flags)
+    masks = snip_tf.load_masks(tmp_path / "masks.npz")
+    for mask in masks.values():
+        assert set(mask.T.reshape(-1, 4).sum(axis=1)) == counts
+    assert read(tmp_path / "result.json")["flags"]["structure"] == flags[0][12:]
+
+
+def test_units_are_removed_with_all_their_connections(main, tmp_path):
+    main(f"--logdir={tmp_path}", *ONE_STEP, "--structure=units")
+    result = read(tmp_path / "result.json")
+    masks = snip_tf.load_masks(tmp_path / "masks.npz")
+    kept = [mask.any(axis=0) for mask in masks.values()]
+    for mask, units in zip(masks.values(), kept, strict=True):
+        assert (mask.any(axis=1)[:, None] & units == mask).all()
+    assert sum(map(len, kept[:2])) > sum(units.sum() for units in kept[:2])
+    assert result["totals"]["compacted_multiply_adds"] < 266_200
+
+
+def test_what_a_scope_and_min_kept_leave(main, tmp_path):
+    main(f"--logdir={tmp_path}", *ONE_STEP, "--scope=layer", "--target_sparsity=0.5")
+    layers = read(tmp_path / "result.json")["layers"]
+    assert [layer["kept"] / layer["total"] for layer in layers] == [0.5] * 3
+    few = ("--target_sparsity=0.99", "--min_kept=900", "--batch_size=10")
+    main(f"--logdir={tmp_path / 'few'}", *ONE_STEP, *few)
+    layers = read(tmp_path / "few" / "result.json")["layers"]
+    assert min(layer["kept"] for layer in layers) >= 900
+    assert sum(layer["kept"] for layer in layers) == round(0.01 * 266_200)
+
+
+def test_examples_of_each_class_are_scored_on(main, tmp_path, monkeypatch, train):
+    given = []
+    prune = train.initial_model.prune_model
+
+    def prune_model(model, x, y, **options):
+        given.append(options)
+        return prune(model, x, y, **options)
+
+    monkeypatch.setattr(train.initial_model, "prune_model", prune_model)
+    main(f"--logdir={tmp_path}", *ONE_STEP, "--examples_per_class=3")
+    assert given[0]["examples_per_class"] == 3
