@@ -202,7 +202,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def effect(model: keras.Model, run: dict[str, Any]) -> dict[str, Any]:
-    """What `compact` does to a trained network."""
+    """Measures what `compact` does to a trained network."""
     images, _ = snip_tf.datasets.load(run["datasource"], FLAGS.data_dir).test
     small = snip_tf.compact(model)
     classes = [m.predict(images, 1000, verbose=0).argmax(1) for m in (model, small)]

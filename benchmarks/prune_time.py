@@ -51,7 +51,7 @@ _TOKENS = 128
 
 
 def measured(network: str, library: str, measure: str) -> dict[str, float]:
-    """One measurement, in a new process."""
+    """Makes one measurement, in a new process."""
     arguments = [f"--networks={network}", f"--library={library}"]
     return measured_alone(
         __file__, *arguments, f"--measure={measure}", cores=FLAGS.cores

@@ -79,7 +79,7 @@ NETWORKS = {
 
 
 def ratios(make: Callable) -> dict[str, float]:
-    """Median times of a step, over the dense model's of the same round."""
+    """Returns median times of a step, over the dense model's of the same round."""
     dense, x, classes = make()
     y = np.arange(len(x)) % classes
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

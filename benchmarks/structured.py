@@ -50,7 +50,7 @@ _RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
-    """The dense network, and those with half of its multiply-adds."""
+    """Returns the dense network, and those with half of its multiply-adds."""
     dense = models.build(name)
     half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
     pruned = snip_tf.prune_model(dense, x, y, batch_size=len(x), loss=LOSS, **half)

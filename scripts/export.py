@@ -19,7 +19,7 @@ command_line.group("How")
 FORMATS = command_line.names("savings/export.py", "FORMATS")
 flags.DEFINE_enum("format", "keras", FORMATS, "See `snip_tf.export`.")
 flags.DEFINE_bool("int8", False, "Weights of eight bits, with --format=litert.")
-flags.DEFINE_bool("compact", True, "Removes what is dead before.")
+flags.DEFINE_bool("compact", True, "Removes dead units first.")
 command_line.check_paths()
 command_line.check_apart("model", "path")  # what is exported has no masks any longer
 command_line.require("model", "FILE, a `.keras` file")

@@ -30,7 +30,7 @@ with command_line.silent():
 
 
 def main() -> None:
-    """Reads a model, prints its report and writes it in what forms are asked for."""
+    """Reads a model, prints its report, and writes it in the forms asked for."""
     try:
         report = snip_tf.report(command_line.load_model(FLAGS.model))
         report.print()

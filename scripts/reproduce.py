@@ -88,7 +88,7 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """Where the results are."""
+        """The folder of the results."""
         return Path(self.outdir) / self.experiment / self.budget
 
 

@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
 
 
 def _decayed(iterations: int, boundaries: list[int], interval: int) -> Flags:
-    """The rate, 0.1, falls to a tenth after each of `boundaries`.
+    """Returns flags for a rate of 0.1 that falls to a tenth at each of `boundaries`.
 
     A checkpoint is evaluated and saved at each `interval`.
     """
@@ -54,7 +54,7 @@ def _decayed(iterations: int, boundaries: list[int], interval: int) -> Flags:
 
 
 def constant(rate: float) -> Flags:
-    """The rate stays as it is."""
+    """Returns flags for a rate that stays as it is."""
     return {
         "lr_decay_type": "constant",
         "lr": rate,
@@ -118,7 +118,7 @@ SMOKE = {
 
 
 def recipe_of(arch: str) -> Recipe:
-    """How a network is trained."""
+    """Returns how a network is trained."""
     for name, recipe in RECIPES.items():
         if arch.startswith(name):
             return recipe
@@ -206,7 +206,7 @@ def _figure1() -> dict[str, Row]:
 
 
 def _table2() -> dict[str, Row]:
-    """The paper's figure beside each sparsity; none where it has no such run."""
+    """Returns the rows of table 2: the paper's figure, or None, for each sparsity."""
     errors: dict[str, dict[float, float | None]] = {
         "alexnet_s": {0: 14.12, 0.90: 14.99, 0.95: None},
         "alexnet_b": {0: 13.92, 0.90: 14.50},
@@ -235,7 +235,7 @@ def _table2() -> dict[str, Row]:
 
 
 def _table3() -> dict[str, Row]:
-    """Adam at 0.001, no weight decay, 90 %; all are trained from VS-X."""
+    """Returns the rows of table 3: Adam at 0.001, no weight decay, 90 %, from VS-X."""
     errors = {
         "lenet300": (1.90, 1.96, 1.91, 1.88),
         "lenet5": (0.89, 0.87, 0.88, 0.85),
@@ -273,7 +273,10 @@ def _batch_size() -> dict[str, Row]:
 
 
 def _random_labels() -> dict[str, Row]:
-    """The paper shows the loss: it stays at ln 10 = 2.30 if pruned, else it falls."""
+    """Returns one network, of which the paper shows the loss.
+
+    It stays at ln 10 = 2.30 if the network is pruned, and falls if it is dense.
+    """
     # With weight decay the dense network does not learn such labels by heart either.
     flags = {"arch": "lenet5", "random_labels": True, "weight_decay": 0, **_SLOWER}
     return {"lenet5": Row(_at_sparsities({0: None, 0.99: None}), flags)}

@@ -85,7 +85,7 @@ class Results:
         return result
 
     def is_done(self, run: Run) -> bool:
-        """Whether a run has a result, be it that it diverged.
+        """Whether a run has a result, which may be that it diverged.
 
         Raises:
             ValueError: if the result is damaged, or was made with other flags.

@@ -89,7 +89,7 @@ def test_refuses_a_schedule_that_does_not_fit(main, tmp_path, arguments, message
         (["--scoring_batch_size=1351"], "--scoring_batch_size to be at most the 1350"),
         (
             ["--examples_per_class=100000"],
-            "--examples_per_class to be at most 1[0-9]{2},",
+            "--examples_per_class to be at most the 1[0-9]{2} training examples of the",
         ),
         (["--min_kept=1000000"], "`min_kept`.*Received: min_kept=1000000"),
         (["--min_kept=0.5", "--scope=layer"], "`min_kept`.*Received: min_kept=0.5"),

@@ -48,6 +48,7 @@ def test_a_file_instead_of_a_folder_is_named(main, tmp_path):
         main(f"--logdir={tmp_path}", *ONE_STEP)
 
 
+@pytest.mark.slow  # a processor computes in float16 slowly
 @pytest.mark.usefixtures("float32_again")
 def test_continues_where_steps_of_half_precision_were_left_out(main, tmp_path):
     """Where gradients overflow, the optimizer makes no step."""

@@ -19,7 +19,11 @@ def float32_again():
 
 
 @pytest.mark.usefixtures("float32_again")
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    # A processor computes in float16 slowly.
+    [pytest.param("mixed_float16", marks=pytest.mark.slow), "mixed_bfloat16"],
+)
 def test_trains_in_half_precision(main, tmp_path, policy):
     precise = (*SHORT, "--max_examples=400", "--weight_decay_form=decoupled")
     main(f"--logdir={tmp_path / 'a'}", *precise)
@@ -80,25 +84,19 @@ def test_random_labels_are_learned_from_but_not_scored_on(main, tmp_path):
     assert results["true"]["final_error"] < 50 < results["random"]["final_error"]
 
 
-NO_MEMORY = [
-    MemoryError("no"),
-    tf.errors.ResourceExhaustedError(None, None, "no\nmore"),
-]
-
-
-@pytest.mark.parametrize("error", NO_MEMORY)
-def test_out_of_memory(main, train, tmp_path, monkeypatch, error):
-    """Wherever it is, and the folder is free for another try, as it is advised."""
-
-    def fail(*args, **kwargs):
-        raise error
-
+def test_out_of_memory(main, train, tmp_path, monkeypatch):
+    """Wherever it is; the folder is free for another try, as it is advised."""
     arguments = (f"--logdir={tmp_path / 'logs'}", *ONE_STEP)
-    for owner, name, flag in (
-        (snip_tf.datasets, "load", "--max_examples"),
-        (train.initial_model, "prune_model", "--batch_size"),
-        (loop, "train", "--batch_size"),
+    exhausted = tf.errors.ResourceExhaustedError(None, None, "no\nmore")
+    for owner, name, flag, error in (
+        (snip_tf.datasets, "load", "--max_examples", MemoryError("no")),
+        (train.initial_model, "prune_model", "--batch_size", exhausted),
+        (loop, "train", "--batch_size", exhausted),
     ):
+
+        def fail(*args, error=error, **kwargs):
+            raise error
+
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             words = f"Out of memory: no.*Lower.*{flag} "
@@ -118,21 +116,6 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(main, tmp_path)
     assert found["sparsity"] == pytest.approx(0.9, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("flags", "counts"),
-    [
-        (["--structure=2:4"], {2}),
-        (["--structure=1:4", "--target_sparsity=0.75"], {1}),
-    ],
-)
-def test_n_of_m_are_kept(main, tmp_path, flags, counts):
-    main(f"--logdir={tmp_path}", *ONE_STEP, "--target_sparsity=0.5", *flags)
-    masks = snip_tf.load_masks(tmp_path / "masks.npz")
-    for mask in masks.values():
-        assert set(mask.T.reshape(-1, 4).sum(axis=1)) == counts
-    assert read(tmp_path / "result.json")["flags"]["structure"] == flags[0][12:]
-
-
 def test_units_are_removed_with_all_their_connections(main, tmp_path):
     main(f"--logdir={tmp_path}", *ONE_STEP, "--structure=units")
     result = read(tmp_path / "result.json")
@@ -142,27 +125,3 @@ def test_units_are_removed_with_all_their_connections(main, tmp_path):
         assert (mask.any(axis=1)[:, None] & units == mask).all()
     assert sum(map(len, kept[:2])) > sum(units.sum() for units in kept[:2])
     assert result["totals"]["compacted_multiply_adds"] < 266_200
-
-
-def test_what_a_scope_and_min_kept_leave(main, tmp_path):
-    main(f"--logdir={tmp_path}", *ONE_STEP, "--scope=layer", "--target_sparsity=0.5")
-    layers = read(tmp_path / "result.json")["layers"]
-    assert [layer["kept"] / layer["total"] for layer in layers] == [0.5] * 3
-    few = ("--target_sparsity=0.99", "--min_kept=900", "--batch_size=10")
-    main(f"--logdir={tmp_path / 'few'}", *ONE_STEP, *few)
-    layers = read(tmp_path / "few" / "result.json")["layers"]
-    assert min(layer["kept"] for layer in layers) >= 900
-    assert sum(layer["kept"] for layer in layers) == round(0.01 * 266_200)
-
-
-def test_examples_of_each_class_are_scored_on(main, tmp_path, monkeypatch, train):
-    given = []
-    prune = train.initial_model.prune_model
-
-    def prune_model(model, x, y, **options):
-        given.append(options)
-        return prune(model, x, y, **options)
-
-    monkeypatch.setattr(train.initial_model, "prune_model", prune_model)
-    main(f"--logdir={tmp_path}", *ONE_STEP, "--examples_per_class=3")
-    assert given[0]["examples_per_class"] == 3

@@ -79,8 +79,8 @@ def load(
         data_dir: existing folder of prepared tensorflow-datasets, read offline; what
             it lacks is downloaded into it.
         seed: int, 0 or more, which examples are held out.
-        max_examples: int, only so many training and test examples are taken, the first
-            ones; None takes all.
+        max_examples: int, only this many training and test examples are taken;
+            None takes all.
 
     Raises:
         TypeError: if `seed` is not an integer.
@@ -125,7 +125,7 @@ def load(
 
 
 def _mean_and_deviation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of all pixels, or for each channel where there are several, as float32."""
+    """Returns those of all pixels, or of each channel if there are several."""
     if images.ndim < 4 or images.shape[-1] == 1:
         return images.mean(), images.std()
     axes = tuple(range(images.ndim - 1))

@@ -11,7 +11,7 @@ import numpy as np
 def load_images(
     name: str, data_dir: str | None, test_split: str = "test"
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """As `load_arrays`, with images as float32 in [0, 1] and labels as int32."""
+    """Loads arrays, with images as float32 in [0, 1] and labels as int32."""
     arrays = load_arrays(name, data_dir, test_split)
     return {
         split: (images / np.float32(255), labels.astype(np.int32))
@@ -22,7 +22,7 @@ def load_images(
 def load_arrays(
     name: str, data_dir: str | None, test_split: str = "test"
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The training and test split of a data set of images and labels.
+    """Loads the training and test split of a data set of images and labels.
 
     Args:
         name: the name in tensorflow-datasets.
@@ -34,7 +34,7 @@ def load_arrays(
         `{"train": (inputs, labels), "test": (inputs, labels)}`, as they are stored.
 
     Raises:
-        OSError: if it is neither there nor can be downloaded, or the folder is damaged.
+        OSError: if it neither exists nor can be downloaded, or is damaged.
     """
     _check_folder(data_dir)
     import tensorflow_datasets as tfds  # slow to import
@@ -65,7 +65,7 @@ def _read_split(name: str, builder: Any, split: str) -> tuple[np.ndarray, np.nda
         raise _damaged(name, builder.data_dir, error) from error
     expected = builder.info.splits[split].num_examples
     if len(inputs) != expected:
-        found = f"{len(inputs)} of {expected} {split} examples are there"
+        found = f"{len(inputs)} of {expected} {split} examples exist"
         raise _damaged(name, builder.data_dir, ValueError(found))
     return inputs, labels
 
@@ -84,8 +84,8 @@ def _not_prepared(name: str, builder: Any, error: Exception) -> OSError:
 
 
 def _check_folder(data_dir: str | None) -> None:
-    """tensorflow-datasets would make a folder of a mistyped name."""
-    # Names like gs://bucket are its own matter.
+    """Refuses a mistyped name, of which tensorflow-datasets would make a folder."""
+    # It checks names like gs://bucket itself.
     if data_dir is None or "://" in data_dir:
         return
     if not os.path.isdir(os.path.expanduser(data_dir)):

@@ -27,10 +27,10 @@ _PRUNING = "pruning.json"
 
 @contextlib.contextmanager
 def own_folder(logdir: Path, is_chief: bool) -> Iterator[Path]:
-    """Where a process writes: `logdir`, or a folder that is thrown away.
+    """Yields where a process writes: `logdir`, or a folder that is thrown away.
 
-    All workers write the same, since reading a variable of theirs may need them all;
-    only the chief's is kept. It keeps others out of the folder.
+    All workers write the same, because reading their variables may need them all; only
+    what the chief writes is kept. It keeps other processes out of the folder.
 
     Raises:
         ValueError: if another process trains there.
@@ -62,7 +62,7 @@ def keep_pruning_seconds(folder: Path, seconds: float) -> None:
 
 
 def pruning_seconds(logdir: Path) -> float:
-    """How long pruning took."""
+    """Returns how long pruning took."""
     with _whole(logdir):
         found = read_object(logdir / _PRUNING)
         seconds = found["seconds"]
@@ -97,7 +97,7 @@ def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
 
 
 def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[checkpoint.Check]] | None:
-    """As the training loop does; a ValueError if files are damaged or missing."""
+    """Loads a checkpoint; raises a ValueError if files are damaged or missing."""
     with _whole(logdir):
         return checkpoint.load_checkpoint(logdir)
 
@@ -135,12 +135,12 @@ def check_model(
 
 @contextlib.contextmanager
 def _whole(logdir: Path) -> Iterator[None]:
-    """Says of what goes wrong that the files of an earlier run cannot be read."""
+    """Raises what goes wrong as a ValueError that names the folder."""
     try:
         yield
     except (
         *DAMAGE,
-        # Not all of TensorFlow's: of a lost worker `cluster` knows more.
+        # Not all of TensorFlow's: a lost worker is handled in `cluster`.
         tf.errors.InvalidArgumentError,
         tf.errors.ResourceExhaustedError,
     ) as error:

@@ -83,6 +83,47 @@ def test_without_them_the_weights_that_were_scored_are_trained(made):
     np.testing.assert_equal(after, before)
 
 
+@pytest.mark.parametrize(("structure", "sparsity"), [("2:4", 0.5), ("1:4", 0.75)])
+def test_n_of_m_are_kept(made, structure, sparsity):
+    masks = masks_of(made, f"--structure={structure}", f"--target_sparsity={sparsity}")
+    for mask in masks.values():
+        assert set(mask.T.reshape(-1, 4).sum(axis=1)) == {int(structure[0])}
+
+
+def test_blocks_are_kept_or_removed_whole(made):
+    mask = masks_of(made, "--structure=4x4")["dense1/kernel"]
+    blocks = mask.reshape(784 // 4, 4, 300 // 4, 4).sum(axis=(1, 3))
+    assert set(np.unique(blocks)) == {0, 16}
+
+
+def test_scope_and_min_kept(made):
+    masks = masks_of(made, "--scope=layer", "--target_sparsity=0.5")
+    assert counts(masks) == [mask.size / 2 for mask in masks.values()]
+    few = ("--target_sparsity=0.99", "--min_kept=800")
+    assert min(counts(masks_of(made, *few))) >= 800
+    assert sum(counts(masks_of(made, *few))) == round(0.01 * 266_200)
+
+
+def test_biases_are_pruned_as_the_release_does(made):
+    masks = masks_of(made, "--prune_biases")
+    assert sum(counts(masks)) == round(0.1 * 266_610)
+    assert {"dense1/bias", "dense2/bias", "logits/bias"} < masks.keys()
+
+
+def test_what_is_scored_on(made):
+    """The masks of examples of each class differ from those of a mini-batch."""
+    size, other, each = (
+        counts(masks_of(made, flag))
+        for flag in (
+            "--scoring_batch_size=30",
+            "--scoring_batch_size=60",
+            "--examples_per_class=3",
+        )
+    )
+    assert size != other
+    assert each not in (size, other)
+
+
 def test_sparsity_0_is_the_dense_network(made):
     network, model = made("--target_sparsity=0")
     assert model is network
