@@ -13,6 +13,7 @@ from snip_tf.experiments.training import schedules
 from snip_tf.experiments.training.settings import Settings
 from snip_tf.masking.pruned_model import apply_masks, get_masks
 from snip_tf.pruning import prune_model
+from snip_tf.scoring.sampling import sample_per_class
 from snip_tf.selecting.selection import Selection
 from snip_tf.weights import prunable_weights
 
@@ -104,10 +105,13 @@ def _prune(
     criterion = settings.criterion
     if settings.control == "invert":
         criterion = controls.invert(criterion)
-    size = settings.scoring_batch_size or settings.batch_size
+    scored, size = data.train, settings.scoring_batch_size or settings.batch_size
+    if settings.examples_per_class:
+        scored = sample_per_class(*scored, settings.examples_per_class, settings.seed)
+        size = len(scored[1])
     return prune_model(
         network,
-        *data.train,
+        *scored,
         sparsity=settings.target_sparsity,
         criterion=criterion,
         pattern=settings.structure,
@@ -115,8 +119,7 @@ def _prune(
         min_kept=settings.least_kept,
         include=_include(settings),
         loss=loss,
-        batch_size=None if settings.examples_per_class else size,
-        examples_per_class=settings.examples_per_class,
+        batch_size=size,
         seed=settings.seed,
     )
 
