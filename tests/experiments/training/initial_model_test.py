@@ -91,9 +91,10 @@ def test_n_of_m_are_kept(made, structure, sparsity):
 
 
 def test_blocks_are_kept_or_removed_whole(made):
-    mask = masks_of(made, "--structure=4x4")["dense1/kernel"]
-    blocks = mask.reshape(784 // 4, 4, 300 // 4, 4).sum(axis=(1, 3))
-    assert set(np.unique(blocks)) == {0, 16}
+    for mask in masks_of(made, "--structure=4x2", "--target_sparsity=0.5").values():
+        inputs, outputs = mask.shape
+        blocks = mask.reshape(inputs // 4, 4, outputs // 2, 2).sum(axis=(1, 3))
+        assert set(np.unique(blocks)) == {0, 8}
 
 
 def test_scope_and_min_kept(made):
