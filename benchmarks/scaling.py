@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -42,7 +43,7 @@ _INPUTS, _CLASSES, _HIDDEN_LAYERS = 784, 10, 4
 _BATCH_SIZE = 32
 
 
-def measured(**arguments: int | str) -> dict[str, float]:
+def measured(**arguments: int | str) -> dict[str, Any]:
     """Measures one point, in a new process."""
     flags_given = [f"--{name}={value}" for name, value in arguments.items()]
     point = {**arguments, **measured_alone(__file__, *flags_given)}
@@ -54,7 +55,8 @@ def select(scores: int, by: str) -> dict[str, float]:
     """Seconds and extra bytes of a selection, without the masks."""
     rng = np.random.default_rng(0)
     # In pieces, as a network has them.
-    arrays, left = {}, scores
+    arrays: dict[str, np.ndarray] = {}
+    left = scores
     while left:
         size = min(left, 50_000_000)
         arrays[f"{len(arrays)}"] = rng.random(size, np.float32)
@@ -179,7 +181,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.parameters:
         print(json.dumps(prune(FLAGS.parameters, FLAGS.replicas)))
         return
-    result = {
+    result: dict[str, Any] = {
         "selection": [measured(scores=size) for size in SELECTIONS],
         "selectors": [measured(scores=COMPARED_AT, by=name) for name in SELECTORS],
         "prune_model": [measured(parameters=size) for size in NETWORKS],

@@ -102,9 +102,8 @@ def make_model(
 def _prune(
     settings: Settings, data: Dataset, network: keras.Model, loss: keras.losses.Loss
 ) -> keras.Model:
-    criterion = settings.criterion
-    if settings.control == "invert":
-        criterion = controls.invert(criterion)
+    name = settings.criterion
+    criterion = controls.invert(name) if settings.control == "invert" else name
     scored, size = data.train, settings.scoring_batch_size or settings.batch_size
     if settings.examples_per_class:
         scored = sample_per_class(*scored, settings.examples_per_class, settings.seed)

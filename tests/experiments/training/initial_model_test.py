@@ -94,7 +94,7 @@ def test_blocks_are_kept_or_removed_whole(made):
     for mask in masks_of(made, "--structure=4x2", "--target_sparsity=0.5").values():
         inputs, outputs = mask.shape
         blocks = mask.reshape(inputs // 4, 4, outputs // 2, 2).sum(axis=(1, 3))
-        assert set(np.unique(blocks)) == {0, 8}
+        assert np.isin(blocks, [0, 8]).all()
 
 
 def test_scope_and_min_kept(made):
