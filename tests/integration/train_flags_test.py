@@ -93,7 +93,10 @@ def test_refuses_a_schedule_that_does_not_fit(main, tmp_path, arguments, message
         ),
         (["--min_kept=1000000"], "`min_kept`.*Received: min_kept=1000000"),
         (["--min_kept=0.5", "--scope=layer"], "`min_kept`.*Received: min_kept=0.5"),
-        (["--arch=vgg_d"], r"vgg_d can take, as \(32, 32, 3\).*size would be zero"),
+        (
+            ["--arch=vgg_d"],
+            r"--datasource=digits: .*vgg_d can take, as .*size would be zero",
+        ),
     ],
 )
 def test_refuses_what_the_data_and_the_network_do_not_allow(
