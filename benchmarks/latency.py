@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -173,7 +173,8 @@ def bytes_of(
         sizes[kind] = path.stat().st_size
     for kind, model in files.items():
         path = folder / f"{kind}.tflite"
-        int8 = kind.endswith("int8")
+        int8: Literal[False, "weights"]
+        int8 = "weights" if kind.endswith("int8") else False
         snip_tf.export(model, path, "litert", int8=int8, print_fn=lambda line: None)
         sizes[kind] = path.stat().st_size
     return sizes

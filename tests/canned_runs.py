@@ -7,7 +7,7 @@ import pytest
 
 from snip_tf.experiments import runner
 
-LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "dead_units": 0, "units": 3}
+LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
 
 
 def result_of(flags, **changes):

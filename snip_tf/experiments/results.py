@@ -187,8 +187,7 @@ def is_number(value: object, lowest: float, highest: float) -> bool:
 
 def dead_units(layer: Mapping[str, Any]) -> int:
     """Returns how many units of a layer in a result are dead."""
-    # Results of the first versions call them idle.
-    return layer["dead_units"] if "dead_units" in layer else layer["idle_units"]
+    return layer["idle_units"]  # as the files call them
 
 
 def kernels(result: Result) -> list[Mapping[str, Any]]:

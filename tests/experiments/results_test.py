@@ -6,7 +6,7 @@ import pytest
 
 from snip_tf.experiments import results
 
-LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "dead_units": 0, "units": 3}
+LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
 RESULT = {"final_error": 1.5, "pruning_seconds": 0, "layers": [LAYER]}
 
 
@@ -41,15 +41,12 @@ def test_numbers_of_a_result():
         results.check_result({**RESULT, "layers": [{**LAYER, "kept": 3}]}, [])
 
 
-def test_dead_units_of_earlier_versions_are_called_idle():
-    layer = {**LAYER, "dead_units": 2}
-    earlier = {**LAYER, "idle_units": 2}
-    del earlier["dead_units"]
-    results.check_result({**RESULT, "layers": [earlier]}, [])
-    for each in (layer, earlier):
-        assert results.units([{"layers": [each]}]) == (2, 3)
+def test_dead_units_are_called_idle_in_files():
+    layer = {**LAYER, "idle_units": 2}
+    recurrent = {**layer, "path": "a/recurrent_kernel"}
+    assert results.units([{"layers": [layer, layer, recurrent]}]) == (4, 6)
     with pytest.raises(ValueError, match="4 of 3 units are dead"):
-        results.check_result({**RESULT, "layers": [{**earlier, "idle_units": 4}]}, [])
+        results.check_result({**RESULT, "layers": [{**layer, "idle_units": 4}]}, [])
 
 
 DEFAULTS = {"lr": 0.1, "weight_decay": 5e-4, "aug_kinds": [], "jit_compile": False}

@@ -162,7 +162,7 @@ def test_a_run_is_no_worker_of_a_cluster(runner, tmp_path, monkeypatch):
         assert each.run({}, tmp_path)["config"] is None
 
 
-LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "dead_units": 0, "units": 3}
+LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
 RESULT = {
     "final_error": 1.5,
     "training_seconds": 60,

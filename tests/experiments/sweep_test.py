@@ -111,7 +111,7 @@ def test_a_result_is_a_row(kept, tmp_path):
         {"layers": [{**LAYER, "total": 10**400}]},
         {"layers": [{**LAYER, "kept": 3}]},
         {"layers": [{**LAYER, "kept": 0.5}]},
-        {"layers": [{**LAYER, "dead_units": 4}]},
+        {"layers": [{**LAYER, "idle_units": 4}]},
         {"run": {**RUN, "sparsity": 5}},
         {"run": {**RUN, "sparsity": 1}},
         {"run": {**RUN, "sparsity": math.nan}},

@@ -17,9 +17,9 @@ from snip_tf.experiments.training import checkpoint, run_folder
 from snip_tf.files import whole_file, write_json
 from snip_tf.masking.masks import save_masks
 from snip_tf.masking.pruned_model import get_masks, strip_pruning
-from snip_tf.reports.costs import weight_rows
+from snip_tf.network import Network
 from snip_tf.reports.report import report
-from snip_tf.reports.summary import sparsity
+from snip_tf.reports.sparsity import WeightRow, sparsity, weight_rows
 
 # The error that the authors' release reports is the best of this many last checkpoints.
 BEST_OF = 5
@@ -75,10 +75,10 @@ class Outcome:
 
     def _about(self, model: keras.Model) -> dict[str, Any]:
         """Returns what is known of a run before it is trained."""
-        rows = weight_rows(model) if self.flags["target_sparsity"] else []
+        rows = weight_rows(Network(model)) if self.flags["target_sparsity"] else []
         return {
             "sparsity": sparsity(model),
-            "layers": [dataclasses.asdict(row) for row in rows],
+            "layers": list(map(_layer, rows)),
             "pruning_seconds": run_folder.pruning_seconds(self.logdir),
             "flags": dict(self.flags),
             "versions": {
@@ -89,6 +89,12 @@ class Outcome:
             },
             "commit": self.commit,
         }
+
+
+def _layer(row: WeightRow) -> dict[str, Any]:
+    # In the files of results, what is dead is called idle.
+    found = dataclasses.asdict(row)
+    return {name.replace("dead", "idle"): value for name, value in found.items()}
 
 
 def totals_of(model: keras.Model) -> dict[str, Any]:
