@@ -12,10 +12,10 @@ from snip_tf.experiments.datasets import Dataset
 from snip_tf.experiments.training import schedules
 from snip_tf.experiments.training.settings import Settings
 from snip_tf.masking.pruned_model import apply_masks, get_masks
+from snip_tf.network import Network
 from snip_tf.pruning import prune_model
 from snip_tf.scoring.sampling import sample_per_class
 from snip_tf.selecting.selection import Selection
-from snip_tf.weights import prunable_weights
 
 
 def make_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
@@ -44,7 +44,7 @@ def build_network(settings: Settings, data: Dataset) -> keras.Model:
         settings, data, settings.initializer_w_bp, settings.initializer_b_bp
     )
     if settings.is_pruned:
-        weights = prunable_weights(network, _include(settings))
+        weights = Network(network).prunable(_include(settings))
         shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
         Selection(shapes, settings.target_sparsity, settings.scope, settings.least_kept)
     return network

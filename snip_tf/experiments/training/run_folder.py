@@ -17,9 +17,8 @@ import tensorflow as tf
 from snip_tf.experiments.results import read_object
 from snip_tf.experiments.training import checkpoint, seals
 from snip_tf.files import DAMAGE, locked, write_json
-from snip_tf.masking.pruned_model import current_masks
+from snip_tf.network import Network
 from snip_tf.reports.sparsity import sparsity as sparsity_of
-from snip_tf.weights import weights_by_path
 
 _FLAGS = "flags.json"
 _PRUNING = "pruning.json"
@@ -113,24 +112,25 @@ def check_model(
         network: what the flags ask for, not pruned.
         sparsity: what the flags ask for.
     """
-    shapes, expected = (
-        {path: tuple(weight.shape) for path, weight in weights_by_path(m).items()}
-        for m in (model, network)
-    )
+    found, expected = Network(model), Network(network)
     # Of a dense model `snip_tf.sparsity` counts zeros, which may be weights by chance.
-    received = sparsity_of(model) if current_masks(model) else 0
-    found = None
-    if shapes != expected:
-        found = f"one of {model.name!r}, whose weights have other names or shapes"
+    received = sparsity_of(model) if found.masks else 0
+    problem = None
+    if _shapes(found) != _shapes(expected):
+        problem = f"one of {model.name!r}, whose weights have other names or shapes"
     elif abs(received - sparsity) > 1e-3:
-        found = f"one of sparsity {received:.6g}"
+        problem = f"one of sparsity {received:.6g}"
     pruning_seconds(logdir)
-    if found:
+    if problem:
         raise ValueError(
             f"Expected --logdir to hold a checkpoint of a {network.name!r} at "
             f"--target_sparsity={sparsity} as a run left it, or none. "
-            f"Received: {logdir}, with {found}. Name another --logdir."
+            f"Received: {logdir}, with {problem}. Name another --logdir."
         )
+
+
+def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(weight.shape) for path, weight in network.weights.items()}
 
 
 @contextlib.contextmanager
