@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,10 +51,18 @@ _RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
-    """The dense network, and those with half of its multiply-adds."""
+    """Returns the dense network, and those with half of its multiply-adds."""
     dense = models.build(name)
-    half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
-    pruned = snip_tf.prune_model(dense, x, y, batch_size=len(x), loss=LOSS, **half)
+    pruned = snip_tf.prune_model(
+        dense,
+        x,
+        y,
+        sparsity=0.5,
+        pattern="units",
+        budget="multiply_adds",
+        loss=LOSS,
+        batch_size=len(x),
+    )
     made = {"dense": dense, "units": snip_tf.compact(pruned)}
     if name == "resnet_20":
         # As `models.build` draws its weights.
@@ -64,7 +73,7 @@ def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
     return made
 
 
-def sizes(model: keras.Model) -> dict[str, int]:
+def sizes(model: keras.Model) -> dict[str, Any]:
     totals = snip_tf.report(model).totals()
     return {name: totals[name] for name in ("parameters", "multiply_adds")}
 
@@ -97,7 +106,7 @@ def steps(name: str, batch_size: int) -> dict[str, dict]:
     return found
 
 
-def trained(kind: str, data: snip_tf.datasets.Dataset, seed: int) -> dict[str, float]:
+def trained(kind: str, data: snip_tf.datasets.Dataset, seed: int) -> dict[str, Any]:
     """Trains one network, and gives its error on the test set."""
     keras.utils.set_random_seed(seed)
     x, y = (array[:BATCH_SIZE] for array in data.train)

@@ -1,22 +1,23 @@
-"""scripts/train.py on two machines, which are two processes here."""
+"""scripts/train.py on two machines, which are two processes here.
+
+How workers meet, and what they refuse before, is in cluster_test.
+"""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import snip_tf
+from tests import programs
 
 pytest.importorskip("sklearn")
+pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 FLAGS = (
     "--arch=lenet300",
     "--target_sparsity=0.95",
@@ -46,22 +47,17 @@ class Workers:
     def start(self, index, *arguments, logdir=None):
         task = {"type": "worker", "index": index}
         config = {"cluster": {"worker": self.hosts}, "task": task}
-        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *FLAGS]
-        command += [
-            "--strategy=multi_worker",
-            f"--logdir={logdir or self.logdir}",
-            *arguments,
-        ]
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": path, "TF_CONFIG": json.dumps(config)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        own = ("--strategy=multi_worker", f"--logdir={logdir or self.logdir}")
+        options = programs.process(
+            "train.py",
+            [*FLAGS, *own, *arguments],
+            self.logdir.parent,
+            TF_CONFIG=json.dumps(config),
         )
-        self.started.append(process)
-        return process
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started = subprocess.Popen(**options, text=True)
+        self.started.append(started)
+        return started
 
 
 @pytest.fixture
@@ -79,14 +75,9 @@ def finish(process):
 
 
 def alone(logdir, *arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *FLAGS]
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    subprocess.run(
-        [*command, f"--logdir={logdir}", *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        check=True,
-    )
+    given = (*FLAGS, f"--logdir={logdir}", *arguments)
+    done = programs.run_program("train.py", *given, cwd=logdir.parent)
+    assert done.returncode == 0, done.stderr
 
 
 def losses(logdir):
@@ -98,8 +89,8 @@ def test_two_workers_prune_and_train_as_one_device(workers, tmp_path, record_pro
     steps = "--train_iterations=50"
     ended = [finish(p) for p in [workers.start(i, steps) for i in range(2)]]
     assert [code for code, _ in ended] == [0, 0], ended
-    assert "All is in" in ended[0][1]
-    assert "All is in" not in ended[1][1], "only the chief writes"
+    assert "Results are in" in ended[0][1]
+    assert "Results are in" not in ended[1][1], "only the chief writes"
     alone(tmp_path / "one", steps)
     one, two = (snip_tf.load_masks(tmp_path / d / "masks.npz") for d in ("one", "two"))
     differing = sum(int((one[path] != two[path]).sum()) for path in one)

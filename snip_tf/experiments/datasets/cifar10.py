@@ -8,7 +8,7 @@ from snip_tf.experiments.datasets.tfds import load_images
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """50,000 + 10,000 photographs of 32 x 32 x 3 pixels, in ten classes.
+    """Loads 50,000 + 10,000 photographs of 32 x 32 x 3 pixels, in ten classes.
 
     Args:
         data_dir: existing folder of prepared data sets; what it holds is read offline,

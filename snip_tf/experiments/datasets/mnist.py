@@ -8,7 +8,7 @@ from snip_tf.experiments.datasets.tfds import load_images
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """60,000 + 10,000 handwritten digits of 28 x 28 x 1 pixels.
+    """Loads 60,000 + 10,000 handwritten digits of 28 x 28 x 1 pixels.
 
     Args:
         data_dir: existing folder of prepared data sets; what it holds is read offline,

@@ -8,7 +8,7 @@ from snip_tf.experiments.datasets import mnist
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The images of MNIST as sequences of 28 rows of 28 pixels.
+    """Loads the images of MNIST as sequences of 28 rows of 28 pixels.
 
     Args:
         data_dir: as in `mnist.load`.
