@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
@@ -63,8 +63,7 @@ class Network:
         """
         for layer in self.layers:
             check_none_pending(layer)
-        masks = ((path, mask_of(weight)) for path, weight in self.weights.items())
-        return {path: mask for path, mask in masks if mask is not None}
+        return masks_of(self.weights)
 
     @functools.cached_property
     def masks(self) -> dict[str, np.ndarray]:
@@ -95,6 +94,12 @@ def mask_of(weight: keras.Variable) -> keras.Variable | None:
     It belongs to the weight, so that whoever has the weight has its mask.
     """
     return getattr(weight, "_snip_mask", None)
+
+
+def masks_of(weights: Mapping[str, keras.Variable]) -> dict[str, keras.Variable]:
+    """Returns the masks of those of the weights that have one, under the same keys."""
+    masks = {key: mask_of(weight) for key, weight in weights.items()}
+    return {key: mask for key, mask in masks.items() if mask is not None}
 
 
 def check_none_pending(layer: keras.Layer) -> None:

@@ -27,7 +27,8 @@ from snip_tf.masking.compiling import strategy_scope
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import check_not_low_rank
 from snip_tf.masking.masks import PackedMask
-from snip_tf.masking.pruned_model import apply_masks, current_masks, masked_copy
+from snip_tf.masking.pruned_model import apply_masks, masked_copy
+from snip_tf.network import Network
 from snip_tf.scoring.batches import Batch, make_batches
 from snip_tf.scoring.calling import check_order
 from snip_tf.scoring.gradients import mean_gradients
@@ -244,7 +245,7 @@ def prune_model(
         scope,
         min_kept or (1 if on_collapse == "keep" else 0),
         structure.parse(pattern, model, weights),
-        {p: m for p, m in current_masks(model).items() if p in weights},
+        {p: m for p, m in Network(model).masks.items() if p in weights},
     )
     # Only now, so that what is wrong with an argument is said before any is read.
     data = read() if data is None else data
@@ -254,9 +255,9 @@ def prune_model(
     masks = _masks(score, criterion, weights, data, selection)
     warn_of_zeros(selection.zeros, stacklevel=3)
     _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
-    others = {p: m for p, m in current_masks(model).items() if p not in masks}
+    others = {p: m for p, m in Network(model).masks.items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
-    return masked_copy(model, itertools.chain(unpacked, others.items()))
+    return masked_copy(Network(model), itertools.chain(unpacked, others.items()))
 
 
 def _to_score(
@@ -268,7 +269,7 @@ def _to_score(
         changes = getattr(criterion, "needs_data", True) and is_changed(model)
     if not changes:
         return model, weights
-    copied = masked_copy(model, current_masks(model).items())
+    copied = masked_copy(Network(model), Network(model).masks.items())
     by_path = weights_by_path(copied)
     return copied, {path: by_path[path] for path in weights}
 

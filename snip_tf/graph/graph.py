@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras import functional_class, operation_of
 from snip_tf.checks import has_call
-from snip_tf.masking.copying import input_like, operation_of
-from snip_tf.masking.masked_layer import functional_class
+from snip_tf.masking.copying import input_like
 from snip_tf.weights import layer_tree
 
 

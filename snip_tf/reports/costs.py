@@ -12,9 +12,9 @@ import numpy as np
 
 from snip_tf.graph.graph import Node, has_graph, tensors, trace
 from snip_tf.graph.rules.rule import Kind
-from snip_tf.masking.copying import Copies, copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import get_masks, strip_pruning
+from snip_tf.masking.copying import Copies, plain_copy
+from snip_tf.masking.pruned_model import get_masks
+from snip_tf.network import Network
 from snip_tf.structured.plan import Plan
 from snip_tf.weights import layer_tree, weights_by_path
 
@@ -216,7 +216,7 @@ def analysed(
     model: keras.Model, compacted: bool = True
 ) -> tuple[list[LayerRow], dict[str, np.ndarray]]:
     """`layer_rows`, and of kernels by path which of their inputs are constant."""
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    plain = plain_copy(Network(model))
     if not has_graph(plain):
         return [_not_analysed(layer) for layer in plain.layers if layer.weights], {}
     plan = Plan(trace(plain), tolerance=0.0)

@@ -15,7 +15,7 @@ import rich.text
 
 from snip_tf.checks import check_built, list_of, visible
 from snip_tf.files import whole_file
-from snip_tf.masking.pruned_model import current_masks
+from snip_tf.network import Network
 from snip_tf.reports import plots
 from snip_tf.reports.costs import (
     DeadUnits,
@@ -70,7 +70,7 @@ def report(model: keras.Model) -> Report:
     (4, 2)
     """
     check_built(model)
-    masks = current_masks(model)
+    masks = Network(model).masks
     weights = weight_rows(model, masks) if masks else []
     layers, constant = analysed(model)
     in_memory = sum(map(_bytes, weights_by_path(model).values()))

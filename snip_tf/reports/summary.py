@@ -13,7 +13,8 @@ import rich.text
 from rich.cells import cell_len
 
 from snip_tf.checks import check_model, list_of, visible
-from snip_tf.masking.pruned_model import current_masks, get_masks
+from snip_tf.masking.pruned_model import get_masks
+from snip_tf.network import Network
 from snip_tf.reports.costs import (
     LayerRow,
     WeightRow,
@@ -57,7 +58,7 @@ def sparsity(model: keras.Model) -> float:
     0.0
     """
     check_model(model)
-    kept = current_masks(model) or {
+    kept = Network(model).masks or {
         path: keras.ops.convert_to_numpy(weight) != 0
         for path, weight in prunable_weights(model).items()
     }

@@ -15,9 +15,8 @@ import keras
 
 from snip_tf.checks import check_built, has_call, list_of
 from snip_tf.files import check_folder, whole_file, whole_folder
-from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import plain_copy
+from snip_tf.network import Network
 from snip_tf.savings.litert import convert
 from snip_tf.savings.serving import notes_on_inputs, write_saved_model
 from snip_tf.savings.sparse_format import save_sparse
@@ -85,7 +84,7 @@ def export(
         _check_replaceable(path)
     if format in ("saved_model", "litert"):
         _check_has_call(model, format)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    plain = plain_copy(Network(model))
     before, what = _bytes_of(plain.weights), "the weights of the plain model take"
     notes: list[str] = []
     with _errors_of(path):

@@ -24,9 +24,8 @@ from snip_tf.graph.graph import (
     trace,
 )
 from snip_tf.masking.compiling import can_compile, compiled_calls
-from snip_tf.masking.copying import Copies, copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import Copies, plain_copy
+from snip_tf.network import Network
 from snip_tf.savings.sparse_steps import Step, ways_of
 from snip_tf.structured.plan import Plan
 from snip_tf.weights import layer_tree
@@ -89,7 +88,7 @@ def sparse_runtime(model: keras.Model) -> SparseRuntime:
             f"what is fastest takes many calls. Received: model={model.name!r}, in "
             f"which {', '.join(stateful)} keeps a state (stateful=True)"
         )
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    plain = plain_copy(Network(model))
     return SparseRuntime(plain)
 
 

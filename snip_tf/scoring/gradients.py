@@ -17,7 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.masking.compiling import functions_inlined, inlined, strategy_of
+from snip_tf.masking.compiling import strategy_of
+from snip_tf.masking.inlining import functions_inlined, inlined
 from snip_tf.scoring.batches import Batch
 from snip_tf.scoring.calling import call_model
 from snip_tf.scoring.data_loss import logits
@@ -132,8 +133,12 @@ def mean_hessian_products(
         # Dense where it was of some rows only, as of sparse inputs.
         return loss, {path: tf.convert_to_tensor(p) for path, p in products.items()}
 
-    with moments_in_full(), rows_as_tensors():
-        products = _mean(_Pass(model, weights, scored, {}, product), batches)
+    def in_full(loss_at: Callable, values: Tensors) -> tuple[tf.Tensor, Tensors]:
+        # In the thread of a replica, if there are some, which alone sees it.
+        with moments_in_full(), rows_as_tensors():
+            return product(loss_at, values)
+
+    products = _mean(_Pass(model, weights, scored, {}, in_full), batches)
     _check_second_derivatives(products, direction)
     return products
 
@@ -245,7 +250,7 @@ def _flow_of(
 
         derivative = functools.partial(_gradients, what="flow")
         run = _Pass(model, weights, _Flow(model), masks, derivative, value)
-        with inlined(model), computing_in(dtype, model), without_shifts(model):
+        with computing_in(dtype, model), without_shifts(model):
             return run((x, None, None), Part(None))
 
     try:
@@ -322,7 +327,7 @@ def _counted(
 def _on_batch(run: _Pass, batch: Batch, part: Part) -> Tensors:
     model = run.model
     batch, strategy = as_tensors(batch), strategy_of(model)
-    with inlined(model), computing_in("float32", model):
+    with computing_in("float32", model):
         loss, derivatives = _on_devices(strategy, run, batch, part)
     if not np.isfinite(loss):
         raise _not_finite(model, float(loss), run.scored.what)
@@ -356,11 +361,13 @@ class _Pass:
     value: Callable[[keras.Variable], tf.Tensor] = lambda variable: _plain(variable)
 
     def __call__(self, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
-        try:
-            return self._derived(batch, part, inlined=False)
-        except _ReadByFunction:
-            with functions_inlined():
-                return self._derived(batch, part, inlined=True)
+        # In the thread of a replica, if there are some, which alone sees it.
+        with inlined(self.model):
+            try:
+                return self._derived(batch, part, inlined=False)
+            except _ReadByFunction:
+                with functions_inlined():
+                    return self._derived(batch, part, inlined=True)
 
     def _derived(
         self, batch: Batch, part: Part, inlined: bool

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf.checks import has_call, is_built
-from snip_tf.masking.compiling import compile_arguments, functions_inlined
+from snip_tf.masking.compiling import compile_arguments
+from snip_tf.masking.inlining import functions_inlined
 from snip_tf.scoring.batches import Batch
 from snip_tf.scoring.calling import call_model, check_signature, shapes
 from snip_tf.scoring.data_loss import (

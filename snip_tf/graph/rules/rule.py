@@ -16,8 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf._keras import operation_of
 from snip_tf.graph.graph import Names, Node, carry_masks, is_tensor, tensors
-from snip_tf.masking.copying import operation_of
 from snip_tf.weights import why_not_prunable
 
 Arrays = list[np.ndarray]
