@@ -53,10 +53,9 @@ class AfterBuild:
 
 
 def unpickle() -> Callable:
-    """Returns the function by which a layer says it is to be unpickled.
+    """Returns the function by which any layer is unpickled.
 
-    To be pickled, a method must be of a class that is found by its name, which the
-    class of a masked layer is not; Keras makes no public function of it.
+    Pickle finds a method by the name of its class, and a masked layer's has none.
     """
     return keras.Layer._unpickle_model
 
@@ -173,6 +172,15 @@ def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
     return tensor._keras_history.operation
 
 
+def operation_name(operation: keras.Operation) -> str:
+    """Returns the name of the class of an operation of `keras.ops`, "" of another.
+
+    These classes are not public, but what makes them is.
+    """
+    cls = type(operation)
+    return cls.__name__ if cls.__module__.startswith("keras.src.ops.") else ""
+
+
 def mask_on(tensor: Any) -> Any:
     """Returns which timesteps of a tensor count, or None if Keras attached no mask.
 
@@ -270,9 +278,8 @@ class SavedPart(KerasSaveable):
 def paths_in(store: Any) -> Iterable[str]:
     """Returns the paths of all that is in the file which a store reads.
 
-    In public Keras shows a layer only what is its own. So this asks the HDF5 file that
-    the store holds, or its list of what is in which of several. It finds none in other
-    kinds of files.
+    In public Keras shows a layer only what is its own. This asks the HDF5 file of the
+    store, or its list of what is in which of several; other kinds have no paths.
     """
     names = list(getattr(store, "sharding_config", {}).get("weight_map", {}))
     file = getattr(store, "h5_file", None)
@@ -340,9 +347,8 @@ def is_traced_for_one_call() -> bool:
     """Returns whether the function traced now is made anew for each call, then gone.
 
     Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
-    XLA where it is built without oneDNN, as on Apple's processors. It is known by the
-    name of the function.
+    XLA where it is built without oneDNN, as on Apple's processors.
     """
     import tensorflow as tf
 
-    return tf.compat.v1.get_default_graph().name == "_conv_xla"
+    return getattr(tf.compat.v1.get_default_graph(), "name", None) == "_conv_xla"

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from snip_tf._keras import functional_class, operation_of
+from snip_tf._keras import functional_class, mask_on, operation_of
 from snip_tf.checks import has_call
 from snip_tf.masking.copying import input_like
 from snip_tf.weights import layer_tree
@@ -174,8 +174,7 @@ def trace(model: keras.Model) -> Graph:
 
 def carry_masks(of: Iterable[keras.KerasTensor]) -> bool:
     """Whether any of some tensors has a mask on it."""
-    # Keras attaches it under a private name.
-    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in of)
+    return any(mask_on(tensor) is not None for tensor in of)
 
 
 def hides_masks(graph: Graph) -> bool:

@@ -90,8 +90,9 @@ class StoredMasks(_keras.SavedPart):
                 f"Expected a file with masks of the weights of layer "
                 f"{self._layer().name!r} that are pruned: {', '.join(masks)}. "
                 f"Received: a file of a pruned model with masks of "
-                f"{', '.join(rows) or 'none'} there. Load it into a model that is pruned alike, or into the plain "
-                f"one, and apply its masks (`snip_tf.apply_masks`)."
+                f"{', '.join(rows) or 'none'} there. Load it into a model that is "
+                f"pruned alike, or into the plain one, and apply its masks "
+                f"(`snip_tf.apply_masks`)."
             )
 
     def _read(self, name: str, row: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -13,10 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf._keras import logits_of, loss_settings, mask_on, put_mask_on
 from snip_tf.checks import near_misses
 from snip_tf.scoring.batches import PAIRS, TEXT_TARGETS
 from snip_tf.scoring.examples import is_text
-from snip_tf.scoring.reductions import NotDivisible, Sum, as_part, left_out, mask_of
+from snip_tf.scoring.reductions import NotDivisible, Sum, as_part, left_out
 
 
 class DataLoss:
@@ -103,7 +104,7 @@ class DataLoss:
             NotDivisible: if there is none.
         """
         outputs = keras.tree.flatten(y_pred)
-        timesteps = [m for m in map(mask_of, outputs) if m is not None]
+        timesteps = [m for m in map(mask_on, outputs) if m is not None]
         targets = [m for m in map(left_out, self._parts) if m is not None]
         masks = timesteps + targets
         self._check_divisible(bool(masks) or sample_weight is not None)
@@ -178,7 +179,7 @@ def logits(outputs: Any) -> Any:
 
     Keras keeps this for its losses, by a private name.
     """
-    return getattr(outputs, "_keras_logits", outputs)
+    return logits_of(outputs)
 
 
 def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
@@ -193,11 +194,10 @@ def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
         loss, settings = loss.func, loss.keywords
     elif isinstance(loss, keras.losses.Loss):
         # A subclass may only set other defaults, but one with a `call` is another loss.
-        # Keras keeps what it gives to the function by a private name.
         wrapper = keras.losses.MeanSquaredError
         if (type(loss).call, type(loss).__call__) != (wrapper.call, wrapper.__call__):
             return None
-        loss, settings = loss.fn, loss._fn_kwargs
+        loss, settings = loss.fn, loss_settings(loss)
     known = any(loss is function for function in _functions_of_keras())
     return (loss, settings) if known else None
 
@@ -276,8 +276,8 @@ def _tempered(loss: Any, y_pred: tf.Tensor, temperature: float) -> tf.Tensor:
             known -= keras.ops.log1p(-y_pred_inside) if binary else 0
         activation = keras.ops.sigmoid if binary else keras.ops.softmax
         tempered = activation(known / temperature)
-    if mask_of(y_pred) is not None:
-        tempered._keras_mask = mask_of(y_pred)
+    if mask_on(y_pred) is not None:
+        put_mask_on(tempered, mask_on(y_pred))
     return tempered
 
 

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf._keras import is_traced_for_one_call
 from snip_tf.masking.compiling import strategy_of
 from snip_tf.masking.inlining import functions_inlined, inlined
 from snip_tf.scoring.batches import Batch
@@ -426,7 +427,7 @@ class _Scope(keras.StatelessScope):
             super().add_update(update)
 
     def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
-        if self._eager and not tf.executing_eagerly() and not _is_made_for_a_call():
+        if self._eager and not tf.executing_eagerly() and not is_traced_for_one_call():
             raise _ReadByFunction
         return super().get_current_value(variable)
 
@@ -440,15 +441,6 @@ class _Scope(keras.StatelessScope):
             # To the last bit the new value, with the derivative of the one before.
             value += before - tf.stop_gradient(before)
         super().add_update((variable, value))
-
-
-def _is_made_for_a_call() -> bool:
-    """Whether the function that is traced is made anew for each call, and then gone.
-
-    Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
-    XLA where it is built without oneDNN, as on Apple's processors.
-    """
-    return tf.compat.v1.get_default_graph().name == "_conv_xla"
 
 
 def _gradients(

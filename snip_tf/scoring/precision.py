@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from snip_tf._keras import operation_of
+from snip_tf._keras import adapt_penalties, operation_of, set_dtype
 from snip_tf.masking.reach import holds_tensorflow_state
 from snip_tf.masking.switch import Switch
 from snip_tf.weights import layer_tree
@@ -42,7 +42,7 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
         and layer.compute_dtype in lower
     }
     # A model casts what it is given to the types of its inputs, also one that is inside
-    # another. Keras has no public name by which to change these.
+    # another.
     inputs = {
         id(part): (part, part.dtype)
         for layer in layer_tree(model)
@@ -56,13 +56,13 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
         for layer in policies:
             layer.dtype_policy = dtype
         for part, _ in inputs.values():
-            part._dtype = dtype
+            set_dtype(part, dtype)
         yield
     finally:
         for layer, policy in policies.items():
             layer.dtype_policy = policy
         for part, own in inputs.values():
-            part._dtype = own
+            set_dtype(part, own)
 
 
 @contextlib.contextmanager
@@ -163,18 +163,17 @@ def without_penalties(model: keras.Model) -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _let_penalties_be_left_out() -> None:
-    """Has Keras ask this thread; for good, as the next thread may be in the middle.
+    """Has Keras ask the switch; for good, as another thread may be in the middle."""
 
-    The method has no public name.
-    """
-    theirs = keras.Layer._get_regularization_losses
+    def asking(theirs: Callable) -> Callable:
+        @functools.wraps(theirs)
+        def penalties(layer: keras.Layer) -> list:
+            found = theirs(layer)
+            if _without_penalties:
+                # Zeros, as somebody may add them up with what cannot add up nothing.
+                found = [keras.ops.zeros_like(penalty) for penalty in found]
+            return found
 
-    @functools.wraps(theirs)
-    def penalties(layer: keras.Layer) -> list:
-        found = theirs(layer)
-        if _without_penalties:
-            # Zeros, as somebody may add them up with what cannot add up nothing.
-            found = [keras.ops.zeros_like(penalty) for penalty in found]
-        return found
+        return penalties
 
-    keras.Layer._get_regularization_losses = penalties
+    adapt_penalties(asking)

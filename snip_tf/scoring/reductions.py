@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras import mask_on
+
 
 class NotDivisible(ValueError):
     """The loss of a mini-batch cannot be told from those of its pieces."""
@@ -94,9 +96,4 @@ def left_out(part: Any) -> Any:
             f"the loss has values of shape {tuple(shape)} for outputs of shape "
             f"{tuple(outputs.shape)}"
         )
-    return mask_of(values)
-
-
-def mask_of(values: Any) -> Any:
-    """Which timesteps count; Keras keeps this by a private name."""
-    return getattr(values, "_keras_mask", None)
+    return mask_on(values)

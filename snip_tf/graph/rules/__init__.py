@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf._keras import operation_name
 from snip_tf.graph.graph import Node, is_tensor, tensors
 from snip_tf.graph.rules.matrix import (
     TRANSPOSED,
@@ -106,7 +107,7 @@ def _known_kind(node: Node) -> Callable[[Node, float], Kind] | None:
         return Merge
     if cls is layers.Concatenate:
         return Concatenate if operation.axis in (-1, len(inputs[0].shape) - 1) else None
-    name = cls.__name__ if cls.__module__.startswith("keras.src.ops.") else ""
+    name = operation_name(operation)
     if name in _MERGING_OPERATIONS and len(same_features) == 1:
         return Merge if len(inputs) == 2 else _applied_to_each(node)
     if len(inputs) > 1:
