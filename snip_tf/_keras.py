@@ -13,8 +13,7 @@ from typing import Any
 
 import keras
 
-# Keras saves and loads what is one of these, and has no public name for it that is not
-# a layer, a loss or the like.
+# What Keras saves and loads, if it is no layer, loss or the like.
 from keras.src.saving.keras_saveable import KerasSaveable
 
 
@@ -116,8 +115,7 @@ ADDED_BY_TENSORFLOW = frozenset(
 def tracked(owner: Any) -> dict[str, list[Any]]:
     """Returns what Keras tracks of a layer or metric, by kind, each in its order.
 
-    No public list has what was trainable when it was made apart from the rest once it
-    is frozen.
+    No public list says what was trainable when it was made, once it is frozen.
     """
     return {store: list(values) for store, (_, values) in owner._tracker.config.items()}
 
@@ -125,8 +123,7 @@ def tracked(owner: Any) -> dict[str, list[Any]]:
 def track(owner: Any, store: str, value: Any) -> None:
     """Has Keras track a value, after those that it tracks already.
 
-    In public it tracks what is set as an attribute, or made by `add_weight`, in that
-    order, which need not be that of an original.
+    In public it tracks what is set as an attribute, in that order alone.
     """
     owner._tracker.add_to_store(store, value)
 
@@ -136,16 +133,14 @@ def adapt_penalties(adapt: Callable[[Callable], Callable]) -> None:
 
     Public are `losses`, in which nothing tells them from the rest.
     """
-    keras.Layer._get_regularization_losses = adapt(
-        keras.Layer._get_regularization_losses
-    )
+    layer = keras.Layer
+    layer._get_regularization_losses = adapt(layer._get_regularization_losses)
 
 
 def show_to_tensorflow(layer: keras.Layer, name: str, variable: keras.Variable) -> None:
     """Has TensorFlow's checkpoints save a variable with a layer, if it makes any.
 
-    Keras sees what TensorFlow tracks, and takes it for a weight, unless told not to;
-    neither has a public name.
+    Keras takes what TensorFlow tracks for a weight, unless told not to.
     """
     from keras.src.utils import tracking
 
@@ -190,7 +185,7 @@ def mask_on(tensor: Any) -> Any:
 
 
 def put_mask_on(tensor: Any, mask: Any) -> None:
-    """Attaches to a tensor which of its timesteps count, for losses and metrics."""
+    """Attaches a mask to a tensor, for losses and metrics; see `mask_on`."""
     tensor._keras_mask = mask
 
 
@@ -266,7 +261,7 @@ def position_in(optimizer: keras.Optimizer, variable: Any) -> int:
 
 
 class SavedPart(KerasSaveable):
-    """What Keras saves in a group of its own if it is an attribute of a layer.
+    """An attribute of a layer that Keras saves, in a group of its own.
 
     It needs `save_own_variables` and `load_own_variables`.
     """

@@ -235,22 +235,15 @@ def test_slots_of_optimizers():
         assert list(_keras.trained_by(optimizer)) == weights
         assert _keras.position_in(optimizer, weights[1]) == 1
         assert vars(optimizer)["_trainable_variables"] is _keras.trained_by(optimizer)
-    slots = {name for name, value in vars(adagrad).items() if len_of(value) == 2}
-    assert "_accumulators" in slots
     assert _keras.first_value(adagrad, "_accumulators") == 0.25
     np.testing.assert_array_equal(adagrad._accumulators[0], np.full_like(X, 0.25))
     assert _keras.first_value(adam, "_momentums") == 0
     assert not np.any(adam._momentums[0])
 
 
-def len_of(value):
-    return len(value) if isinstance(value, (list, tuple)) else None
-
-
 def test_averages_of_optimizers():
     weights = [keras.Variable(X), keras.Variable(Y)]
     optimizer = keras.optimizers.SGD(use_ema=True)
-    assert list(_keras.averages_of(optimizer)) == []
     optimizer.build(weights)
     pairs = list(_keras.averages_of(optimizer))
     assert [weight for weight, _ in pairs] == weights
@@ -347,7 +340,7 @@ def test_grouped_convolutions_are_traced_under_their_name():
     seen = []
 
     class Looks(keras.StatelessScope):
-        def get_current_value(self, variable):
+        def get_current_value(self, _):
             seen.append(_keras.is_traced_for_one_call())
 
     convolution = layers.Conv2D(4, 2, groups=2)
