@@ -554,12 +554,16 @@ def _make_model(
     with strategy.scope(), _told():
         if FLAGS.target_sparsity:
             start = time.perf_counter()
+            scored = data.train
+            if FLAGS.examples_per_class:
+                scored = snip_tf.sample_per_class(
+                    *scored, FLAGS.examples_per_class, FLAGS.seed
+                )
             model = snip_tf.prune_model(
                 dense,
-                *data.train,
+                *scored,
                 sparsity=FLAGS.target_sparsity,
-                batch_size=_scoring_batch_size(),
-                examples_per_class=FLAGS.examples_per_class,
+                batch_size=_scoring_batch_size() or len(scored[1]),
                 loss=loss,
                 criterion=criterion,
                 scope=FLAGS.scope,

@@ -167,15 +167,6 @@ def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
     return tensor._keras_history.operation
 
 
-def operation_name(operation: keras.Operation) -> str:
-    """Returns the name of the class of an operation of `keras.ops`, "" of another.
-
-    These classes are not public, but what makes them is.
-    """
-    cls = type(operation)
-    return cls.__name__ if cls.__module__.startswith("keras.src.ops.") else ""
-
-
 def mask_on(tensor: Any) -> Any:
     """Returns which timesteps of a tensor count, or None if Keras attached no mask.
 

@@ -34,24 +34,35 @@ class Network:
 
     def __init__(self, model: keras.Model):
         check_built(model)
-        self._read(model)
-
-    @classmethod
-    def of_layer(cls, layer: keras.Layer) -> Network:
-        """Reads a layer by itself, or a model that is not to be checked."""
-        network = cls.__new__(cls)
-        network._read(layer)
-        return network
-
-    def _read(self, model: keras.Model) -> None:
         walk = Walk(model)
         self.model = model
         self.weights: dict[str, keras.Variable] = walk.weights
         self.owners: list[Owner] = walk.owners
 
+    @classmethod
+    def of_layer(cls, layer: keras.Layer) -> Network:
+        """Reads a layer by itself, or a model that is not to be checked."""
+        walk = Walk(layer)
+        return cls.of_parts(layer, walk.weights, walk.owners)
+
+    @classmethod
+    def of_parts(
+        cls,
+        model: keras.Model,
+        weights: dict[str, keras.Variable],
+        owners: list[Owner],
+    ) -> Network:
+        """Returns that of a model whose parts are known, as a copy's are."""
+        network = cls.__new__(cls)
+        network.model, network.weights, network.owners = model, weights, owners
+        return network
+
     @property
     def layers(self) -> list[keras.Layer]:
-        """The model and all layers that it holds at any depth, each once."""
+        """The model and all layers that it holds at any depth, each once.
+
+        Of a copy, those that own weights.
+        """
         return [owner.layer for owner in self.owners]
 
     @functools.cached_property

@@ -24,6 +24,7 @@ from snip_tf.masking.masked_weights import KeepZeros, masked_value
 from snip_tf.masking.plain_class import plain_class, replaced_methods
 from snip_tf.masking.reach import PLAIN, attributes_of, reaches
 from snip_tf.network import Network
+from snip_tf.weights import Owner
 
 # What of a model Keras may have been told not to track.
 _HIDDEN = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
@@ -31,12 +32,25 @@ _HIDDEN = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
 
 def plain_copy(network: Network) -> keras.Model:
     """Returns a copy of a model, compiled as it is, with zeros and without masks."""
-    copies = Copies()
-    plain = copies.compiled(network.model)
+    plain = copied_network(network)
     for path, mask in network.mask_variables.items():
-        weight = copies.known(network.weights[path])
+        weight = plain.weights[path]
         weight.assign(masked_value(weight, mask))
-    return plain
+    return plain.model
+
+
+def copied_network(network: Network) -> Network:
+    """Returns a copy of a model, as `copy_unmasked` does, without reading it again."""
+    copies = Copies()
+    model = copies.compiled(network.model)
+    weights = {path: copies.known(weight) for path, weight in network.weights.items()}
+    # (Those without weights, such as inputs, a copy may have made itself.)
+    owners = [
+        Owner(copies.known(layer), {name: copies.known(w) for name, w in own.items()})
+        for layer, own in network.owners
+        if own
+    ]
+    return Network.of_parts(model, weights, owners)
 
 
 def copy_unmasked(model: keras.Model) -> keras.Model:

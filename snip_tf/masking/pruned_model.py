@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from snip_tf.masking.compiling import strategy_scope
-from snip_tf.masking.copying import Copies, plain_copy
+from snip_tf.masking.copying import copied_network, plain_copy
 from snip_tf.masking.masked_layer import MaskedLayer, wrap_model
 from snip_tf.masking.masked_weights import (
     check_not_low_rank,
@@ -20,7 +20,6 @@ from snip_tf.masking.masks import check_masks
 from snip_tf.masking.optimizers import optimizers_of, reset_slots
 from snip_tf.masking.stored_masks import keep_with_owners
 from snip_tf.network import Network
-from snip_tf.weights import Owner
 
 
 def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
@@ -57,34 +56,22 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     combined = {**earlier, **masks}
     for path in earlier.keys() & masks.keys():
         combined[path] = earlier[path] & masks[path]
-    return masked_copy(network, combined.items())
+    return masked_copy(network, combined.items()).model
 
 
-def masked_copy(
-    network: Network, masks: Iterable[tuple[str, np.ndarray]]
-) -> keras.Model:
+def masked_copy(network: Network, masks: Iterable[tuple[str, np.ndarray]]) -> Network:
     """Returns a copy of a model with exactly these masks.
 
     They may be made one by one, so that none is held twice, as an array and as a
     variable.
     """
-    copies = Copies()
-    pruned = copies.compiled(network.model)
+    copied = copied_network(network)
     with strategy_scope(network.model):
         for path, mask in masks:
-            weight = copies.known(network.weights[path])
-            put_mask(weight, mask_variable(path, mask))
-        wrap_model(pruned)
-        keep_with_owners(_copied_owners(network, copies))
-    return pruned
-
-
-def _copied_owners(network: Network, copies: Copies) -> Iterable[Owner]:
-    """Yields those layers of a copy that own weights."""
-    for layer, weights in network.owners:
-        if weights:
-            own = {name: copies.known(weight) for name, weight in weights.items()}
-            yield Owner(copies.known(layer), own)
+            put_mask(copied.weights[path], mask_variable(path, mask))
+        wrap_model(copied.model)
+        keep_with_owners(copied.owners)
+    return copied
 
 
 def strip_pruning(pruned: keras.Model) -> keras.Model:

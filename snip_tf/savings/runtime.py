@@ -105,7 +105,7 @@ class SparseRuntime:
         self._name = model.name
         self._graph = trace(model)
         self._shapes = [tuple(t.shape) for t in tensors(self._graph.inputs)]
-        smaller = Plan(self._graph, tolerance=0.0).carry_out(Copies().of)
+        smaller = Plan(self._graph, tolerance=0.0).rebuild(Copies().of).model
         whole = dict(zip(_COMPILED, compiled_calls(model), strict=True))
         self._compiled, self._whole = whole, {}
         if smaller.count_params() < model.count_params():
