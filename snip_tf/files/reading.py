@@ -68,7 +68,7 @@ def named_damage(path: str | os.PathLike, expected: str) -> Iterator[None]:
     """
     try:
         if is_device(Path(path)):
-            raise ValueError("it is no file, but a pipe or a device")
+            raise ValueError("it is not a file, but a pipe or a device")
         yield
     except DAMAGE as error:
         # EINVAL is of a place outside the file, to which something in it points.

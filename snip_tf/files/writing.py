@@ -64,7 +64,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """The same for a folder, which replaces the whole one at `path`.
+    """Does the same for a folder, which replaces the whole one at `path`.
 
     Where the system cannot exchange two folders in one step, a kill in the middle may
     leave none at `path`; whoever next writes a file or folder beside it with these
@@ -94,7 +94,7 @@ def check_folder(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Where `path` leads through links; raises if nothing can be written there."""
+    """Returns where `path` leads through links; raises if that cannot be written."""
     target = Path(os.path.realpath(path))
     check_folder(target)
     as_effective = os.access in os.supports_effective_ids
@@ -190,7 +190,7 @@ def _remove_if_stale(folder: Path, is_of_this_boot: bool) -> None:
 
 
 def _is_of_this_user(found: os.stat_result) -> bool:
-    """Whether what was found can be trusted; others may have planted it."""
+    """Returns whether what was found can be trusted; others may have planted it."""
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
@@ -275,7 +275,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """The same for the names in a folder, where the file system has that."""
+    """Does the same for the names in a folder, where the file system can."""
     with contextlib.suppress(OSError):
         _flush(path)
 

@@ -30,7 +30,7 @@ def adapt_layers() -> None:
 
 
 def _with_zeros(set_weights: Callable) -> Callable:
-    """`Layer.set_weights`; then what is removed is zero, as after a training step."""
+    """Wraps `Layer.set_weights`; then what is removed is zero, as after a step."""
 
     @functools.wraps(set_weights)
     def set_weights_with_zeros(self, weights):
@@ -43,7 +43,7 @@ def _with_zeros(set_weights: Callable) -> Callable:
 
 
 def _unless_masks_are_left(load_weights: Callable) -> Callable:
-    """`Model.load_weights`, refused where layers that are not pruned have masks.
+    """Wraps `Model.load_weights`: refused if layers that are not pruned have masks.
 
     Zeros of those would not stay, while those of the others do. Into a plain model
     a file of any pruned one is loaded.
@@ -67,7 +67,7 @@ def _unless_masks_are_left(load_weights: Callable) -> Callable:
 
 
 def unless_masked(enable_lora: Callable) -> Callable:
-    """`enable_lora`, refused by a layer that has masks but on its bias.
+    """Wraps `enable_lora`: refused by a layer with masks, unless on its bias.
 
     Keras saves the sum of a kernel and its update, which is dense; loaded under the
     masks, it would compute something else.

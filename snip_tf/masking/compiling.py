@@ -1,4 +1,4 @@
-"""What a model was compiled with, the same for a copy, and how its layers are run."""
+"""What a model was compiled with, the same for a copy, and compiled calls."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _made_again(part: Any) -> Any:
 
 
 def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
-    """The model in inference mode as functions of arrays, without and with XLA."""
+    """Returns the model in inference as functions of arrays, without and with XLA."""
     import tensorflow as tf
 
     def of_arrays(compiled: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -81,10 +81,10 @@ def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
 
 
 def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
-    """Whether XLA compiles a function of `compiled_calls` for these numbers.
+    """Returns whether XLA compiles a function of `compiled_calls` for these numbers.
 
-    Of text it must not even be asked: where it fails a second time, TensorFlow 2.21
-    ends the process.
+    Never ask for a model of text: where XLA fails a second time, TensorFlow 2.21 ends
+    the process.
     """
     import tensorflow as tf
 
@@ -96,7 +96,7 @@ def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
 
 
 def strategy_of(model: keras.Model) -> Any:
-    """The `tf.distribute.Strategy` in whose scope we are, or the model was made.
+    """Returns the `tf.distribute.Strategy` of the scope, or that of the model.
 
     TensorFlow's default strategy, of one replica, where there is none; None with
     another backend of Keras.
@@ -106,7 +106,7 @@ def strategy_of(model: keras.Model) -> Any:
 
 @contextlib.contextmanager
 def strategy_scope(model: keras.Model) -> Iterator[None]:
-    """The scope in which variables are made as those of the model are."""
+    """Enters the scope in which variables are made as those of a model are."""
     strategy = strategy_of(model)
     with strategy.scope() if strategy else contextlib.nullcontext():
         yield

@@ -42,7 +42,7 @@ def _method(method: types.MethodType, copies: Copier) -> types.MethodType:
 
 
 def _function(function: types.FunctionType, copies: Copier) -> types.FunctionType:
-    """The same code, on copies of what it closes over and of its defaults."""
+    """Returns the same code, on copies of what it closes over and its defaults."""
     cells = [types.CellType() for _ in function.__closure__ or ()]
     new = types.FunctionType(
         function.__code__,

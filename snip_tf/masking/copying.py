@@ -218,7 +218,7 @@ class Copies:
         return [input_like(inputs[0]), *layers] if inputs else layers
 
     def _graph(self, model: keras.Model) -> tuple[Any, Any]:
-        """Inputs and outputs of a copy of the graph of a Functional model.
+        """Returns the inputs and outputs of a copy of a Functional model's graph.
 
         So that attributes that are symbolic tensors of the graph stay in it, they are
         taken for outputs.
@@ -288,7 +288,7 @@ _COPIED: list[tuple[Any, Callable[[Copies, Any], Any]]] = [
 
 @contextlib.contextmanager
 def _name_scopes(names: list[str]) -> Iterator[None]:
-    """Scopes in each other, in which a variable gets the path of its original."""
+    """Opens nested scopes, in which a variable gets the path of its original."""
     with contextlib.ExitStack() as scopes:
         for name in names:
             scopes.enter_context(keras.name_scope(name, deduplicate=False))
@@ -296,7 +296,7 @@ def _name_scopes(names: list[str]) -> Iterator[None]:
 
 
 def _own_attributes(value: Any) -> dict[str, Any]:
-    """The attributes of a layer or metric that are a part of it."""
+    """Returns the attributes of a layer or metric that are a part of it."""
     left_out = _keras.ADDED_BY_TENSORFLOW | (
         _keras.ADDED_BY_TRAINING if isinstance(value, keras.Model) else set()
     )

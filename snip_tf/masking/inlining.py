@@ -61,7 +61,7 @@ def _adapt_keras() -> None:
 
 
 def _called_plainly(rematerialized_call: Callable) -> Callable:
-    """`Layer.rematerialized_call`; where the switch is on, the call as it is."""
+    """Wraps `Layer.rematerialized_call`: the call as it is, where the switch is on."""
 
     @functools.wraps(rematerialized_call)
     def plainly_where_asked(self, layer_call, *args, **kwargs):
@@ -73,7 +73,7 @@ def _called_plainly(rematerialized_call: Callable) -> Callable:
 
 
 def _not_recomputed(recompute_grad: Callable) -> Callable:
-    """`tf.recompute_grad`, which `keras.remat` calls; likewise."""
+    """Wraps `tf.recompute_grad`, which `keras.remat` calls, likewise."""
 
     @functools.wraps(recompute_grad)
     def not_where_asked(f):

@@ -16,7 +16,7 @@ from snip_tf.network import check_none_pending, mask_of
 
 
 def call_masked(layer: keras.Layer, call: Callable, args: tuple, kwargs: dict) -> Any:
-    """`call`, the layer's own, on masked weights."""
+    """Runs `call`, the layer's own, on masked weights."""
     if getattr(layer, "_snip_pending", None):
         # Layers below make their weights in this call, the first.
         call(layer, *args, **kwargs)
@@ -45,7 +45,7 @@ def _hand_on(losses: list[Any], layer: keras.Layer) -> None:
 
 
 def _read_by_call(layer: keras.Layer) -> list[keras.Variable]:
-    """The masked weights that the call of a layer reads.
+    """Returns the masked weights that the call of a layer reads.
 
     Of a model, only its own: those of its layers are masked there.
     """
@@ -106,7 +106,7 @@ class _Scope(keras.StatelessScope):
 
 
 def _looks_up(layer: keras.Layer) -> bool:
-    """Whether the call of a layer may look up some rows of a weight.
+    """Returns whether the call of a layer may look up some rows of a weight.
 
     Of Keras' own layers only embeddings do; for the others a plain product will do,
     which makes a step of a small transformer faster by two percent.
@@ -118,7 +118,7 @@ def _looks_up(layer: keras.Layer) -> bool:
 
 
 def _runs_eagerly() -> bool:
-    """Whether operations are run at once, not traced by TensorFlow."""
+    """Returns whether operations run at once, rather than being traced."""
     if keras.backend.backend() != "tensorflow":
         return True
     import tensorflow as tf
@@ -127,10 +127,10 @@ def _runs_eagerly() -> bool:
 
 
 def _product_by_rows(weight: Any, mask: Any) -> Any:
-    """`weight * mask`, whose gradient is of some rows only where that given is.
+    """Returns `weight * mask`, whose gradient is of some rows where that given is.
 
-    So it is behind a lookup in a table, and optimizers then leave the other rows alone;
-    the gradient of a product would be of all rows, and train otherwise.
+    It is so behind a lookup in a table, and optimizers then leave the other rows alone.
+    The gradient of a plain product would be of all rows, and so train differently.
     """
     if keras.backend.backend() != "tensorflow":
         return keras.ops.multiply(weight, mask)

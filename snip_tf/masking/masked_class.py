@@ -37,7 +37,7 @@ def masked_class(cls: type[keras.Layer], base: type[keras.Layer]) -> type[keras.
 
 
 def _attributes(cls: type[keras.Layer]) -> dict[str, Any]:
-    """Returns what the masked class has in place of what a class has."""
+    """Returns what the masked class has instead of what its plain class has."""
 
     # `wraps`, since Keras reads in the signature of `call` which arguments it takes.
     @functools.wraps(cls.call)
@@ -77,7 +77,7 @@ def _init_like(cls: type[keras.Layer]) -> Any:
 
     @functools.wraps(cls.__init__)
     def init(self, *args, **kwargs):
-        """All is done, on what was made before."""
+        """Does nothing: the layer was made before it was masked."""
 
     with contextlib.suppress(TypeError, ValueError):
         # For Keras, which asks in a way that does not follow `wraps`.
@@ -86,7 +86,7 @@ def _init_like(cls: type[keras.Layer]) -> Any:
 
 
 def _new_class(name: str, bases: tuple[type, ...], attributes: dict) -> type:
-    """A class, made past what a metaclass of the user's does with its classes."""
+    """Makes a class, past what a metaclass of the user does with its classes."""
     meta = type(bases[-1])
     make = abc.ABCMeta if issubclass(meta, abc.ABCMeta) else type
     return make.__new__(meta, name, bases, attributes)

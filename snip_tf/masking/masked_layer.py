@@ -91,7 +91,7 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
         return cls._snip_plain_class(*args, **kwargs)
 
     def __init__(self, layer: keras.Layer, masks: Mapping[str, np.ndarray]):
-        """All is done, on what was made before; see `__new__`."""
+        """Does nothing: `__new__` has masked the layer."""
 
     def __init_subclass__(cls, **kwargs):
         """Keeps the masked class from the code that a class has for its subclasses."""

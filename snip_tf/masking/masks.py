@@ -16,7 +16,7 @@ _MOST_DIMENSIONS = 32
 
 
 class PackedMask(NamedTuple):
-    """A bit-packed mask: one bit for each connection, the form of a mask at rest.
+    """A bit-packed mask: one bit per connection, the form of a mask at rest.
 
     Attributes:
         bits: bytes, as `numpy.packbits` makes them of the flat mask.

@@ -1,4 +1,4 @@
-"""What optimizers keep for each weight, and where they have to know of masks."""
+"""What optimizers keep for each weight, and where they need to know of masks."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def adapt_optimizers() -> None:
 
 
 def _with_zeros_in_averages(method: Callable) -> Callable:
-    """A method of an optimizer; then averages are zero where weights are removed.
+    """Wraps a method of an optimizer; then averages are zero where weights are removed.
 
     `apply` takes them before the constraint makes zeros of what an optimizer that mixes
     connections, as Muon does, has made of removed ones; a file of a model that is not
@@ -113,7 +113,7 @@ def _with_zeros_in_averages(method: Callable) -> Callable:
 
 
 def _with_zeros(finalize: Callable) -> Callable:
-    """`Optimizer.finalize_variable_values`; then what is removed is zero.
+    """Wraps `Optimizer.finalize_variable_values`; then what is removed is zero.
 
     In a training loop of one's own `set_masks` does not know the optimizer, whose
     averages are from before.
@@ -130,7 +130,7 @@ def _with_zeros(finalize: Callable) -> Callable:
 
 
 def _without_zero_by_zero(update_step: Callable) -> Callable:
-    """Adafactor's `update_step`, finite where a row and a column are removed whole.
+    """Wraps Adafactor's `update_step`: finite where a row and a column are removed.
 
     It divides a gradient by the root of a product of a mean over its row and one over
     its column, each 1e-30 (`epsilon_1`) where all gradients are zero: 0 / 0 in float32,

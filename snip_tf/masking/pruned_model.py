@@ -1,4 +1,4 @@
-"""Copies of a model: with masks in its layers, and without them again."""
+"""Copies of a model with masks in its layers, and without them again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from snip_tf.network import Network
 
 
 def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
-    """A copy of a model in which the connections whose mask is False are removed.
+    """Returns a copy of a model without the connections whose mask is False.
 
     Args:
         model: a built `keras.Model`. It is left as it is. If it is pruned already, what
@@ -75,7 +75,7 @@ def masked_copy(network: Network, masks: Iterable[tuple[str, np.ndarray]]) -> Ne
 
 
 def strip_pruning(pruned: keras.Model) -> keras.Model:
-    """A plain copy of a pruned model: the original layer classes, zeros in place.
+    """Returns a plain copy of a pruned model: original layer classes, zeros in place.
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
@@ -102,7 +102,7 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
 
 
 def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
-    """The masks of a pruned model.
+    """Returns the masks of a pruned model.
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
