@@ -1,4 +1,4 @@
-"""What each layer costs: with all its numbers, with those not zero, and compacted."""
+"""The costs of each layer: of all its numbers, of those not zero, and compacted."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 
 def layer_rows(network: Network, compacted: bool = True) -> list[LayerRow]:
-    """Returns a row for each layer with weights, or that keeps `compact` from its work.
+    """Returns a row for each layer with weights, or that `compact` cannot analyse.
 
     They are in the order in which the layers are called.
 

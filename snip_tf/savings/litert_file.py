@@ -1,4 +1,4 @@
-"""What is in a file for LiteRT: its sparse tensors, and operations of TensorFlow."""
+"""The contents of a LiteRT file: sparse tensors, and operations of TensorFlow."""
 
 from __future__ import annotations
 
