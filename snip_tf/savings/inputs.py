@@ -73,10 +73,10 @@ class Inputs:
         """Returns a batch of zeros, or of empty text."""
         if any(None in shape[1:] for shape in self._shapes):
             raise ValueError(
-                f"Expected no `batch_size` for a model that takes inputs of any size, "
-                f"since that matters, too. Received: batch_size={batch_size}, for inputs "
-                f"of shape {self._shapes}. The fastest engine is found at the first call "
-                f"of each batch size."
+                f"Expected no `batch_size` for a model that takes inputs of any size. "
+                f"Received: batch_size={batch_size}, for inputs of shape "
+                f"{self._shapes}. The fastest engine is found at the first call of each "
+                f"batch size."
             )
 
         def of_input(tensor: keras.KerasTensor) -> np.ndarray:
