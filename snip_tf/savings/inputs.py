@@ -75,8 +75,8 @@ class Inputs:
             raise ValueError(
                 f"Expected no `batch_size` for a model that takes inputs of any size. "
                 f"Received: batch_size={batch_size}, for inputs of shape "
-                f"{self._shapes}. The fastest engine is found at the first call of each "
-                f"batch size."
+                f"{self._shapes}. The fastest engine is found at the first call of "
+                f"each batch size."
             )
 
         def of_input(tensor: keras.KerasTensor) -> np.ndarray:
