@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras import converter_error
 from snip_tf.graph.graph import has_graph
 from snip_tf.savings.litert_blocks import with_whole_blocks
 from snip_tf.savings.litert_file import cut_shapes, flex_operations
@@ -161,14 +162,12 @@ def _lite() -> tuple[Any, type[Exception]]:
     try:
         from tensorflow import lite
 
-        # There is no public name for what `convert` raises.
-        from tensorflow.lite.python.convert import ConverterError
+        return lite, converter_error()
     except ImportError as error:
         raise ImportError(
             "Expected a TensorFlow that has the LiteRT converter for "
             "format='litert': `pip install tensorflow==2.21.0`."
         ) from error
-    return lite, ConverterError
 
 
 def _reason(written: str, error: Exception, model: keras.Model) -> str:

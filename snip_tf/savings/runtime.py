@@ -8,13 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.checks import check_built, check_count
-from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.checks import check_count
+from snip_tf.masking.copying import plain_copy
+from snip_tf.network import Network
 from snip_tf.savings.engines import ENGINES, Chosen, Engine, Engines, Run
 from snip_tf.savings.inputs import Inputs, filled_up
-from snip_tf.weights import layer_tree
 
 
 def sparse_runtime(
@@ -63,12 +61,12 @@ def sparse_runtime(
     >>> run.predict(np.ones((5, 8), np.float32), batch_size=2).shape
     (5, 4)
     """
-    check_built(model)
+    network = Network(model)
     if batch_size is not None:
         check_count("batch_size", batch_size)
     _check_engines(engines)
-    _check_stateless(model)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    _check_stateless(network)
+    plain = plain_copy(network)
     runtime = SparseRuntime(plain, ENGINES if engines is None else engines)
     if batch_size is not None:
         runtime.measure(batch_size)
@@ -184,11 +182,12 @@ def _check_engines(engines: Sequence[Engine] | None) -> None:
         raise ValueError(f"{expected}Received: engines={engines!r}")
 
 
-def _check_stateless(model: keras.Model) -> None:
-    stateful = [x.name for x in layer_tree(model) if getattr(x, "stateful", False)]
+def _check_stateless(network: Network) -> None:
+    stateful = [x.name for x in network.layers if getattr(x, "stateful", False)]
     if stateful:
         raise ValueError(
             f"Expected a model whose outputs depend on its inputs alone, because "
-            f"timing calls the model many times. Received: model={model.name!r}, in "
-            f"which {', '.join(stateful)} keeps a state (stateful=True)"
+            f"timing calls the model many times. Received: "
+            f"model={network.model.name!r}, in which {', '.join(stateful)} keeps a "
+            f"state (stateful=True)"
         )
