@@ -212,6 +212,27 @@ def input_signature(model: keras.Model) -> list[Any]:
     return get_input_signature(model)
 
 
+def converter_error() -> type[Exception]:
+    """Returns what TensorFlow's LiteRT converter raises; no public name stands for it.
+
+    Raises:
+        ImportError: if TensorFlow lacks the converter.
+    """
+    from tensorflow.lite.python.convert import ConverterError
+
+    return ConverterError
+
+
+def litert_schema() -> Any:
+    """Returns readers of LiteRT files, made of their public description.
+
+    `ai_edge_litert`, which has them too, need not be installed to write a file.
+    """
+    from tensorflow.lite.python import schema_py_generated
+
+    return schema_py_generated
+
+
 def loss_settings(loss: keras.losses.Loss) -> dict[str, Any]:
     """Returns what a loss of Keras gives to its function, besides targets and outputs.
 

@@ -210,6 +210,25 @@ def test_compile_config():
     assert config["jit_compile"] is False
 
 
+def test_the_converter_raises_its_error():
+    inverse = tf.function(tf.math.erfinv, input_signature=[tf.TensorSpec([2])])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [inverse.get_concrete_function()]
+    )
+    with pytest.raises(_keras.converter_error()):
+        converter.convert()
+
+
+def test_litert_schema_reads_a_file():
+    double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([2])])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [double.get_concrete_function()]
+    )
+    file = _keras.litert_schema().Model.GetRootAs(converter.convert())
+    assert file.SubgraphsLength() == 1
+    assert file.Subgraphs(0).TensorsLength() >= 2
+
+
 def test_input_signature():
     [spec] = _keras.input_signature(small_model())
     assert tuple(spec.shape) == (None, 3)

@@ -19,3 +19,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name != "battery_test.py":
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.fixture
+def walks(monkeypatch):
+    """The names of the models over whose weights something walks."""
+    from snip_tf import weights
+
+    walked, read = [], weights.Walk.__init__
+
+    def recorded(walk, layer):
+        walked.append(layer.name)
+        read(walk, layer)
+
+    monkeypatch.setattr(weights.Walk, "__init__", recorded)
+    return walked

@@ -32,11 +32,16 @@ _HIDDEN = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
 
 def plain_copy(network: Network) -> keras.Model:
     """Returns a copy of a model, compiled as it is, with zeros and without masks."""
+    return plain_network(network).model
+
+
+def plain_network(network: Network) -> Network:
+    """Returns what `plain_copy` does, with its weights by path."""
     plain = copied_network(network)
     for path, mask in network.mask_variables.items():
         weight = plain.weights[path]
         weight.assign(masked_value(weight, mask))
-    return plain.model
+    return plain
 
 
 def copied_network(network: Network) -> Network:

@@ -1,4 +1,4 @@
-"""What is kept of a model, and of each of its pruned weights."""
+"""The sparsity of a model, and what is kept of each of its pruned weights."""
 
 from __future__ import annotations
 

@@ -23,21 +23,21 @@ from snip_tf.weights import layer_tree
 def write_saved_model(
     model: keras.Model, folder: str | os.PathLike, batch_size: int | None = None
 ) -> Any:
-    """Writes a model as `model.export` does, in inference mode and without a word.
+    """Writes a model as `model.export` does, in inference mode and silently.
 
-    (`model.export` runs a layer whose `call` has `training=True` for a default in
-    training mode.)
+    (`model.export` uses the default of `training` in each layer's `call`, which may be
+    True.)
 
     Args:
         model: a built model, a copy that nothing else uses.
         folder: the new SavedModel.
-        batch_size: the only one that it takes; None for any.
+        batch_size: the only batch size that it takes; None for any.
 
     Returns:
         The `tf.function` that it was traced from.
 
     Raises:
-        ValueError: if it is not known what the model is called on.
+        ValueError: if the inputs of the model are not known.
         OSError: if it cannot be written, as on a full disk.
     """
     archive = keras.export.ExportArchive()
@@ -53,10 +53,9 @@ def write_saved_model(
 
 
 def notes_on_inputs(model: keras.Model) -> list[str]:
-    """Returns what to know of the types that an exported model takes, in sentences.
+    """Returns notes on the types that an exported model takes.
 
-    Of a model of one's own class Keras keeps the shapes it was called on, not the
-    types.
+    Keras remembers the shapes on which a subclassed model was called, not the types.
     """
     if isinstance(model, keras.Sequential) or hasattr(model, "inputs"):
         return []
@@ -72,7 +71,7 @@ def notes_on_inputs(model: keras.Model) -> list[str]:
     ]
 
 
-# Layers that are seldom called on numbers with a point.
+# Layers that are seldom called on floating-point numbers.
 _OF_TOKENS = (
     keras.layers.Embedding,
     keras.layers.Hashing,
@@ -112,11 +111,11 @@ def check_replaceable(path: Path) -> None:
 
 @contextlib.contextmanager
 def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
-    """Turns what TensorFlow raises on a full disk into what Python does."""
+    """Turns TensorFlow's error on a full disk into Python's."""
     try:
         yield
     except tf.errors.OpError as error:
-        # It keeps the words of the operating system, not the number.
+        # It has the message of the operating system, not the number.
         codes = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
         of_disk = [code for code in codes if os.strerror(code) in error.message]
         code = of_disk[0] if of_disk else errno.EIO
@@ -124,7 +123,7 @@ def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
-    """Returns what the model takes, an entry for each argument of its `call`."""
+    """Returns a specification of each argument of the model's `call`."""
     if isinstance(model, keras.Sequential) and not hasattr(model, "inputs"):
         raise ValueError(
             f"Expected a model whose inputs are known. Received: the Sequential model "

@@ -4,24 +4,9 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf import weights
 from snip_tf.masking.copying import plain_copy
 from snip_tf.network import Network
 from tests.small_network import cut, small_network
-
-
-@pytest.fixture
-def walks(monkeypatch):
-    """What was walked over from here on."""
-    walked, read = [], weights.Walk.__init__
-
-    def recorded(walk, layer):
-        walked.append(layer.name)
-        read(walk, layer)
-
-    monkeypatch.setattr(weights.Walk, "__init__", recorded)
-    return walked
-
 
 MASKS = {"conv/kernel": np.ones((2, 2, 1, 3), bool)}
 
