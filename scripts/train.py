@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -254,7 +255,9 @@ with command_line.silent():
     from snip_tf.experiments.training.progress import Progress
     from snip_tf.files import whole_file, write_json
     from snip_tf.reports.costs import weight_rows
+    from snip_tf.selecting.kernels import kernels_of
     from snip_tf.selecting.selection import Selection
+    from snip_tf.weights import layer_tree
 
 
 def main() -> None:
@@ -387,7 +390,7 @@ def _told(about: str = "") -> Iterator[None]:
     """Ends the program with what a ValueError says, and no traceback."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, snip_tf.CollapseWarning) as error:
         sys.exit(command_line.one_line(f"{about}{error}"))
 
 
@@ -436,10 +439,10 @@ def _load_data() -> snip_tf.datasets.Dataset:
 def _check_kept(network: keras.Model) -> None:
     """Ends the program, before it writes, if the sparsity does not allow --min_kept."""
     weights = snip_tf.prunable_weights(network, _include())
-    shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    kernels = kernels_of(layer_tree(network), weights)
     if FLAGS.target_sparsity:
         with _told():
-            Selection(shapes, FLAGS.target_sparsity, FLAGS.scope, _min_kept())
+            Selection(kernels, FLAGS.target_sparsity, FLAGS.scope, _min_kept())
 
 
 def _with_random_labels(data: snip_tf.datasets.Dataset) -> snip_tf.datasets.Dataset:
@@ -551,7 +554,9 @@ def _make_model(
     if FLAGS.control == "invert":
         criterion = controls.invert(criterion)
     seconds, masks, model = 0.0, {}, dense
-    with strategy.scope(), _told():
+    with strategy.scope(), _told(), warnings.catch_warnings():
+        if FLAGS.on_collapse == "raise":
+            warnings.simplefilter("error", snip_tf.CollapseWarning)
         if FLAGS.target_sparsity:
             start = time.perf_counter()
             model = snip_tf.prune_model(
@@ -564,7 +569,6 @@ def _make_model(
                 criterion=criterion,
                 scope=FLAGS.scope,
                 min_kept=_min_kept(),
-                on_collapse=FLAGS.on_collapse,
                 include=_include(),
                 seed=FLAGS.seed,
             )
@@ -594,6 +598,8 @@ def _include() -> str | None:
 
 
 def _min_kept() -> float:
+    if FLAGS.on_collapse == "keep" and not FLAGS.min_kept:
+        return 1
     return FLAGS.min_kept if FLAGS.min_kept < 1 else int(FLAGS.min_kept)
 
 

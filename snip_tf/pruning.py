@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import numbers
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,14 +12,14 @@ import keras
 import numpy as np
 
 from snip_tf import criteria
-from snip_tf.checks import check_seed, check_steps, visible
+from snip_tf.checks import check_seed, check_steps
 from snip_tf.criteria import CRITERIA
 from snip_tf.criteria.snip import snip
 from snip_tf.masking.compiling import strategy_scope
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import check_not_low_rank
 from snip_tf.masking.masks import PackedMask
-from snip_tf.masking.pruned_model import apply_masks, current_masks, masked_copy
+from snip_tf.masking.pruned_model import current_masks, masked_copy
 from snip_tf.scoring.batches import Batch, make_batches
 from snip_tf.scoring.calling import check_order
 from snip_tf.scoring.gradients import mean_gradients
@@ -32,15 +31,20 @@ from snip_tf.scoring.objective import (
 )
 from snip_tf.scoring.precision import is_changed
 from snip_tf.scoring.scores import check_finite
-from snip_tf.selecting import structure
-from snip_tf.selecting.allocation import Scope, check_scope, check_sparsity
-from snip_tf.selecting.selection import Selection, warn_of_zeros
-from snip_tf.structured.units import BUDGETS, unit_masks
+from snip_tf.selecting import structures
+from snip_tf.selecting.allocation import Scope, Sparsity
+from snip_tf.selecting.kernels import kernels_of
+from snip_tf.selecting.selection import Selection
+from snip_tf.selecting.structures import check_asked
+from snip_tf.selecting.structures.base import Structure
+from snip_tf.selecting.structures.units import Units
+from snip_tf.structured.units import NetworkUnits
 from snip_tf.weights import (
     Patterns,
     check_built,
     check_model,
     is_built,
+    layer_tree,
     prunable_weights,
     weights_by_path,
 )
@@ -54,7 +58,7 @@ def prune_model(
     y: Any = None,
     sample_weight: Any = None,
     *,
-    sparsity: float | None = None,
+    sparsity: Sparsity | None = None,
     batch_size: int | None = None,
     batches: int = 1,
     micro_batch_size: int | None = None,
@@ -62,11 +66,9 @@ def prune_model(
     loss: Any = None,
     objective: Callable[[keras.Model, Any, bool], Any] | None = None,
     criterion: str | Callable = "snip",
+    structure: str | Structure | Units = "weights",
     scope: Scope = "global",
     min_kept: float = 0,
-    on_collapse: str = "warn",
-    pattern: str = "weights",
-    budget: str = "units",
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     training: bool = False,
@@ -104,7 +106,10 @@ def prune_model(
         y: the targets, where `x` does not yield them.
         sample_weight: weights of the examples, where `x` does not yield them.
         sparsity: float, always needed: the fraction of the prunable weights that is
-            removed, 0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
+            removed, 0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %. Or
+            `{path pattern: float}`: a weight belongs to the first glob pattern that
+            matches, each pattern is exact, and what is ranked together is ranked within
+            it; what none matches is left whole (`"*"` matches the rest).
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, mini-batches to score on; g is averaged over them with its sign.
         micro_batch_size: int, runs each mini-batch in pieces of at most this many
@@ -134,34 +139,24 @@ def prune_model(
             of your own, such as `snip_tf.criteria.Force(steps=20)`; or a callable
             `(model, weights, batches, *, loss, training) -> {weight path: scores}`
             (see `snip_tf.criteria`). The largest scores are kept.
-        scope: `"global"` ranks all connections together; `"layer"` gives every weight
-            the same sparsity, each exact to one connection (so that the total may be
-            off by half a connection for each weight); `"erk"` (Erdos-Renyi kernels)
-            keeps of each weight a fraction in proportion to the sum over the product of
-            its dimensions; or `{path pattern: sparsity}`: the weights that a glob
-            pattern matches are ranked together, with a sparsity of their own; a weight
-            belongs to the first pattern that matches, and the rest makes up for the
-            total. Where there is no rest, theirs is the total, from which `sparsity`
-            may differ by 0.001.
+        structure: what is kept or removed as a whole: `"weights"`, connections by
+            themselves; `"2:4"` (N:M): of each M in a row along the input axis, N are
+            kept (`sparsity` is 1 - N / M); `"4x4"`: blocks of inputs by outputs, ranked
+            by the sum of their scores (`sparsity` is of blocks); `"units"`: whole units
+            (filters, dense and recurrent units), see `snip_tf.Units`; or a value such
+            as `snip_tf.Units(cost="multiply_adds")`, `snip_tf.NOfM(2, 4)` or
+            `snip_tf.Blocks(4, 4)`.
+        scope: what is ranked together: `"global"`, all connections; `"layer"`, those of
+            each weight; `"unit"`, those of each output of a weight (an index of its
+            last axis, of the axes (heads, dim) of a query kernel of attention); or
+            `"erk"` (Erdos-Renyi kernels), those of each weight, of which it keeps a
+            fraction in proportion to the sum over the product of its dimensions. With
+            `"layer"` and `"unit"` each keeps the floor or the ceiling of its share, the
+            first the ceiling, so that the total is exact.
         min_kept: int or float, the number, or below 1 the fraction, of connections that
             each weight keeps at least; the others give them, the total stays exact.
-        on_collapse: if nothing is kept of a weight: `"warn"`, `"raise"`, or `"keep"`
-            the best connection of each weight in any case.
-        pattern: `"weights"`, connections by themselves; `"N:M"`, such as `"2:4"`: of
-            each M in a row along the input axis, N are kept (`sparsity` is 1 - N / M);
-            `"IxO"`, such as `"4x4"`: blocks of inputs by outputs, ranked by the sum of
-            their scores (`sparsity` is of blocks); or `"units"`, whole units (filters,
-            dense and recurrent units), ranked over the whole network by
-
-                |dL/dc|  at c = 1,  of a gate c on all that the unit gives to others.
-
-            What is added up is one unit; each layer keeps its best; the inputs and the
-            outputs of the model stay. `snip_tf.compact` then makes the network smaller,
-            and its training faster. For Sequential and Functional models.
-        budget: what `sparsity` is a fraction of, with `pattern="units"`: of the
-            `"units"`, exactly; or of the kernels' `"parameters"` or the
-            `"multiply_adds"`, at least. Then units count by what they cost, and go in
-            blocks of eight, which is what makes a processor faster.
+            `min_kept=1` lets no weight go as a whole, of which a
+            `snip_tf.CollapseWarning` tells otherwise.
         include: weights to prune beside the kernels: a glob pattern on weight paths, a
             layer, a list of them, or a callable `(path, variable) -> bool`.
         exclude: weights to leave alone, in the same forms.
@@ -179,8 +174,8 @@ def prune_model(
         ValueError: if an argument has a bad value, there is nothing prunable, no loss
             (or nobody can know it, in a `train_step`), weights that it does not reach,
             too little data, labels that are no output of the model, or a score that is
-            NaN; if budgets cannot be met together, a pattern does not divide a weight
-            (which is named), or a layer is cut off, with `on_collapse="raise"`.
+            NaN; if `sparsity`, `structure`, `scope` and `min_kept` cannot be met
+            together, or the structure does not divide a weight (which is named).
 
     Example:
 
@@ -196,21 +191,16 @@ def prune_model(
     Connection Sensitivity", ICLR 2019, https://arxiv.org/abs/1810.02340
     """
     _check_model_and_data(model, x, y, sample_weight, or_sparsity=True)
-    check_sparsity(sparsity)
-    check_scope(scope)
+    groups = structures.get(structure)
+    sparsity = check_asked(groups, sparsity, scope, min_kept)
     check_seed(seed)
-    _check_one_of("on_collapse", on_collapse, ("warn", "raise", "keep"))
     loss = loss_or_objective(loss, objective)
     criterion = criteria.get(criterion)
     if hasattr(criterion, "with_seed"):
         criterion = criterion.with_seed(seed)
-    if pattern == "units":
-        _check_units(budget, criterion, scope, min_kept)
-    elif budget != "units":
-        raise ValueError(
-            f'Expected pattern="units" with a `budget`; of single weights, `sparsity` '
-            f"is of their number. Received: pattern={pattern!r}, budget={budget!r}"
-        )
+    if isinstance(groups, Units):
+        _check_units(criterion)
+        criterion = mean_gradients  # of which the scores of units are made
     needs_data = getattr(criterion, "needs_data", True)
     if needs_data:
         _check_data(x, criterion)
@@ -230,21 +220,16 @@ def prune_model(
     weights = prunable_weights(model, include, exclude)
     check_not_low_rank(weights)
     scored, its_weights = _to_score(model, weights, criterion)
-    if pattern == "units":
-        data = read() if data is None else data
-        gradients = mean_gradients(
-            scored, its_weights, data, loss=loss, training=training
-        )
-        return apply_masks(
-            model, unit_masks(model, weights, gradients, sparsity, budget)
-        )
+    earlier = {p: m for p, m in current_masks(model).items() if p in weights}
+    if isinstance(groups, Units):
+        groups = NetworkUnits(groups, model, weights)
     selection = Selection(
-        {path: tuple(weight.shape) for path, weight in weights.items()},
+        kernels_of(layer_tree(model), weights),
         sparsity,
         scope,
-        min_kept or (1 if on_collapse == "keep" else 0),
-        structure.parse(pattern, model, weights),
-        {p: m for p, m in current_masks(model).items() if p in weights},
+        min_kept,
+        groups,
+        earlier,
     )
     # Only now, so that what is wrong with an argument is said before any is read.
     data = read() if data is None else data
@@ -252,8 +237,8 @@ def prune_model(
         criterion, scored, its_weights, loss=loss, training=training
     )
     masks = _masks(score, criterion, weights, data, selection)
-    warn_of_zeros(selection.zeros, stacklevel=3)
-    _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
+    selection.warn_of_zeros(stacklevel=3)
+    selection.warn_of_collapse(masks, stacklevel=3)
     others = {p: m for p, m in current_masks(model).items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
     return masked_copy(model, itertools.chain(unpacked, others.items()))
@@ -418,21 +403,12 @@ def _check_model_and_data(
             )
 
 
-def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
+def _check_units(criterion: Any) -> None:
+    if criterion is not snip:
         raise ValueError(
-            f"Expected `{name}` to be one of {', '.join(map(repr, known))}. "
-            f"Received: {name}={value!r}"
-        )
-
-
-def _check_units(budget: str, criterion: Any, scope: Scope, min_kept: float) -> None:
-    _check_one_of("budget", budget, BUDGETS)
-    if criterion is not snip or scope != "global" or min_kept:
-        raise ValueError(
-            f'Expected criterion="snip", scope="global" and min_kept=0 with '
-            f'pattern="units". Received: criterion={_name(criterion)}, '
-            f"scope={scope!r}, min_kept={min_kept}"
+            f"Expected criterion='snip' with structure='units', which are ranked by "
+            f"the sensitivity of a gate on each. "
+            f"Received: criterion={_name(criterion)!r}"
         )
 
 
@@ -477,20 +453,3 @@ def _check_not_all_zero(scores: Mapping[str, Any]) -> None:
             "initialized with zeros, are its activations all zero on this data, or "
             "does the loss not depend on it?"
         )
-
-
-def _check_collapse(
-    masks: Mapping[str, PackedMask], on_collapse: str, by_position: bool
-) -> None:
-    cut = [path for path, mask in masks.items() if not mask.bits.any()]
-    if not cut:
-        return
-    # (Where zeros are kept by their position, a lower sparsity would keep more.)
-    advice = "Exclude them" if by_position else "Lower the sparsity, exclude them"
-    words = (
-        f"Pruning kept nothing of {', '.join(map(visible, cut))}: nothing passes "
-        f"through these weights any more. {advice}, or set `min_kept`."
-    )
-    if on_collapse == "raise":
-        raise ValueError(words)
-    warnings.warn(words, stacklevel=3)
