@@ -254,10 +254,10 @@ with command_line.silent():
     from snip_tf.experiments.training import cluster, loop, run_folder, schedules
     from snip_tf.experiments.training.progress import Progress
     from snip_tf.files import whole_file, write_json
+    from snip_tf.network import Network
     from snip_tf.reports.costs import weight_rows
     from snip_tf.selecting.kernels import kernels_of
     from snip_tf.selecting.selection import Selection
-    from snip_tf.weights import layer_tree
 
 
 def main() -> None:
@@ -438,8 +438,9 @@ def _load_data() -> snip_tf.datasets.Dataset:
 
 def _check_kept(network: keras.Model) -> None:
     """Ends the program, before it writes, if the sparsity does not allow --min_kept."""
-    weights = snip_tf.prunable_weights(network, _include())
-    kernels = kernels_of(layer_tree(network), weights)
+    read = Network(network)
+    weights = read.prunable(_include())
+    kernels = kernels_of(read.owners, weights)
     if FLAGS.target_sparsity:
         with _told():
             Selection(kernels, FLAGS.target_sparsity, FLAGS.scope, _min_kept())
@@ -559,12 +560,16 @@ def _make_model(
             warnings.simplefilter("error", snip_tf.CollapseWarning)
         if FLAGS.target_sparsity:
             start = time.perf_counter()
+            scored = data.train
+            if FLAGS.examples_per_class:
+                scored = snip_tf.sample_per_class(
+                    *scored, FLAGS.examples_per_class, FLAGS.seed
+                )
             model = snip_tf.prune_model(
                 dense,
-                *data.train,
+                *scored,
                 sparsity=FLAGS.target_sparsity,
-                batch_size=_scoring_batch_size(),
-                examples_per_class=FLAGS.examples_per_class,
+                batch_size=_scoring_batch_size() or len(scored[1]),
                 loss=loss,
                 criterion=criterion,
                 scope=FLAGS.scope,

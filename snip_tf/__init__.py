@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 from snip_tf import criteria
+from snip_tf.criteria.score import connection_sensitivity, score
 from snip_tf.masking.masked_layer import MaskedLayer
 from snip_tf.masking.masks import load_masks, save_masks
 from snip_tf.masking.pruned_model import (
@@ -12,12 +13,13 @@ from snip_tf.masking.pruned_model import (
     set_masks,
     strip_pruning,
 )
-from snip_tf.pruning import connection_sensitivity, prune_model
+from snip_tf.pruning import prune_model
 from snip_tf.reports.report import report
 from snip_tf.reports.summary import sparsity, summary
 from snip_tf.savings.export import export
 from snip_tf.savings.runtime import sparse_runtime
 from snip_tf.savings.sparse_format import load_sparse
+from snip_tf.scoring.sampling import sample_per_class
 from snip_tf.selecting.selection import CollapseWarning, select_masks
 from snip_tf.selecting.structures.blocks import Blocks
 from snip_tf.selecting.structures.n_of_m import NOfM
@@ -46,7 +48,9 @@ __all__ = [
     "prunable_weights",
     "prune_model",
     "report",
+    "sample_per_class",
     "save_masks",
+    "score",
     "select_masks",
     "set_masks",
     "sparse_runtime",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from snip_tf.graph.graph import Node, has_graph, tensors, trace
-from snip_tf.graph.rules.rule import Kind
+from snip_tf.graph.rules.rule import Rule
 from snip_tf.masking.copying import Copies, copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.pruned_model import get_masks, strip_pruning
@@ -220,9 +219,10 @@ def analysed(
     if not has_graph(plain):
         return [_not_analysed(layer) for layer in plain.layers if layer.weights], {}
     plan = Plan(trace(plain), tolerance=0.0)
+    calls: list[Node | None] = [None] * len(plan.rules)
     if compacted:
-        plan.carry_out(Copies().of)
-    return _rows_of(plan), _constant_inputs(plan, weights_by_path(plain))
+        calls = plan.rebuild(Copies().of).calls
+    return _rows_of(plan, calls), _constant_inputs(plan, weights_by_path(plain))
 
 
 def _not_analysed(layer: keras.Layer) -> LayerRow:
@@ -232,18 +232,18 @@ def _not_analysed(layer: keras.Layer) -> LayerRow:
     )
 
 
-def _rows_of(plan: Plan) -> list[LayerRow]:
+def _rows_of(plan: Plan, calls: Sequence[Node | None]) -> list[LayerRow]:
     rows: dict[int, LayerRow] = {}
     blockers = plan.blockers()
-    for kind, made in itertools.zip_longest(plan.kinds, plan.made):
-        layer = kind.operation
-        if kind in blockers and not getattr(layer, "weights", None):
+    for rule, made in zip(plan.rules, calls, strict=True):
+        layer = rule.operation
+        if rule in blockers and not getattr(layer, "weights", None):
             none = dict.fromkeys(_COUNTS, 0)
             rows[id(layer)] = LayerRow(
-                kind.node.name, type(layer).__name__, **none, note=_BLOCKS
+                rule.node.name, type(layer).__name__, **none, note=_BLOCKS
             )
         elif getattr(layer, "weights", None):
-            row, earlier = _row(kind, made), rows.get(id(layer))
+            row, earlier = _row(rule, made), rows.get(id(layer))
             # What is called again is multiplied again.
             rows[id(layer)] = _added(earlier, row) if earlier else row
     return list(rows.values())
@@ -253,9 +253,9 @@ def _constant_inputs(
     plan: Plan, weights: dict[str, keras.Variable]
 ) -> dict[str, np.ndarray]:
     known: dict[int, np.ndarray] = {}
-    for kind in plan.kinds:
-        constants = plan.constants(kind)
-        for use in kind.uses():
+    for rule in plan.rules:
+        constants = plan.constants(rule)
+        for use in rule.uses():
             side, features = use.axes.get(use.read, ("", None))
             if side == "input":
                 constant = ~np.isnan(constants[0][features])
@@ -295,8 +295,8 @@ def _of_weights(layer: keras.Layer, name: str) -> LayerRow:
     )
 
 
-def _row(kind: Kind, made: Node | None) -> LayerRow:
-    layer, uses = kind.operation, kind.uses()
+def _row(rule: Rule, made: Node | None) -> LayerRow:
+    layer, uses = rule.operation, rule.uses()
     parameters = products = features = 0
     if made is not None:
         # The layer may have got biases, which multiply nothing.
@@ -308,14 +308,14 @@ def _row(kind: Kind, made: Node | None) -> LayerRow:
         products = sum(use.positions * weight_size(new[id(use.weight)]) for use in uses)
         parameters = made.operation.count_params()
         features = _features(made)
-    note = "" if kind.analysed else _BLOCKS
+    note = "" if rule.analysed else _BLOCKS
     return dataclasses.replace(
-        _of_weights(layer, kind.node.name),
+        _of_weights(layer, rule.node.name),
         multiply_adds=sum(use.positions * weight_size(use.weight) for use in uses),
         effective=sum(use.positions * _non_zero(use.weight) for use in uses),
         compacted_parameters=parameters,
         compacted_multiply_adds=products,
-        units=_features(kind.node),
+        units=_features(rule.node),
         compacted_units=features,
         note=note,
     )

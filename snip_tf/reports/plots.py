@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from snip_tf.checks import visible
+from snip_tf.checks import check_built, visible
 from snip_tf.masking.pruned_model import get_masks
 from snip_tf.reports.costs import LayerRow, layer_rows, weight_rows
-from snip_tf.weights import check_built
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

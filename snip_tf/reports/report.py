@@ -13,7 +13,7 @@ import keras
 import rich.console
 import rich.text
 
-from snip_tf.checks import list_of, visible
+from snip_tf.checks import check_built, list_of, visible
 from snip_tf.files import whole_file
 from snip_tf.masking.pruned_model import current_masks
 from snip_tf.reports import plots
@@ -38,7 +38,7 @@ from snip_tf.reports.pages import (
 )
 from snip_tf.reports.terminal import layer_table
 from snip_tf.reports.text import csv_cell, html_text, markdown_cell, percent
-from snip_tf.weights import check_built, weights_by_path
+from snip_tf.weights import weights_by_path
 
 # So many lines are printed of dead units.
 _MOST_DEAD = 8

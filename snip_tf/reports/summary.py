@@ -12,7 +12,7 @@ import rich.table
 import rich.text
 from rich.cells import cell_len
 
-from snip_tf.checks import list_of, visible
+from snip_tf.checks import check_model, list_of, visible
 from snip_tf.masking.pruned_model import current_masks, get_masks
 from snip_tf.reports.costs import (
     LayerRow,
@@ -25,12 +25,7 @@ from snip_tf.reports.costs import (
 )
 from snip_tf.reports.terminal import table_lines
 from snip_tf.reports.text import sparsity_percent
-from snip_tf.weights import (
-    check_model,
-    prunable_weights,
-    weights_by_path,
-    why_not_prunable,
-)
+from snip_tf.weights import prunable_weights, weights_by_path, why_not_prunable
 
 # So many lines are printed of dead units.
 _MOST_DEAD = 8

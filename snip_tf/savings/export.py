@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from snip_tf.checks import list_of
+from snip_tf.checks import check_built, has_call, list_of
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
@@ -21,7 +21,7 @@ from snip_tf.masking.pruned_model import strip_pruning
 from snip_tf.savings.litert import convert
 from snip_tf.savings.serving import notes_on_inputs, write_saved_model
 from snip_tf.savings.sparse_format import save_sparse
-from snip_tf.weights import check_built, has_call, layer_tree
+from snip_tf.weights import layer_tree
 
 
 def export(

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.graph.graph import Names, Node, has_graph, remade, trace
-from snip_tf.graph.rules.rule import in_place, like
+from snip_tf.graph.edit import Names, like, rebuild
+from snip_tf.graph.graph import Node, has_graph, trace
 from snip_tf.masking.copying import Copies
 from snip_tf.savings.quiet import quiet
 from snip_tf.savings.serving import notes_on_inputs, write_saved_model
@@ -201,7 +201,7 @@ def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
             layer.name = names.of(node)
             known.add(layer)
         if not _is_cut(node, block):
-            args, kwargs = in_place(node, given)
+            args, kwargs = node.arguments_with(given)
             return layer(*args, **kwargs)
         [x] = given
         more = -layer.kernel.shape[0] % block
@@ -213,7 +213,7 @@ def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
         wider[layer].set_weights([kernel, *map(np.asarray, layer.weights[1:])])
         return outputs
 
-    return remade(graph, call)
+    return rebuild(graph, call)
 
 
 class _Pad(keras.layers.Layer):

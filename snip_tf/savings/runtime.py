@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import scipy.sparse
 
+from snip_tf.checks import check_built
 from snip_tf.graph.graph import (
     Graph,
     Node,
@@ -28,7 +29,7 @@ from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.pruned_model import strip_pruning
 from snip_tf.savings.sparse_steps import Step, ways_of
 from snip_tf.structured.plan import Plan
-from snip_tf.weights import check_built, layer_tree
+from snip_tf.weights import layer_tree
 
 _COMPILED = ("tensorflow", "xla")
 # Each candidate is run so often to choose between them, or less if that takes longer.
@@ -105,7 +106,7 @@ class SparseRuntime:
         self._name = model.name
         self._graph = trace(model)
         self._shapes = [tuple(t.shape) for t in tensors(self._graph.inputs)]
-        smaller = Plan(self._graph, tolerance=0.0).carry_out(Copies().of)
+        smaller = Plan(self._graph, tolerance=0.0).rebuild(Copies().of).model
         whole = dict(zip(_COMPILED, compiled_calls(model), strict=True))
         self._compiled, self._whole = whole, {}
         if smaller.count_params() < model.count_params():

@@ -27,10 +27,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.checks import visible
+from snip_tf.checks import check_built, visible
 from snip_tf.files import inflate, named_damage, whole_file
 from snip_tf.savings.allocating import DAMAGED_MODEL, OUT_OF_MEMORY, bounded_variables
-from snip_tf.weights import check_built, layer_tree, weights_by_path
+from snip_tf.weights import layer_tree, weights_by_path
 
 _MAGIC = b"snip_tf sparse model 1\n"
 _HASH = 32  # bytes

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse
 
 from snip_tf.graph.graph import Node
-from snip_tf.graph.rules.rule import in_place
 
 layers = keras.layers
 
@@ -48,7 +47,7 @@ def _called(node: Node) -> Step:
     mode = {"training": False} if isinstance(node.operation, keras.Layer) else {}
 
     def step(*inputs: np.ndarray) -> Any:
-        args, kwargs = in_place(node, inputs)
+        args, kwargs = node.arguments_with(inputs)
         outputs = node.operation(*args, **{**kwargs, **mode})
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 

@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from snip_tf.checks import near_misses
 from snip_tf.selecting.kernels import Kernel, Rows
-from snip_tf.weights import is_like, near_misses
+from snip_tf.weights import is_like
 
 SCOPES = ("global", "layer", "unit", "erk")
 Scope = Literal["global", "layer", "unit", "erk"]
@@ -288,15 +289,6 @@ def _checked_fraction(sparsity: Any, name: str) -> float:
             hint = ". That would remove every weight"
         raise ValueError(f"{expected}Received: {name}={sparsity!r}{hint}")
     return fraction
-
-
-def check_scope(scope: Any) -> None:
-    """Raises unless `scope` is one of `SCOPES`."""
-    if not isinstance(scope, str) or scope not in SCOPES:
-        raise ValueError(
-            f"Expected `scope` to be one of {', '.join(map(repr, SCOPES))}. "
-            f"Received: scope={scope!r}"
-        )
 
 
 def check_min_kept(min_kept: Any) -> None:

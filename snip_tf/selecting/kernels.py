@@ -10,6 +10,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from snip_tf.weights import Owner
+
 layers = keras.layers
 # Their kernels have the outputs before the inputs.
 _TRANSPOSED = (
@@ -90,7 +92,7 @@ def plain_kernels(shapes: Mapping[str, Iterable[int]]) -> dict[str, Kernel]:
 
 
 def kernels_of(
-    held: Iterable[keras.Layer], weights: Mapping[str, keras.Variable]
+    owners: Iterable[Owner], weights: Mapping[str, keras.Variable]
 ) -> dict[str, Kernel]:
     """The kernels of some weights.
 
@@ -98,16 +100,16 @@ def kernels_of(
     convolutions; an `EinsumDense`, of which attention is made, says it in its equation.
 
     Args:
-        held: all layers of the model, each after those that hold it.
+        owners: the layers of the model, such as `Network.owners`.
         weights: `{weight path: variable}` of these layers.
     """
-    owners = {
-        id(weight): layer
-        for layer in held
-        if isinstance(layer, _OTHERWISE)
-        for weight in layer.weights
+    otherwise = {
+        id(weight): owner.layer
+        for owner in owners
+        if isinstance(owner.layer, _OTHERWISE)
+        for weight in owner.weights.values()
     }
-    return {p: _kernel(w, owners.get(id(w))) for p, w in weights.items()}
+    return {p: _kernel(w, otherwise.get(id(w))) for p, w in weights.items()}
 
 
 def _plain(shape: tuple[int, ...]) -> Kernel:

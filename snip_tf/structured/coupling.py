@@ -11,7 +11,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from snip_tf.graph.graph import Graph, tensors
-from snip_tf.graph.rules.rule import Kind, Use, feature_count
+from snip_tf.graph.rules.rule import Rule, Use, feature_count
 from snip_tf.structured.plan import Plan
 
 
@@ -35,13 +35,13 @@ class Coupling:
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, keras.Variable]):
-        kinds = Plan(graph, tolerance=0.0).kinds
-        self.uses = [(kind, use) for kind in kinds for use in kind.uses()]
+        rules = Plan(graph, tolerance=0.0).rules
+        self.uses = [(rule, use) for rule in rules for use in rule.uses()]
         self.paths = {id(weight): path for path, weight in weights.items()}
-        outputs = [tensor for kind in kinds for tensor in kind.outputs]
+        outputs = [tensor for rule in rules for tensor in rule.outputs]
         self._positions = _positions([*tensors(graph.inputs), *outputs])
-        groups = _connected(self._coupled(kinds), self._feature_count)
-        stay = np.unique(groups[self._staying(graph, kinds)])
+        groups = _connected(self._coupled(rules), self._feature_count)
+        stay = np.unique(groups[self._staying(graph, rules)])
         removable = np.setdiff1d(groups, stay)
         self.count = len(removable)
         unit_of_group = np.full(groups.max() + 1, -1)
@@ -52,15 +52,15 @@ class Coupling:
     def _feature_count(self) -> int:
         return sum(map(len, self._positions.values()))
 
-    def features(self, kind: Kind, use: Use, axis: int) -> np.ndarray:
+    def features(self, rule: Rule, use: Use, axis: int) -> np.ndarray:
         """The feature of each entry along an axis of a weight."""
         side, numbers = use.axes[axis]
-        tensor = kind.inputs[0] if side == "input" else kind.outputs[0]
+        tensor = rule.inputs[0] if side == "input" else rule.outputs[0]
         return self._positions[id(tensor)][0] + numbers
 
-    def units(self, kind: Kind, use: Use, axis: int) -> np.ndarray:
+    def units(self, rule: Rule, use: Use, axis: int) -> np.ndarray:
         """The unit of each entry along an axis of a weight, or -1 where it stays."""
-        return self.unit_of[self.features(kind, use, axis)]
+        return self.unit_of[self.features(rule, use, axis)]
 
     @functools.cached_property
     def by_layer(self) -> list[np.ndarray]:
@@ -80,12 +80,12 @@ class Coupling:
             places.setdefault(tuple(numbers), []).append(unit)
         return [np.array(units) for units in places.values()]
 
-    def _coupled(self, kinds: Iterable[Kind]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _coupled(self, rules: Iterable[Rule]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Pairs of features that must be removed together."""
         pairs = []
-        for kind in kinds:
-            numbers = [number for side in kind.ties() for number in side]
-            of_tensors = zip(numbers, kind.inputs + kind.outputs, strict=True)
+        for rule in rules:
+            numbers = [number for side in rule.coupled() for number in side]
+            of_tensors = zip(numbers, rule.inputs + rule.outputs, strict=True)
             known = [(n, tensor) for n, tensor in of_tensors if n is not None]
             if known:
                 number = np.concatenate([n for n, _ in known])
@@ -93,16 +93,16 @@ class Coupling:
                 pairs.append(_pairs(number, np.concatenate(features)))
         return pairs
 
-    def _staying(self, graph: Graph, kinds: Iterable[Kind]) -> np.ndarray:
+    def _staying(self, graph: Graph, rules: Iterable[Rule]) -> np.ndarray:
         """The features that stay, whatever they are coupled to."""
         ends = [*tensors(graph.inputs), *tensors(graph.outputs)]
-        for kind in kinds:
-            if not kind.analysed:
-                ends += kind.inputs + kind.outputs
+        for rule in rules:
+            if not rule.analysed:
+                ends += rule.inputs + rule.outputs
         stay = [self._positions[id(tensor)] for tensor in ends]
-        for kind, use in self.uses:
+        for rule, use in self.uses:
             if use.read is not None and id(use.weight) not in self.paths:
-                stay.append(self.features(kind, use, use.read))
+                stay.append(self.features(rule, use, use.read))
         return np.unique(np.concatenate(stay))
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from snip_tf.graph.graph import trace
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masks import PackedMask
+from snip_tf.network import Network
 from snip_tf.scoring.scores import Scores, check_finite
 from snip_tf.selecting.allocation import Budget, Kernels, Part, Scope, Share
 from snip_tf.selecting.structures.base import Division, Masks, Structure
 from snip_tf.selecting.structures.units import Units
 from snip_tf.selecting.threshold import Zeros
 from snip_tf.structured.coupling import Coupling
-from snip_tf.weights import weights_by_path
 
 # Blocks are tried until so much of a budget is used.
 _CLOSE = 0.99
@@ -46,7 +46,7 @@ class NetworkUnits(Structure):
 
     def __init__(self, asked: Units, model: keras.Model, paths: Iterable[str]):
         copy = copy_unmasked(model)
-        weights = weights_by_path(copy)
+        weights = Network(copy).weights
         self._asked = asked
         self._coupling = Coupling(trace(copy), {path: weights[path] for path in paths})
         if not self._coupling.count:
@@ -102,7 +102,7 @@ class NetworkUnits(Structure):
         """
         del kernels, left
         total = np.zeros(self._coupling.count)
-        for kind, use in self._coupling.uses:
+        for rule, use in self._coupling.uses:
             if use.read is None or id(use.weight) not in self._coupling.paths:
                 continue
             path = self._coupling.paths[id(use.weight)]
@@ -113,7 +113,7 @@ class NetworkUnits(Structure):
                 axis for axis in range(weight.ndim) if axis != use.read % weight.ndim
             )
             read = np.asarray((weight * gradient).sum(axis=others, dtype=np.float64))
-            units = self._coupling.units(kind, use, use.read)
+            units = self._coupling.units(rule, use, use.read)
             np.add.at(total, units[units >= 0], read[units >= 0])
         return {_ALL: np.abs(total)}
 
@@ -203,10 +203,10 @@ class NetworkUnits(Structure):
         if self._asked.cost == "units":
             return int(keep.sum())
         total = 0
-        for kind, use in self._coupling.uses:
+        for rule, use in self._coupling.uses:
             lengths = dict(enumerate(use.weight.shape))
             for axis in use.axes:
-                units = self._coupling.units(kind, use, axis)
+                units = self._coupling.units(rule, use, axis)
                 lengths[axis % len(lengths)] = int(np.append(keep, True)[units].sum())
             total += math.prod(lengths.values()) * self._times(use.positions)
         return total
@@ -216,10 +216,10 @@ class NetworkUnits(Structure):
         costs = np.zeros(self._coupling.count + 1)  # the last for what is not a unit
         if self._asked.cost == "units":
             return costs[:-1] + 1
-        for kind, use in self._coupling.uses:
+        for rule, use in self._coupling.uses:
             size = math.prod(use.weight.shape) * self._times(use.positions)
             for axis in use.axes:
-                units = self._coupling.units(kind, use, axis)
+                units = self._coupling.units(rule, use, axis)
                 np.add.at(costs, units, size / use.weight.shape[axis])
         return costs[:-1]
 
@@ -233,14 +233,14 @@ class NetworkUnits(Structure):
         del kernels
         keep = np.append(chosen[_ALL].unpack(), True)
         masks = {}
-        for kind, use in self._coupling.uses:
+        for rule, use in self._coupling.uses:
             if id(use.weight) not in self._coupling.paths:
                 continue
             mask = np.ones(use.weight.shape, bool)
             for axis in use.axes:
                 along = [1] * mask.ndim
                 along[axis] = -1
-                mask &= keep[self._coupling.units(kind, use, axis)].reshape(along)
+                mask &= keep[self._coupling.units(rule, use, axis)].reshape(along)
             path = self._coupling.paths[id(use.weight)]
             masks[path] = PackedMask(np.packbits(mask), mask.shape)
         return masks

@@ -13,7 +13,9 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf import criteria
-from snip_tf.scoring.gradients import mean_gradients, mean_hessian_products
+from snip_tf.criteria import ScoringContext
+from snip_tf.criteria.grasp import hessian_products
+from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights
 
 layers = keras.layers
@@ -39,9 +41,10 @@ def masks_of_each_step(kind, model, x, y, sparsity, steps):
     seen = []
 
     class Recording(kind):
-        def __call__(self, *args, masks, **options):
-            seen.append(np.concatenate([m.ravel() for m in masks.values()]))
-            return super().__call__(*args, masks=masks, **options)
+        def __call__(self, context):
+            masks = context.masks.values()
+            seen.append(np.concatenate([m.ravel() for m in masks]))
+            return super().__call__(context)
 
     pruned = snip_tf.prune_model(
         *(model, x, y), sparsity=sparsity, loss=LOSS, criterion=Recording(steps)
@@ -103,7 +106,8 @@ def ones(model):
 
 def sums(model, masks=None):
     weights = prunable_weights(model)
-    scores = criteria.SynFlow()(model, weights, [], masks=masks or ones(model))
+    context = ScoringContext(model, weights, masks=masks or ones(model))
+    scores = criteria.SynFlow()(context)
     return [score.sum() for score in scores.values()]
 
 
@@ -315,9 +319,9 @@ def test_a_layer_that_ends_with_nothing_is_scored_until_the_last_step():
     seen = []
 
     class Watched(snip_tf.criteria.IterativeSnip):
-        def __call__(self, *args, masks, **kwargs):
-            seen.append(masks["out/kernel"].sum())
-            return super().__call__(*args, masks=masks, **kwargs)
+        def __call__(self, context):
+            seen.append(context.masks["out/kernel"].sum())
+            return super().__call__(context)
 
     dense = [layers.Dense(50), layers.Dense(4, name="out")]
     model = keras.Sequential([keras.Input((20,)), *dense])
@@ -353,9 +357,11 @@ SAME_LOSS = {
 }
 
 
-def grasp_scores(model, x, y, loss):
-    weights = prunable_weights(model)
-    return criteria.Grasp()(model, weights, [(x, y, None)], loss=loss)
+def grasp_scores(model, x, y, loss, temperature=200.0):
+    context = ScoringContext(
+        model, prunable_weights(model), [(x, y, None)], objective=Objective(loss)
+    )
+    return criteria.Grasp(temperature)(context)
 
 
 @pytest.mark.parametrize("given", SAME_LOSS)
@@ -420,8 +426,7 @@ def test_grasp_says_that_it_does_not_know_a_loss():
     model, (x, y) = dense(12, 9, 4), data()
     with pytest.warns(UserWarning, match="'own_crossentropy' is not a built-in"):
         found = grasp_scores(model, x, y, own_crossentropy)
-    weights = prunable_weights(model)
-    plain = criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss=LOSS)
+    plain = grasp_scores(model, x, y, LOSS, temperature=1.0)
     for path, score in plain.items():
         np.testing.assert_allclose(found[path], score, rtol=1e-4, atol=1e-9)
 
@@ -472,8 +477,8 @@ class Halved(criteria.Random):
         super().__init__(seed)
         object.__setattr__(self, "path", path)
 
-    def __call__(self, model, weights, batches, **options):
-        scores = super().__call__(model, weights, batches, **options)
+    def __call__(self, context):
+        scores = super().__call__(context)
         return scores | {self.path: scores[self.path] / 2}
 
 
@@ -545,11 +550,14 @@ def test_units_of_zeros_that_are_kept_by_their_position_are_told():
 
 @pytest.mark.parametrize("steps", [0, 2.5])
 def test_refuses_the_steps_of_a_criterion_of_ones_own(steps):
-    def criterion(model, weights, batches, **options):
-        return {path: np.ones(w.shape) for path, w in weights.items()}
+    class Ones(criteria.Criterion):
+        needs_data = False
 
+        def __call__(self, context):
+            return {path: np.ones(w.shape) for path, w in context.weights.items()}
+
+    criterion = Ones()
     criterion.steps = steps
-    criterion.needs_data = False
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     with pytest.raises((TypeError, ValueError), match="`steps` to be a whole number"):
         snip_tf.prune_model(model, sparsity=0.5, criterion=criterion)
@@ -569,16 +577,17 @@ def test_hessian_products_are_differences_of_gradients(kind):
     loss = keras.losses.SparseCategoricalCrossentropy(True, dtype="float64")
     rng = np.random.default_rng(1)
     along = {path: rng.normal(size=tuple(w.shape)) for path, w in weights.items()}
-    found = mean_hessian_products(
-        model, weights, [batch], along, loss=loss, training=True
+    context = ScoringContext(
+        model, weights, [batch], objective=Objective(loss), training=True
     )
+    found = hessian_products(context, along)
     # Keras computes the softmax of attention in float32: a small step would drown.
     step = 1e-3
     sides, values = [], {path: w.numpy() for path, w in weights.items()}
     for way in (step, -step):
         for path, weight in weights.items():
             weight.assign(values[path] + way * along[path])
-        sides.append(mean_gradients(model, weights, [batch], loss=loss, training=True))
+        sides.append(context.gradients())
     for path in weights:
         expected = (sides[0][path].numpy() - sides[1][path].numpy()) / (2 * step)
         scale = np.abs(expected).max()

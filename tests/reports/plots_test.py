@@ -261,7 +261,7 @@ def test_each_says_how_to_get_matplotlib(name, module, monkeypatch):
 
 
 def test_matplotlib_is_imported_where_it_is_used():
-    code = "import sys; sys.modules['matplotlib'] = None; import snip_tf.plots"
+    code = "import sys; sys.modules['matplotlib'] = None; import snip_tf.reports.plots"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from snip_tf.checks import check_one_of
 from snip_tf.selecting.allocation import (
+    SCOPES,
     Scope,
     Sparsity,
     check_min_kept,
-    check_scope,
     check_sparsity,
 )
 from snip_tf.selecting.structures.base import Structure
@@ -61,7 +62,7 @@ def check_asked(
         `sparsity`, which is given.
     """
     sparsity = check_sparsity(sparsity)
-    check_scope(scope)
+    check_one_of("scope", scope, SCOPES)
     check_min_kept(min_kept)
     # What divides, what is expected instead, and what was received.
     asked: dict[str, tuple[str, str]] = {}

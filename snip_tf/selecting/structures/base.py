@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -147,15 +146,3 @@ def check_divides(
             f"Received: structure='{structure}', with {listing}. "
             f"To prune the rest, exclude={[glob.escape(path) for path in bad]}."
         )
-
-
-def check_counts(**counts: Any) -> None:
-    """Raises unless settings are whole numbers, 1 or more."""
-    for name, value in counts.items():
-        expected = f"Expected `{name}` to be a whole number, 1 or more. "
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(
-                f"{expected}Received: {name}={value!r} of type {type(value).__name__}"
-            )
-        if value < 1:
-            raise ValueError(f"{expected}Received: {name}={value}")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from snip_tf.checks import check_count
 from snip_tf.masking.masks import PackedMask
 from snip_tf.scoring.scores import check_finite
 from snip_tf.selecting.allocation import Kernels
@@ -15,7 +16,6 @@ from snip_tf.selecting.kernels import Kernel
 from snip_tf.selecting.structures.base import (
     Division,
     Structure,
-    check_counts,
     check_divides,
 )
 
@@ -50,7 +50,8 @@ class Blocks(Structure):
     why: ClassVar[str] = "whose blocks lie across several outputs"
 
     def __post_init__(self) -> None:
-        check_counts(inputs=self.inputs, outputs=self.outputs)
+        check_count("inputs", self.inputs)
+        check_count("outputs", self.outputs)
         if self.area == 1:
             raise ValueError(
                 "Expected a block of more than one connection. "

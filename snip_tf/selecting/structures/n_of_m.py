@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+from snip_tf.checks import check_count
 from snip_tf.selecting.allocation import Kernels, Part, Scope, Share
 from snip_tf.selecting.kernels import Kernel
 from snip_tf.selecting.structures.base import (
     Division,
     Structure,
-    check_counts,
     check_divides,
 )
 
@@ -46,7 +46,8 @@ class NOfM(Structure):
     least: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check_counts(n=self.n, m=self.m)
+        check_count("n", self.n)
+        check_count("m", self.m)
         if self.n >= self.m:
             raise ValueError(
                 f"Expected `n` to be below `m`. Received: n={self.n}, m={self.m}"

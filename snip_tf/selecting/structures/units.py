@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from snip_tf.selecting.structures.base import Division, check_counts
+from snip_tf.checks import check_count, check_one_of
+from snip_tf.selecting.structures.base import Division
 
 Cost = Literal["units", "parameters", "multiply_adds"]
 COSTS = ("units", "parameters", "multiply_adds")
@@ -56,12 +57,8 @@ class Units:
     divisions: ClassVar[frozenset[Division]] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.cost not in COSTS:
-            raise ValueError(
-                f"Expected `cost` to be one of {', '.join(map(repr, COSTS))}. "
-                f"Received: cost={self.cost!r}"
-            )
-        check_counts(block=self.block)
+        check_one_of("cost", self.cost, COSTS)
+        check_count("block", self.block)
 
     def __str__(self) -> str:
         return "units"
