@@ -24,7 +24,7 @@ from snip_tf.selecting import structures
 from snip_tf.selecting.allocation import Scope, Sparsity
 from snip_tf.selecting.kernels import kernels_of
 from snip_tf.selecting.selection import Selection
-from snip_tf.selecting.structures import check_asked
+from snip_tf.selecting.structures import check_request
 from snip_tf.selecting.structures.base import Structure
 from snip_tf.selecting.structures.units import Units
 from snip_tf.structured.units import NetworkUnits
@@ -167,7 +167,7 @@ def prune_model(
     """
     check_arguments(model, x, y, sample_weight, or_sparsity=True)
     groups = structures.get(structure)
-    sparsity = check_asked(groups, sparsity, scope, min_kept)
+    sparsity = check_request(groups, sparsity, scope, min_kept)
     check_verbose(verbose)
     if isinstance(groups, Units):
         _check_of_units(criterion)

@@ -38,9 +38,9 @@ class Part(NamedTuple):
 
     Attributes:
         paths: the weights.
-        kept: how many of their groups are kept; or what these may cost, where a
+        kept: how many of their groups are kept; or what these may cost, where the
             structure counts costs.
-        sparsity: what was asked of the share to which the part belongs.
+        sparsity: that of the share to which the part belongs.
         rows: where each row of the one weight is ranked by itself; the first rows keep
             one more where `kept` does not divide.
         at_most: whether fewer are kept where fewer are left.
@@ -68,16 +68,16 @@ class Budget:
     left: Mapping[str, int]
 
     def left_of(self, part: Part) -> int:
-        """How many groups there are to choose from in a part."""
+        """Returns how many groups there are to choose from in a part."""
         return sum(self.left[path] for path in part.paths)
 
     def minimum_of(self, part: Part) -> int:
-        """How many groups a part has to keep."""
+        """Returns how many groups a part has to keep."""
         return sum(self.minimums.get(path, 0) for path in part.paths)
 
 
-def shares(paths: Iterable[str], sparsity: Sparsity) -> list[Share]:
-    """The sparsity of each weight; those that are left whole are in none.
+def shares_by_pattern(paths: Iterable[str], sparsity: Sparsity) -> list[Share]:
+    """Returns the sparsity of each weight; those that are left whole are in none.
 
     Raises:
         ValueError: if a pattern matches nothing, or only what another before it does.
@@ -110,7 +110,7 @@ def _refuse_pattern(pattern: str, known: list[str]) -> None:
 def allocate(
     kernels: Kernels,
     sizes: Mapping[str, int],
-    asked: Iterable[Share],
+    shares: Iterable[Share],
     scope: Scope,
     minimums: Mapping[str, int],
 ) -> list[Part]:
@@ -119,13 +119,13 @@ def allocate(
     Args:
         kernels: `{weight path: kernel}`.
         sizes: `{weight path: int}`, the number of groups of each.
-        asked: which sparsity the weights have; each is met exactly.
+        shares: which sparsity the weights have; each is met exactly.
         scope: as in `snip_tf.prune_model`.
         minimums: `{weight path: int}`, how many groups each weight keeps at least, at
             the expense of others of the same sparsity.
     """
     parts = []
-    for share in asked:
+    for share in shares:
         own = {path: sizes[path] for path in share.paths}
         parts += raise_to_minimum(_divide(kernels, own, share, scope), minimums)
     return parts
@@ -152,7 +152,7 @@ def _divide(
 def _evenly(
     sizes: Mapping[str, int], rows: Mapping[str, int], sparsity: float, kept: int
 ) -> dict[str, int]:
-    """The same sparsity for every row of every weight, and `kept` in all.
+    """Gives every row of every weight the same sparsity, and keeps `kept` in all.
 
     Each row keeps its share rounded down or up; the first rows whose share is no whole
     number are rounded up, as many as the total takes.
@@ -212,7 +212,7 @@ def _rounded(wanted: Mapping[Any, float], total: int) -> dict[Any, int]:
 
 
 def minimums_of(kernels: Kernels, min_kept: float, area: int = 1) -> dict[str, int]:
-    """How many groups of each weight are kept at least.
+    """Returns how many groups of each weight are kept at least.
 
     Args:
         kernels: `{weight path: kernel}`.
@@ -229,9 +229,9 @@ def minimums_of(kernels: Kernels, min_kept: float, area: int = 1) -> dict[str, i
 
 
 def raise_to_minimum(parts: list[Part], minimums: Mapping[str, int]) -> list[Part]:
-    """The same total, with each part at its minimum; those above theirs give it.
+    """Raises each part to its minimum, at the expense of the parts above theirs.
 
-    Where all together have too little, they stay as they are.
+    The total stays the same. Where it is too small for all, nothing changes.
     """
     least = [sum(minimums.get(path, 0) for path in part.paths) for part in parts]
     short = sum(max(0, n - p.kept) for n, p in zip(least, parts, strict=True))

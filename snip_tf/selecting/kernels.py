@@ -38,13 +38,13 @@ class Rows(NamedTuple):
     length: int | None = None
 
     def of(self, array: np.ndarray) -> np.ndarray:
-        """The rows of an array, as a matrix."""
+        """Returns the rows of an array, as a matrix."""
         sides = (array.shape[axis] for axis in self.within)
         length = math.prod(sides) if self.length is None else self.length
         return array.transpose(self.across + self.within).reshape(-1, length)
 
     def array(self, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The array of this shape that has these rows."""
+        """Returns the array of this shape that has these rows."""
         order = self.across + self.within
         moved = rows.reshape([shape[axis] for axis in order])
         return moved.transpose(np.argsort(order))
@@ -74,11 +74,11 @@ class Kernel(NamedTuple):
         return math.prod(self.shape[axis] for axis in self.outputs)
 
     def rows_of_outputs(self) -> Rows:
-        """One row for each output."""
+        """Returns one row for each output."""
         return Rows(self.outputs, self._axes_beside(self.outputs))
 
     def rows_of_inputs(self, length: int) -> Rows:
-        """One row for each `length` successive inputs of an output."""
+        """Returns one row for each `length` successive inputs of an output."""
         inputs = () if self.inputs is None else (self.inputs,)
         return Rows(self._axes_beside(inputs), inputs, length)
 
@@ -87,14 +87,14 @@ class Kernel(NamedTuple):
 
 
 def plain_kernels(shapes: Mapping[str, Iterable[int]]) -> dict[str, Kernel]:
-    """The kernels of arrays that no layer explains: the outputs come last."""
+    """Returns the kernels of arrays that no layer explains: the outputs come last."""
     return {path: _plain(tuple(shape)) for path, shape in shapes.items()}
 
 
 def kernels_of(
     owners: Iterable[Owner], weights: Mapping[str, keras.Variable]
 ) -> dict[str, Kernel]:
-    """The kernels of some weights.
+    """Returns the kernels of some weights.
 
     In Keras the outputs come last, and the inputs before them, except in transposed
     convolutions; an `EinsumDense`, of which attention is made, says it in its equation.
@@ -132,7 +132,7 @@ def _kernel(weight: keras.Variable, owner: keras.Layer | None) -> Kernel:
 
 
 def _of_equation(shape: tuple[int, ...], equation: str) -> Kernel:
-    """The kernel of an equation such as "abc,cde->abde", here cde with outputs de."""
+    """Returns the kernel cde of "abc,cde->abde", whose outputs are de."""
     _, letters, result = re.split(",|->", equation)
     if len(letters) != len(shape):  # a bias, each entry of which is of one output
         return Kernel(shape, None, tuple(range(len(shape))))

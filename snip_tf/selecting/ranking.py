@@ -19,7 +19,7 @@ _MOST_AT_ONCE = 1 << 20  # entries of rows that are ranked together
 def keep_in_parts(
     scores: Mapping[str, Scores], budget: Budget, share: float, zeros: Zeros
 ) -> dict[str, PackedMask]:
-    """The masks of the largest scores of each part.
+    """Returns the masks of the largest scores of each part.
 
     Args:
         scores: `{weight path: scores}`.
@@ -49,7 +49,7 @@ def _kept_on_the_way(left: int, kept: int, share: float) -> int:
 def _keep_with_minimums(
     scores: Mapping[str, Scores], kept: int, minimums: Mapping[str, int], zeros: Zeros
 ) -> dict[str, PackedMask]:
-    """The `kept` largest, but at least its minimum of each weight."""
+    """Returns the `kept` largest, but at least its minimum of each weight."""
     own: Zeros = {}
     masks = keep_largest(scores, kept, own)
     short = {
@@ -73,7 +73,10 @@ def _keep_with_minimums(
 def _keep_in_rows(
     path: str, scores: Scores, part: Part, view: Rows, share: float, zeros: Zeros
 ) -> PackedMask:
-    """The mask of the largest of each row; the first rows take what does not divide."""
+    """Returns the mask of the largest scores of each row.
+
+    Where the number kept does not divide by the rows, the first keep one more.
+    """
     check_finite(path, scores)
     array = np.asarray(scores)
     kept = np.zeros(array.shape, bool)

@@ -19,7 +19,7 @@ from snip_tf.selecting.allocation import (
     Scope,
     Sparsity,
     minimums_of,
-    shares,
+    shares_by_pattern,
 )
 from snip_tf.selecting.kernels import plain_kernels
 from snip_tf.selecting.structures.base import Masks, Structure
@@ -127,9 +127,9 @@ class Selection:
         earlier: Masks | None = None,
     ):
         self._structure = structure or Connections()
-        structures.check_asked(self._structure, sparsity, scope, min_kept)
-        asked = shares(kernels, sparsity)
-        pruned = {path for share in asked for path in share.paths}
+        structures.check_request(self._structure, sparsity, scope, min_kept)
+        shares = shares_by_pattern(kernels, sparsity)
+        pruned = {path for share in shares for path in share.paths}
         self._kernels = {p: k for p, k in kernels.items() if p in pruned}
         self._structure.check(self._kernels)
         self._all = {path: kernel.shape for path, kernel in kernels.items()}
@@ -139,14 +139,14 @@ class Selection:
         left = self._structure.sizes(self._kernels, self._earlier)
         least = minimums_of(self._kernels, min_kept, self._structure.area)
         minimums = {path: min(n, left.get(path, n)) for path, n in least.items()}
-        parts = self._structure.allocate(self._kernels, asked, scope, minimums)
+        parts = self._structure.allocate(self._kernels, shares, scope, minimums)
         self._budget = Budget(parts, minimums, left)
         for part in parts:
             self._check_left(part, scope)
             self._check_minimum(part, scope, min_kept)
 
     def all(self) -> dict[str, PackedMask]:
-        """The masks before anything more is removed."""
+        """Returns the masks before anything more is removed."""
         masks = {path: np.ones(shape, bool) for path, shape in self._all.items()}
         return {p: _packed(m) for p, m in (masks | self._earlier).items()}
 
@@ -222,7 +222,7 @@ class Selection:
             )
 
     def _fraction_left(self, part: Part) -> float:
-        """What is left of the connections of a part that keeps too many; else 1."""
+        """Returns the fraction left of a part that should keep more; 1 if it can."""
         if part.rows is None:
             left = self._budget.left_of(part)
             if part.kept <= left:
@@ -254,7 +254,7 @@ class Selection:
 def _within(
     mask: PackedMask | None, among: np.ndarray | None, shape: tuple[int, ...]
 ) -> PackedMask:
-    """The part of a mask, by default the whole, that lies in another."""
+    """Returns what is in both masks; None stands for one that keeps everything."""
     if mask is None:
         mask = _packed(np.ones(shape, bool))
     if among is None:

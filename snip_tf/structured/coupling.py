@@ -53,13 +53,13 @@ class Coupling:
         return sum(map(len, self._positions.values()))
 
     def features(self, rule: Rule, use: Use, axis: int) -> np.ndarray:
-        """The feature of each entry along an axis of a weight."""
+        """Returns the feature of each entry along an axis of a weight."""
         side, numbers = use.axes[axis]
         tensor = rule.inputs[0] if side == "input" else rule.outputs[0]
         return self._positions[id(tensor)][0] + numbers
 
     def units(self, rule: Rule, use: Use, axis: int) -> np.ndarray:
-        """The unit of each entry along an axis of a weight, or -1 where it stays."""
+        """Returns the unit of each entry along an axis, or -1 where it stays."""
         return self.unit_of[self.features(rule, use, axis)]
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class Coupling:
         return [np.array(units) for units in places.values()]
 
     def _coupled(self, rules: Iterable[Rule]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of features that must be removed together."""
+        """Returns pairs of features that must be removed together."""
         pairs = []
         for rule in rules:
             numbers = [number for side in rule.coupled() for number in side]
@@ -94,7 +94,7 @@ class Coupling:
         return pairs
 
     def _staying(self, graph: Graph, rules: Iterable[Rule]) -> np.ndarray:
-        """The features that stay, whatever they are coupled to."""
+        """Returns the features that stay, whatever they are coupled to."""
         ends = [*tensors(graph.inputs), *tensors(graph.outputs)]
         for rule in rules:
             if not rule.analysed:
@@ -107,7 +107,7 @@ class Coupling:
 
 
 def _positions(of: Iterable[keras.KerasTensor]) -> dict[int, np.ndarray]:
-    """A number for each feature of all tensors, by the id of the tensor."""
+    """Returns a number for each feature of all tensors, by the id of the tensor."""
     numbered: dict[int, np.ndarray] = {}
     start = 0
     for tensor in of:
@@ -118,7 +118,7 @@ def _positions(of: Iterable[keras.KerasTensor]) -> dict[int, np.ndarray]:
 
 
 def _pairs(number: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each feature, and the first that has the same number."""
+    """Returns each feature, and the first that has the same number."""
     _, first, which = np.unique(number, return_index=True, return_inverse=True)
     return features, features[first][which]
 
@@ -126,7 +126,7 @@ def _pairs(number: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.nda
 def _connected(
     pairs: Collection[tuple[np.ndarray, np.ndarray]], count: int
 ) -> np.ndarray:
-    """A number for each feature, the same for those that pairs connect."""
+    """Returns a number for each feature, the same for those that pairs connect."""
     rows, columns = (
         np.concatenate([np.arange(0), *(pair[side] for pair in pairs)])
         for side in (0, 1)

@@ -33,7 +33,7 @@ class NetworkUnits(Structure):
     `{weight path: dL/dw}`.
 
     Args:
-        asked: the cost and the size of blocks.
+        setting: the cost and the size of blocks.
         model: a Sequential or Functional model.
         paths: those of the weights that may be pruned.
 
@@ -44,10 +44,10 @@ class NetworkUnits(Structure):
     why: ClassVar[str] = Units.why
     least: ClassVar[int] = Units.least
 
-    def __init__(self, asked: Units, model: keras.Model, paths: Iterable[str]):
+    def __init__(self, setting: Units, model: keras.Model, paths: Iterable[str]):
         copy = copy_unmasked(model)
         weights = Network(copy).weights
-        self._asked = asked
+        self._setting = setting
         self._coupling = Coupling(trace(copy), {path: weights[path] for path in paths})
         if not self._coupling.count:
             raise ValueError(
@@ -57,7 +57,7 @@ class NetworkUnits(Structure):
             )
 
     def __str__(self) -> str:
-        return str(self._asked)
+        return str(self._setting)
 
     @property
     def divisions(self) -> frozenset[Division]:
@@ -65,27 +65,27 @@ class NetworkUnits(Structure):
         return Units.divisions
 
     def sizes(self, kernels: Kernels, left: Masks) -> dict[str, int]:
-        """What all units cost, and what there is beside them."""
+        """Returns what all units cost, and what there is beside them."""
         del kernels, left
         return {_ALL: self._cost(np.ones(self._coupling.count, bool))}
 
     def allocate(
         self,
         kernels: Kernels,
-        asked: Iterable[Share],
+        shares: Iterable[Share],
         scope: Scope,
         minimums: Mapping[str, int],
     ) -> list[Part]:
-        """One part, of which is kept what the units that stay may cost."""
+        """Returns one part; what it keeps is what the units that stay may cost."""
         del scope, minimums
-        [(_, sparsity)] = asked
+        [(_, sparsity)] = shares
         allowed = round((1 - sparsity) * self.sizes(kernels, {})[_ALL])
         return [Part((_ALL,), allowed, sparsity)]
 
     def scores(
         self, kernels: Kernels, scores: Mapping[str, Any], left: Masks
     ) -> dict[str, np.ndarray]:
-        """The sensitivity of each unit.
+        """Returns the sensitivity of each unit.
 
         With a gate c on the unit, by which all that it gives to others is multiplied,
         the loss changes when the unit is removed, to first order, by
@@ -120,7 +120,7 @@ class NetworkUnits(Structure):
     def choose(
         self, scores: Mapping[str, Scores], budget: Budget, share: float, zeros: Zeros
     ) -> dict[str, PackedMask]:
-        """Which units are kept: those with the largest scores, as the budget allows.
+        """Returns which units are kept: the best that the budget allows.
 
         Scores are for what a unit costs, where some cost more than others. The best
         unit of each layer stays in any case. A number of units is met exactly; one of
@@ -139,7 +139,7 @@ class NetworkUnits(Structure):
         return {_ALL: PackedMask(np.packbits(keep), keep.shape)}
 
     def _ranked_blocks(self, worth: np.ndarray) -> tuple[list[np.ndarray], int]:
-        """Blocks of units from the best on, and how many of them stay in any case."""
+        """Returns blocks of units, the best first, and how many stay in any case."""
         best = [
             int(units[np.argmax(worth[units])]) for units in self._coupling.by_layer
         ]
@@ -150,11 +150,11 @@ class NetworkUnits(Structure):
         return [blocks[number] for number in order], optional.count(False)
 
     def _blocks(self, worth: np.ndarray) -> list[np.ndarray]:
-        """The units that are in one place, from the best on, in blocks.
+        """Returns the units that are in one place, from the best on, in blocks.
 
         A last block of fewer goes with the one before it.
         """
-        size = 1 if self._asked.cost == "units" else self._asked.block
+        size = 1 if self._setting.cost == "units" else self._setting.block
         blocks = []
         for units in self._coupling.by_place:
             units = units[np.argsort(-worth[units], kind="stable")]
@@ -170,14 +170,14 @@ class NetworkUnits(Structure):
             raise ValueError(
                 f"Expected a sparsity that leaves each layer a few units: no more than "
                 f"{1 - cost / everything:.3f} of the "
-                f"{self._asked.cost.replace('_', '-')} of this model can be removed. "
+                f"{self._setting.cost.replace('_', '-')} of this model can be removed. "
                 f"Received: sparsity={part.sparsity}"
             )
 
     def _filled(
         self, blocks: list[np.ndarray], least: int, allowed: int
     ) -> list[np.ndarray]:
-        """The longest run of the best that costs no more, then whatever still fits."""
+        """Returns the longest run of the best that is allowed, then what still fits."""
         counts = range(least, len(blocks) + 1)
         longest = bisect.bisect_right(
             counts, allowed, key=lambda n: self._cost(self._union(blocks[:n]))
@@ -193,14 +193,14 @@ class NetworkUnits(Structure):
         return chosen
 
     def _union(self, blocks: list[np.ndarray]) -> np.ndarray:
-        """Which units are in some blocks."""
+        """Returns which units are in some blocks."""
         keep = np.zeros(self._coupling.count, bool)
         keep[np.concatenate([*blocks, np.arange(0)])] = True
         return keep
 
     def _cost(self, keep: np.ndarray) -> int:
-        """What the kept units cost, and all that is not a unit."""
-        if self._asked.cost == "units":
+        """Returns what the kept units cost, and all that is not a unit."""
+        if self._setting.cost == "units":
             return int(keep.sum())
         total = 0
         for rule, use in self._coupling.uses:
@@ -212,9 +212,9 @@ class NetworkUnits(Structure):
         return total
 
     def _own_costs(self) -> np.ndarray:
-        """What each unit costs as long as all the others are there."""
+        """Returns what each unit costs as long as all the others are there."""
         costs = np.zeros(self._coupling.count + 1)  # the last for what is not a unit
-        if self._asked.cost == "units":
+        if self._setting.cost == "units":
             return costs[:-1] + 1
         for rule, use in self._coupling.uses:
             size = math.prod(use.weight.shape) * self._times(use.positions)
@@ -224,12 +224,12 @@ class NetworkUnits(Structure):
         return costs[:-1]
 
     def _times(self, positions: int) -> int:
-        return positions if self._asked.cost == "multiply_adds" else 1
+        return positions if self._setting.cost == "multiply_adds" else 1
 
     def masks(
         self, kernels: Kernels, chosen: Mapping[str, PackedMask]
     ) -> dict[str, PackedMask]:
-        """The masks of all weights without the units that are not chosen."""
+        """Returns the masks of all weights without the units that are not chosen."""
         del kernels
         keep = np.append(chosen[_ALL].unpack(), True)
         masks = {}
@@ -246,7 +246,7 @@ class NetworkUnits(Structure):
         return masks
 
     def describe_zeros(self, zeros: Mapping[str, int]) -> str:
-        """The warning of units that are kept by their position alone."""
+        """Returns the warning of units that are kept by their position alone."""
         return (
             f"{zeros[_ALL]} of the kept units have a score of zero, as others that are "
             f"removed, and were chosen by their position alone. Most often this is "

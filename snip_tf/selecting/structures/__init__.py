@@ -21,7 +21,7 @@ from snip_tf.selecting.structures.units import Units
 
 
 def get(structure: str | Structure | Units) -> Structure | Units:
-    """The structure that is written so, or the value itself."""
+    """Returns the structure that a string stands for, or the value itself."""
     if isinstance(structure, (Structure, Units)):
         return structure
     if not isinstance(structure, str):
@@ -47,19 +47,23 @@ def get(structure: str | Structure | Units) -> Structure | Units:
     )
 
 
-def check_asked(
+def check_request(
     structure: Structure | Units,
     sparsity: Sparsity | None,
     scope: Scope,
     min_kept: float,
 ) -> Sparsity:
-    """Raises unless each is a valid value, and the structure can be divided so.
+    """Raises unless all are valid, and the structure can be divided as they ask.
 
-    One rule: whatever divides the number kept (`scope`, patterns, `min_kept`) needs
-    groups that lie within its parts (`Structure.divisions`).
+    One rule: whatever divides the number kept among parts (`scope`, patterns,
+    `min_kept`) needs a structure whose groups lie within these parts
+    (`Structure.divisions`).
 
     Returns:
-        `sparsity`, which is given.
+        `sparsity`, which is not None.
+
+    Raises:
+        TypeError, ValueError: as `snip_tf.prune_model`.
     """
     sparsity = check_sparsity(sparsity)
     check_one_of("scope", scope, SCOPES)

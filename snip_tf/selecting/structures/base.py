@@ -53,7 +53,7 @@ class Structure:
         """Raises a ValueError where a weight cannot be divided into groups."""
 
     def sizes(self, kernels: Kernels, left: Masks) -> dict[str, int]:
-        """How many groups of each weight have something left.
+        """Returns how many groups of each weight have something left.
 
         Args:
             kernels: `{weight path: kernel}`.
@@ -67,24 +67,24 @@ class Structure:
         }
 
     def groups_left(self, kernel: Kernel, left: np.ndarray) -> np.ndarray:
-        """Which groups of a weight have something left, by its mask."""
+        """Returns which groups of a weight have something left, by its mask."""
         del kernel
         return left
 
     def allocate(
         self,
         kernels: Kernels,
-        asked: Iterable[Share],
+        shares: Iterable[Share],
         scope: Scope,
         minimums: Mapping[str, int],
     ) -> list[Part]:
-        """Which weights are ranked together, and how many of their groups are kept."""
-        return allocate(kernels, self.sizes(kernels, {}), asked, scope, minimums)
+        """Returns which weights are ranked together, and how many groups are kept."""
+        return allocate(kernels, self.sizes(kernels, {}), shares, scope, minimums)
 
     def scores(
         self, kernels: Kernels, scores: Mapping[str, Any], left: Masks
     ) -> dict[str, Any]:
-        """The scores of the groups, the lowest possible where nothing is left."""
+        """Returns the scores of the groups: the lowest possible if nothing is left."""
         return {
             path: self._ranked(path, kernel, scores[path], left.get(path))
             for path, kernel in kernels.items()
@@ -103,25 +103,25 @@ class Structure:
     def group_scores(
         self, path: str, kernel: Kernel, score: Any, left: np.ndarray | None
     ) -> Any:
-        """The scores of the groups of one weight, of which this is left."""
+        """Returns the scores of the groups of one weight, by what is left of it."""
         del path, kernel, left
         return score
 
     def choose(
         self, scores: Mapping[str, Scores], budget: Budget, share: float, zeros: Zeros
     ) -> dict[str, PackedMask]:
-        """Which groups are kept; see `keep_in_parts`."""
+        """Returns which groups are kept; see `keep_in_parts`."""
         return keep_in_parts(scores, budget, share, zeros)
 
     def masks(
         self, kernels: Kernels, chosen: Mapping[str, PackedMask]
     ) -> dict[str, PackedMask]:
-        """The masks of the connections of the chosen groups."""
+        """Returns the masks of the connections of the chosen groups."""
         del kernels
         return dict(chosen)
 
     def describe_zeros(self, zeros: Mapping[str, int]) -> str:
-        """The warning of what is kept by its position alone."""
+        """Returns the warning of what is kept by its position alone."""
         listing = ", ".join(f"{count} of {path!r}" for path, count in zeros.items())
         return (
             f"{sum(zeros.values())} of the kept connections have a score of zero, as "

@@ -84,18 +84,18 @@ class Blocks(Structure):
         check_divides(self, kernels, divides)
 
     def _sides(self, kernel: Kernel) -> dict[int, int]:
-        """The length of a block along each axis of a weight."""
+        """Returns the length of a block along each axis of a weight."""
         inputs = {} if kernel.inputs is None else {kernel.inputs: self.inputs}
         return inputs | dict.fromkeys(kernel.outputs[-1:], self.outputs)
 
     def groups_left(self, kernel: Kernel, left: np.ndarray) -> np.ndarray:
-        """Which blocks of a weight have something left."""
+        """Returns which blocks of a weight have something left."""
         return self._sums(kernel, left.astype(np.float32)) > 0
 
     def group_scores(
         self, path: str, kernel: Kernel, score: Any, left: np.ndarray | None
     ) -> np.ndarray:
-        """The scores of the blocks of a weight: sums over what is left."""
+        """Returns the scores of the blocks of a weight: sums over what is left."""
         score = np.asarray(score) if left is None else np.where(left, score, 0)
         check_finite(path, score)
         return self._sums(kernel, score)
@@ -110,7 +110,7 @@ class Blocks(Structure):
     def masks(
         self, kernels: Kernels, chosen: Mapping[str, PackedMask]
     ) -> dict[str, PackedMask]:
-        """The masks of the connections of the chosen blocks."""
+        """Returns the masks of the connections of the chosen blocks."""
         masks = {}
         for path, mask in chosen.items():
             array = mask.unpack()

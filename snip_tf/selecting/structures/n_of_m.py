@@ -74,14 +74,14 @@ class NOfM(Structure):
     def allocate(
         self,
         kernels: Kernels,
-        asked: Iterable[Share],
+        shares: Iterable[Share],
         scope: Scope,
         minimums: Mapping[str, int],
     ) -> list[Part]:
-        """Rows of M connections, each of which keeps N."""
+        """Returns rows of M connections, each of which keeps N."""
         del scope, minimums
         parts, removed = [], 1 - self.n / self.m
-        for paths, sparsity in asked:
+        for paths, sparsity in shares:
             if abs(sparsity - removed) > 5e-4:  # thirds in a few decimals
                 raise ValueError(
                     f"Expected sparsity={removed:g} with structure='{self}', {self.why}"
