@@ -255,7 +255,7 @@ with command_line.silent():
     from snip_tf.experiments.training.progress import Progress
     from snip_tf.files import whole_file, write_json
     from snip_tf.network import Network
-    from snip_tf.reports.costs import weight_rows
+    from snip_tf.reports.sparsity import weight_rows
     from snip_tf.selecting.kernels import kernels_of
     from snip_tf.selecting.selection import Selection
 
@@ -634,7 +634,12 @@ def _about(model: keras.Model, logdir: Path) -> dict[str, object]:
     """What is known of a run before it is trained."""
     layers = []
     if FLAGS.target_sparsity:
-        layers = [dataclasses.asdict(row) for row in weight_rows(model)]
+        rows = map(dataclasses.asdict, weight_rows(Network(model)))
+        # The files of results call what is dead idle.
+        layers = [
+            {name.replace("dead", "idle"): value for name, value in row.items()}
+            for row in rows
+        ]
     return {
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,

@@ -14,10 +14,13 @@ from snip_tf.masking.pruned_model import (
     strip_pruning,
 )
 from snip_tf.pruning import prune_model
-from snip_tf.reports.report import report
-from snip_tf.reports.summary import sparsity, summary
-from snip_tf.savings.export import export
-from snip_tf.savings.runtime import sparse_runtime
+from snip_tf.reports.costs import LayerRow
+from snip_tf.reports.dead_units import DeadUnits
+from snip_tf.reports.report import Report, report
+from snip_tf.reports.sparsity import WeightRow, sparsity
+from snip_tf.reports.summary import summary
+from snip_tf.savings.export import ExportSizes, export
+from snip_tf.savings.runtime import SparseRuntime, sparse_runtime
 from snip_tf.savings.sparse_format import load_sparse
 from snip_tf.scoring.sampling import sample_per_class
 from snip_tf.selecting.selection import CollapseWarning, select_masks
@@ -30,9 +33,15 @@ from snip_tf.weights import prunable_weights
 __all__ = [
     "Blocks",
     "CollapseWarning",
+    "DeadUnits",
+    "ExportSizes",
+    "LayerRow",
     "MaskedLayer",
     "NOfM",
+    "Report",
+    "SparseRuntime",
     "Units",
+    "WeightRow",
     "apply_masks",
     "compact",
     "connection_sensitivity",

@@ -124,10 +124,12 @@ def like(operation: Any, copy: Copy, **settings: Any) -> Any:
         for name, value in attributes.items()
         if name.endswith(tuple(_NEUTRAL)) and value is not None
     }
-    for name, value in objects.items():
-        if name in config or name == "activity_regularizer":
-            config[name] = copy(value)
-    return type(operation).from_config({**config, **settings})
+    config |= {name: copy(value) for name, value in objects.items() if name in config}
+    new = type(operation).from_config({**config, **settings})
+    # Any layer takes this one, but few have it in their configuration.
+    if "activity_regularizer" in objects:
+        new.activity_regularizer = copy(objects["activity_regularizer"])
+    return new
 
 
 # How the names of such settings end, and what replaces them in a configuration.
