@@ -86,31 +86,30 @@ def prune_model(
         sparsity: float, always needed: the fraction of the prunable weights that is
             removed, 0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %. Or
             `{path pattern: float}`: a weight belongs to the first glob pattern that
-            matches, each pattern is exact, and what is ranked together is ranked within
-            it; what none matches is left whole (`"*"` matches the rest).
+            matches it, and `scope` ranks within each pattern, which is met exactly;
+            what no pattern matches is left whole (`"*"` stands for the rest).
         criterion: `"snip"`; `"iterative_snip"` or `"force"`, SNIP in many steps;
             `"grasp"`, `"synflow"`, `"magnitude"`, `"random"`; one of them with settings
             of your own, such as `snip_tf.criteria.Force(steps=20)`; or a function of
             one `snip_tf.criteria.ScoringContext` that returns
             `{weight path: scores}`. The largest scores are kept.
-        structure: what is kept or removed as a whole: `"weights"`, connections by
-            themselves; `"2:4"` (N:M): of each M in a row along the input axis, N are
-            kept (`sparsity` is 1 - N / M); `"4x4"`: blocks of inputs by outputs, ranked
-            by the sum of their scores (`sparsity` is of blocks); `"units"`: whole units
-            (filters, dense and recurrent units), see `snip_tf.Units`; or a value such
-            as `snip_tf.Units(cost="multiply_adds")`, `snip_tf.NOfM(2, 4)` or
-            `snip_tf.Blocks(4, 4)`.
+        structure: what is kept or removed as a whole: `"weights"`, each connection by
+            itself; `"2:4"` (N:M), N of each M successive connections along the input
+            axis (`sparsity` is 1 - N / M); `"4x4"`, blocks of inputs by outputs, ranked
+            by the sum of their scores (`sparsity` is the fraction of blocks);
+            `"units"`, filters, dense and recurrent units, see `snip_tf.Units`. Or one
+            of these with settings, such as `snip_tf.Units(cost="multiply_adds")`.
         scope: what is ranked together: `"global"`, all connections; `"layer"`, those of
             each weight; `"unit"`, those of each output of a weight (an index of its
-            last axis, of the axes (heads, dim) of a query kernel of attention); or
-            `"erk"` (Erdos-Renyi kernels), those of each weight, of which it keeps a
-            fraction in proportion to the sum over the product of its dimensions. With
-            `"layer"` and `"unit"` each keeps the floor or the ceiling of its share, the
-            first the ceiling, so that the total is exact.
+            last axis; of a query kernel of attention, of its axes (heads, dim));
+            `"erk"` (Erdos-Renyi kernels), those of each weight, which keeps a fraction
+            in proportion to the sum over the product of its dimensions. With `"layer"`
+            and `"unit"` each keeps its share, rounded up or down: the first ones up, as
+            many as make the total exact.
         min_kept: int or float, the number, or below 1 the fraction, of connections that
-            each weight keeps at least; the others give them, the total stays exact.
-            `min_kept=1` lets no weight go as a whole, of which a
-            `snip_tf.CollapseWarning` tells otherwise.
+            each weight keeps at least, at the expense of the others; the total stays
+            exact. With `min_kept=1` no weight is removed as a whole; without, a
+            `snip_tf.CollapseWarning` names those that are.
         include: weights to prune beside the kernels: a glob pattern on weight paths, a
             layer, a list of them, or a callable `(path, variable) -> bool`.
         exclude: weights to leave alone, in the same forms.
