@@ -15,6 +15,7 @@ from snip_tf.masking.pruned_model import apply_masks, get_masks
 from snip_tf.network import Network
 from snip_tf.pruning import prune_model
 from snip_tf.scoring.sampling import sample_per_class
+from snip_tf.selecting.kernels import kernels_of
 from snip_tf.selecting.selection import Selection
 
 
@@ -44,9 +45,10 @@ def build_network(settings: Settings, data: Dataset) -> keras.Model:
         settings, data, settings.initializer_w_bp, settings.initializer_b_bp
     )
     if settings.is_pruned:
-        weights = Network(network).prunable(_include(settings))
-        shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
-        Selection(shapes, settings.target_sparsity, settings.scope, settings.least_kept)
+        read = Network(network)
+        kernels = kernels_of(read.owners, read.prunable(_include(settings)))
+        sparsity, least = settings.target_sparsity, settings.least_kept
+        Selection(kernels, sparsity, settings.scope, least)
     return network
 
 
@@ -113,7 +115,7 @@ def _prune(
         *scored,
         sparsity=settings.target_sparsity,
         criterion=criterion,
-        pattern=settings.structure,
+        structure=settings.structure,
         scope=settings.scope,
         min_kept=settings.least_kept,
         include=_include(settings),

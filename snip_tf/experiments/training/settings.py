@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from snip_tf.experiments.training import loop
+from snip_tf.selecting.allocation import Scope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Settings:
     criterion: str
     control: str
     structure: str
-    scope: str
+    scope: Scope
     min_kept: float
     examples_per_class: int | None
     scoring_batch_size: int | None
