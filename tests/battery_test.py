@@ -13,7 +13,7 @@ from snip_tf.reports.costs import weight_rows
 from snip_tf.weights import layer_tree, weights_by_path
 from tests import numpy_reference
 from tests.kinds import EXAMPLES, KINDS
-from tests.network_kinds import HAS_KERAS_HUB
+from tests.network_kinds import ALL_KINDS, HAS_KERAS_HUB, NETWORKS
 from tests.replicas import two_replicas
 
 SPARSITY = 0.6
@@ -108,7 +108,7 @@ def assert_same_outputs(one, other, x):
 def made(title, scope):
     """The model of a kind with its data, unless Keras cannot make it in that scope."""
     try:
-        return KINDS[title]()
+        return ALL_KINDS[title]()
     except ValueError:
         assert scope is not Nothing
         return None
@@ -118,7 +118,7 @@ def combinations():
     """The kinds and ways to try: all of them when the table is written."""
     return [
         (title, way)
-        for title in KINDS
+        for title in ALL_KINDS
         for way in WAYS
         if way == "`fit`" or title in IN_EVERY_WAY or WRITE_TABLES
     ]
@@ -161,7 +161,7 @@ def life(title, way, folder):
         train(pruned, x, y)
     except Exception:
         with scope():
-            dense, x, y = KINDS[title]()
+            dense, x, y = ALL_KINDS[title]()
         with pytest.raises(Exception):  # noqa: B017 - whatever Keras raises
             train(dense, x, y)
         return NOT_IN_KERAS
@@ -197,7 +197,7 @@ def saved_and_loaded(model, folder):
 
 
 def data_loss(y, outputs):
-    """The loss that the models of `KINDS` are compiled with."""
+    """The loss that the models of `ALL_KINDS` are compiled with."""
     if isinstance(y, dict):
         weights = {"z": 0.5}
         return sum(weights.get(k, 1.0) * data_loss(y[k], outputs[k]) for k in y)
@@ -207,14 +207,17 @@ def data_loss(y, outputs):
     return tf.reduce_mean(losses)
 
 
-@pytest.mark.parametrize("title", KINDS)
+@pytest.mark.parametrize(
+    "title",
+    [*KINDS, *(pytest.param(title, marks=pytest.mark.slow) for title in NETWORKS)],
+)
 def test_masks_are_those_of_the_reference(title):
     """`|w * dL/dw|` in float64 and a full sort, on the gradients of the model itself.
 
     Two scores that are equal but for the rounding of float32 may change places.
     """
     keras.utils.set_random_seed(0)
-    model, x, y = KINDS[title]()
+    model, x, y = ALL_KINDS[title]()
     pruned = snip_tf.prune_model(model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES)
     masks = snip_tf.get_masks(pruned)
     weights = snip_tf.prunable_weights(model)
@@ -255,7 +258,7 @@ def table():
         f"| model | {' | '.join(WAYS)} |",
         f"|---|{'---|' * len(WAYS)}",
     ]
-    for title in KINDS:
+    for title in ALL_KINDS:
         cells = [title, *(OUTCOMES[title, way] for way in WAYS)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -264,7 +267,7 @@ def table():
 def written_outcomes():
     """The outcomes in the table as it stands."""
     lines = [line.strip("| ").split(" | ") for line in TABLE.read_text().splitlines()]
-    titles = [cells for cells in lines if cells[0] in KINDS]
+    titles = [cells for cells in lines if cells[0] in ALL_KINDS]
     return {
         (title, way): cell
         for title, *cells in titles
@@ -278,4 +281,6 @@ def test_the_table_is_complete():
         pytest.skip("keras-hub, which the table has models of, is not installed")
     if WRITE_TABLES:
         TABLE.write_text(table())
-    assert list(written_outcomes()) == [(title, way) for title in KINDS for way in WAYS]
+    assert list(written_outcomes()) == [
+        (title, way) for title in ALL_KINDS for way in WAYS
+    ]
