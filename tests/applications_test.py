@@ -11,6 +11,10 @@ import snip_tf
 from tests.network_kinds import APPLICATIONS, IMAGE
 from tests.random_networks import assert_same_outputs, compacted
 
+# Of these networks, most connections go, and all of some weights.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Pruning kept nothing", "ignore:.*have a score of zero"
+)
 IMAGES = np.random.default_rng(0).normal(size=(4, *IMAGE)).astype(np.float32)
 
 
