@@ -143,7 +143,7 @@ def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any
     files = {"LiteRT, dense": model, "LiteRT": pruned, "LiteRT, int8": pruned}
     for kind, each in files.items():
         path = folder / f"{kind}.tflite"
-        int8 = kind.endswith("int8")
+        int8 = "weights" if kind.endswith("int8") else False
         snip_tf.export(each, path, "litert", int8=int8, print_fn=lambda line: None)
         result["bytes"][kind] = path.stat().st_size
     for batch_size in BATCHES:

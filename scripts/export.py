@@ -37,7 +37,9 @@ def main() -> None:
         model = command_line.load_model(FLAGS.model)
         if FLAGS.compact:
             model = snip_tf.compact(model)
-        snip_tf.export(model, FLAGS.path, FLAGS.format, int8=FLAGS.int8)
+        snip_tf.export(
+            model, FLAGS.path, FLAGS.format, int8="weights" if FLAGS.int8 else False
+        )
     except (OSError, TypeError, ValueError, ImportError) as error:
         sys.exit(command_line.one_line(error))
 

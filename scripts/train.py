@@ -253,7 +253,8 @@ with command_line.silent():
     from snip_tf.experiments.training import cluster, loop, run_folder, schedules
     from snip_tf.experiments.training.progress import Progress
     from snip_tf.files import whole_file, write_json
-    from snip_tf.reports.costs import weight_rows
+    from snip_tf.network import Network
+    from snip_tf.reports.sparsity import weight_rows
     from snip_tf.selecting.selection import Selection
 
 
@@ -554,12 +555,16 @@ def _make_model(
     with strategy.scope(), _told():
         if FLAGS.target_sparsity:
             start = time.perf_counter()
+            scored = data.train
+            if FLAGS.examples_per_class:
+                scored = snip_tf.sample_per_class(
+                    *scored, FLAGS.examples_per_class, FLAGS.seed
+                )
             model = snip_tf.prune_model(
                 dense,
-                *data.train,
+                *scored,
                 sparsity=FLAGS.target_sparsity,
-                batch_size=_scoring_batch_size(),
-                examples_per_class=FLAGS.examples_per_class,
+                batch_size=_scoring_batch_size() or len(scored[1]),
                 loss=loss,
                 criterion=criterion,
                 scope=FLAGS.scope,
@@ -623,7 +628,12 @@ def _about(model: keras.Model, logdir: Path) -> dict[str, object]:
     """What is known of a run before it is trained."""
     layers = []
     if FLAGS.target_sparsity:
-        layers = [dataclasses.asdict(row) for row in weight_rows(model)]
+        rows = map(dataclasses.asdict, weight_rows(Network(model)))
+        # The files of results call what is dead idle.
+        layers = [
+            {name.replace("dead", "idle"): value for name, value in row.items()}
+            for row in rows
+        ]
     return {
         "sparsity": snip_tf.sparsity(model),
         "layers": layers,

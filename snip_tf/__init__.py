@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 from snip_tf import criteria
+from snip_tf.criteria.score import connection_sensitivity, score
 from snip_tf.masking.masked_layer import MaskedLayer
 from snip_tf.masking.masks import load_masks, save_masks
 from snip_tf.masking.pruned_model import (
@@ -12,18 +13,28 @@ from snip_tf.masking.pruned_model import (
     set_masks,
     strip_pruning,
 )
-from snip_tf.pruning import connection_sensitivity, prune_model
-from snip_tf.reports.report import report
-from snip_tf.reports.summary import sparsity, summary
-from snip_tf.savings.export import export
-from snip_tf.savings.runtime import sparse_runtime
+from snip_tf.pruning import prune_model
+from snip_tf.reports.costs import LayerRow
+from snip_tf.reports.dead_units import DeadUnits
+from snip_tf.reports.report import Report, report
+from snip_tf.reports.sparsity import WeightRow, sparsity
+from snip_tf.reports.summary import summary
+from snip_tf.savings.export import ExportSizes, export
+from snip_tf.savings.runtime import SparseRuntime, sparse_runtime
 from snip_tf.savings.sparse_format import load_sparse
+from snip_tf.scoring.sampling import sample_per_class
 from snip_tf.selecting.selection import select_masks
 from snip_tf.structured.compaction import compact
 from snip_tf.weights import prunable_weights
 
 __all__ = [
+    "DeadUnits",
+    "ExportSizes",
+    "LayerRow",
     "MaskedLayer",
+    "Report",
+    "SparseRuntime",
+    "WeightRow",
     "apply_masks",
     "compact",
     "connection_sensitivity",
@@ -39,7 +50,9 @@ __all__ = [
     "prunable_weights",
     "prune_model",
     "report",
+    "sample_per_class",
     "save_masks",
+    "score",
     "select_masks",
     "set_masks",
     "sparse_runtime",

@@ -1,51 +1,241 @@
-"""Checks of arguments, and how their errors show names."""
+"""Checks of arguments, each with one wording, and how errors show names."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import keras
 
-def check_steps(steps: Any) -> None:
-    """Raises unless `steps` is a whole number, 1 or more."""
-    expected = "Expected `steps` to be a whole number, 1 or more. "
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
-        raise TypeError(
-            f"{expected}Received: steps={steps!r} of type {type(steps).__name__}"
+from snip_tf._keras import held_layers
+
+
+def check_one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raises a ValueError unless an argument is one of a few strings.
+
+    Example:
+
+    >>> from snip_tf.checks import check_one_of
+    >>> check_one_of("axis", "z", ["x", "y"])
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `axis` to be one of 'x', 'y'. Received: axis='z'
+    """
+    allowed = list(allowed)
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(
+            f"Expected `{name}` to be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
         )
-    if steps < 1:
-        raise ValueError(f"{expected}Received: steps={steps}")
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Raises unless a setting is a finite number above 0."""
-    expected = f"Expected `{name}` to be a number above 0. "
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raises unless an argument is a finite number within some limits.
+
+    Args:
+        name: that of the argument.
+        value: what was received.
+        least: float. The smallest number allowed.
+        above: float. All numbers allowed are larger.
+        below: float. All numbers allowed are smaller.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is beyond the limits, infinite or NaN.
+
+    Example:
+
+    >>> from snip_tf.checks import check_number
+    >>> check_number("rate", 2, least=0, below=1)
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `rate` to be a number, 0 or more and below 1. Received: rate=2
+    """
+    limits = [
+        words
+        for limit, words in (
+            (least, f", {least} or more"),
+            (above, f" above {above}"),
+            (below, f" below {below}"),
+        )
+        if limit is not None
+    ]
+    expected = f"Expected `{name}` to be a number{' and'.join(limits)}. "
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{expected}Received: {name}={value!r} of type {type(value).__name__}"
-        )
-    if not 0 < value < float("inf"):
+        raise TypeError(expected + _received(name, value))
+    number: Any = value
+    if not (
+        -math.inf < number < math.inf
+        and (least is None or number >= least)
+        and (above is None or number > above)
+        and (below is None or number < below)
+    ):
         raise ValueError(f"{expected}Received: {name}={value!r}")
 
 
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises unless an argument is a whole number of at least `least`.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is below `least`.
+    """
+    _check_whole(name, value, f"a whole number, {least} or more", least)
+
+
 def check_seed(seed: Any) -> None:
-    """Raises unless `seed` is a whole number, 0 or more, or None."""
-    expected = "Expected `seed` to be a whole number, 0 or more, or None. "
-    if seed is None:
-        return
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+    """Raises unless `seed` is a whole number, 0 or more, or None.
+
+    Raises:
+        TypeError: if it is of another kind.
+        ValueError: if it is negative.
+    """
+    if seed is not None:
+        _check_whole("seed", seed, "a whole number, 0 or more, or None", 0)
+
+
+def _check_whole(name: str, value: Any, expected: str, least: int) -> None:
+    expected = f"Expected `{name}` to be {expected}. "
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(expected + _received(name, value))
+    if int(value) < least:
+        raise ValueError(f"{expected}Received: {name}={value}")
+
+
+def _received(name: str, value: Any) -> str:
+    return f"Received: {name}={value!r} of type {type(value).__name__}"
+
+
+def check_takes(name: str, function: Callable, arguments: Sequence[str]) -> None:
+    """Raises a TypeError unless a function can be called with some arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # some functions written in C do not tell theirs
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
         raise TypeError(
-            f"{expected}Received: seed={seed!r} of type {type(seed).__name__}"
+            f"Expected `{name}` to be a callable({', '.join(arguments)}). Received: a "
+            f"callable of other arguments: {signature}"
+        ) from error
+
+
+def check_model(model: Any) -> None:
+    """Raises a TypeError unless `model` is a Keras 3 model."""
+    if isinstance(model, keras.Model):
+        return
+    kind = f"{type(model).__module__}.{type(model).__name__}"
+    received = f"model={model!r} of type {kind}" if isinstance(model, str) else kind
+    advice = (
+        "Load a file with `keras.models.load_model` first; models of Keras 2 "
+        "(`tf_keras`) and of other libraries have to be built in Keras 3."
+    )
+    if isinstance(model, type):
+        received = f"the class {model.__name__}"
+        if issubclass(model, keras.Model):
+            advice = f"Make a model of it first: {model.__name__}(...)."
+    elif isinstance(model, keras.Layer):
+        advice = (
+            "Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
         )
-    if seed < 0:
-        raise ValueError(f"{expected}Received: seed={seed}")
+    elif hasattr(model, "shape"):
+        advice = "The model comes first, then the data."
+    elif isinstance(model, Mapping):
+        advice = "The model comes first, then the masks."
+    raise TypeError(
+        f"Expected `model` to be a Keras 3 model (`keras.Model`). "
+        f"Received: {received}. {advice}"
+    )
+
+
+def check_built(model: Any) -> None:
+    """Raises unless `model` is a Keras 3 model that has its weights."""
+    check_model(model)
+    if is_built(model):
+        return
+    received, what = f"model={model.name!r}, not built", "it"
+    if not has_call(model):
+        parts = ", ".join(map(repr, _unbuilt_parts(model))) or "all"
+        received += f" and without `call`, with parts that are not built: {parts}"
+        what = "each of them"
+    raise ValueError(
+        f"Expected a built model, since an unbuilt one has no weights yet. "
+        f"Received: {received}. Call {what} on a batch, or give it a `keras.Input`."
+    )
+
+
+def is_built(model: keras.Model) -> bool:
+    """Returns whether a model has its weights.
+
+    One without `call`, such as a GAN of a generator and a critic, which its
+    `train_step` calls, is never built by Keras; it has the weights of its parts.
+    """
+    if model.built or has_call(model):
+        return model.built
+    return bool(model.weights) and not _unbuilt_parts(model)
+
+
+def has_call(model: keras.Model) -> bool:
+    """Returns whether a model computes something itself."""
+    # (That of a pruned model wraps that of its class.)
+    calls = {inspect.unwrap(cls.call) for cls in (type(model), keras.Model)}
+    return len(calls) > 1
+
+
+def _unbuilt_parts(model: keras.Model) -> list[str]:
+    return [part.name for part in held_layers(model) if _lacks_weights(part)]
+
+
+def _lacks_weights(layer: keras.Layer) -> bool:
+    """Returns whether a layer, or one inside, has yet to make its weights.
+
+    Many of Keras' layers without weights, such as those that resize or augment images,
+    are not built before they are called.
+    """
+    if layer.built:
+        return False
+    without = (keras.Layer.build, keras.Model.build, keras.Sequential.build)
+    makes = type(layer).build not in without
+    return makes or any(map(_lacks_weights, held_layers(layer)))
+
+
+def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raises a ValueError that names the first of `paths` that is not `known`."""
+    known = list(known)
+    known_set = set(known)
+    for path in paths:
+        if path not in known_set:
+            raise ValueError(
+                f"{what} must be one of the model's weight paths. "
+                f"Received: {path!r}, which the model does not have. "
+                f"{near_misses(path, known)}"
+            )
+
+
+def near_misses(wanted: str, known: list[str], what: str = "weight paths") -> str:
+    """Returns a sentence that says which of the known paths may have been meant."""
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+    if near:
+        return f"Did you mean {' or '.join(repr(path) for path in near)}?"
+    return f"The {what} are: {', '.join(map(visible, known))}"
 
 
 def visible(text: str) -> str:
-    r"""Shows what a terminal would obey, or not show, as its escaped text.
+    r"""Returns a text in which all that a terminal obeys or hides is escaped.
 
-    These are control characters, whole escape sequences, line breaks, and characters
+    This is control characters, whole escape sequences, line breaks, and characters
     that change the direction of the text or have no width.
 
     Example:
@@ -60,7 +250,7 @@ def visible(text: str) -> str:
 
 
 def list_of(names: Sequence[str], most: int = 4) -> str:
-    """The first of some names, and how many more there are.
+    """Returns the first of some names, and how many more there are.
 
     Example:
 

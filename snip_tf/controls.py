@@ -21,19 +21,19 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
 
 from snip_tf import criteria
-from snip_tf.checks import check_seed, visible
+from snip_tf.checks import check_built, check_seed, is_built, visible
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.masks import check_masks
 from snip_tf.masking.pruned_model import apply_masks, get_masks, strip_pruning
 from snip_tf.scoring.scores import as_floats
-from snip_tf.weights import check_built, is_built, weights_by_path
+from snip_tf.weights import weights_by_path
 
 
 def shuffle(
@@ -70,12 +70,18 @@ def shuffle(
     }
 
 
-def invert(scores: Any) -> Any:
-    """The scores with the other sign: the smallest come first.
+@overload
+def invert(scores: Mapping[str, Any]) -> dict[str, np.ndarray]: ...
+@overload
+def invert(scores: str | Callable) -> criteria.Criterion: ...
+def invert(
+    scores: Mapping[str, Any] | str | Callable,
+) -> dict[str, np.ndarray] | criteria.Criterion:
+    """Returns the scores with the other sign, so that the smallest come first.
 
     Args:
-        scores: `{weight path: scores}`, such as `snip_tf.connection_sensitivity`
-            returns, for `snip_tf.select_masks`; or a criterion, by name or itself, for
+        scores: `{weight path: scores}`, such as `snip_tf.score` returns, for
+            `snip_tf.select_masks`; or a criterion, by name or itself, for
             `snip_tf.prune_model`.
 
     Returns:
@@ -92,34 +98,32 @@ def invert(scores: Any) -> Any:
     >>> inverted = snip_tf.controls.invert("magnitude")
     >>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion=inverted)
     """
-    if not isinstance(scores, Mapping):
-        return _Inverted(criteria.get(scores))
+    if isinstance(scores, Mapping):
+        return _negative(scores)
+    return _Inverted(criteria.get(scores))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inverted(criteria.Criterion):
+    """A criterion whose scores have the other sign; else as the one it is made of."""
+
+    criterion: criteria.Criterion
+
+    def __post_init__(self):
+        for name in ("needs_data", "steps", "revives", "changes_layers"):
+            object.__setattr__(self, name, getattr(self.criterion, name))
+
+    def __call__(self, context: criteria.ScoringContext) -> dict[str, np.ndarray]:
+        return _negative(self.criterion(context))
+
+
+def _negative(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
     # Floating-point, since whole numbers without a sign have no other one.
     return {path: -np.asarray(score) for path, score in as_floats(scores).items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Inverted:
-    """A criterion whose scores have the other sign; else as the one it is made of."""
-
-    criterion: Callable
-
-    def __call__(self, *arguments: Any, **options: Any) -> dict[str, np.ndarray]:
-        return invert(self.criterion(*arguments, **options))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # what copies and pickles look for
-            raise AttributeError(name)
-        return getattr(self.criterion, name)
-
-    def with_seed(self, seed: int | None) -> _Inverted:
-        if not hasattr(self.criterion, "with_seed"):
-            return self
-        return _Inverted(self.criterion.with_seed(seed))
-
-
 def reinitialize(model: keras.Model) -> keras.Model:
-    """The same masks on weights that are drawn anew.
+    """Draws all weights of a model anew, under the same masks.
 
     Each layer is made again from its configuration, so that every variable has a new
     draw of its initializer, also of one of Keras' with a seed, from Keras' global

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import inspect
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
-from snip_tf.checks import visible
+from snip_tf._keras import held_layers
+from snip_tf.checks import check_built, check_takes, near_misses
 
 # A selection of weights: a glob pattern or a layer, several, or a predicate.
-Patterns = (
+Patterns: TypeAlias = (
     str
     | keras.Layer
     | Iterable[str | keras.Layer]
@@ -23,29 +22,20 @@ Patterns = (
 )
 
 
-def held_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers that `layer` holds directly, in the order Keras tracks them."""
-    if isinstance(layer, keras.Model):
-        return layer.layers
-    # Keras gives the layers that a model holds in public, but not those of a plain
-    # layer; this is the only place that asks in private.
-    return layer._flatten_layers(include_self=False, recursive=False)
-
-
 def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """A layer and all that it holds at any depth."""
+    """Yields a layer and all that it holds at any depth."""
     yield layer
     for sub in held_layers(layer):
         yield from layer_tree(sub)
 
 
 def is_stateful(model: keras.Model) -> bool:
-    """Whether a layer keeps a state for each example, so that no batch can be cut."""
+    """Returns whether a layer keeps a state per example, so no batch can be cut."""
     return any(getattr(layer, "stateful", False) for layer in layer_tree(model))
 
 
 def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Every weight below `layer`, once, under its weight path, in the layer's order.
+    """Returns every weight below `layer`, once, under its weight path, in its order.
 
     The path is the names of the layers from (not including) `layer` down to the owner,
     then the weight's name, or its attribute's if it has none. A weight that several
@@ -58,31 +48,66 @@ def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
     Returns:
         `{weight path: keras.Variable}`.
     """
-    found: dict[str, keras.Variable] = {}
-    seen: set[int] = set()
+    return Walk(layer).weights
 
-    def visit(layer: keras.Layer, prefix: str) -> None:
+
+class Owner(NamedTuple):
+    """A layer, and the weights that it owns itself, by name.
+
+    A weight that several layers share has several owners.
+    """
+
+    layer: keras.Layer
+    weights: dict[str, keras.Variable]
+
+
+class Walk:
+    """One walk over a layer and all that it holds at any depth.
+
+    Args:
+        layer: a built `keras.Layer` or `keras.Model`.
+
+    Attributes:
+        weights: `{weight path: keras.Variable}`; see `weights_by_path`.
+        owners: list of `Owner`, one for each layer, `layer` first.
+    """
+
+    def __init__(self, layer: keras.Layer):
+        self.weights: dict[str, keras.Variable] = {}
+        self.owners: list[Owner] = []
+        self._seen: set[int] = set()
+        self._visit(layer, "")
+
+    def _visit(self, layer: keras.Layer, prefix: str) -> None:
         held = held_layers(layer)
-        owned_below = {id(w) for sub in held for w in sub.weights}
-        for weight in layer.weights:
-            if id(weight) not in owned_below and id(weight) not in seen:
-                seen.add(id(weight))
-                found[_unused(prefix + _name_in(layer, weight), found)] = weight
+        own = own_weights(layer)
+        self.owners.append(Owner(layer, own))
+        for weight in own.values():
+            if id(weight) not in self._seen:
+                self._seen.add(id(weight))
+                path = _unused(prefix + _name_in(layer, weight), self.weights)
+                self.weights[path] = weight
         taken: set[str] = set()
         for sub in held:
-            if id(sub) in seen:
-                continue
-            seen.add(id(sub))
-            name = _unused(prefix + sub.name, taken)
-            taken.add(name)
-            visit(sub, name + "/")
+            if id(sub) not in self._seen:
+                self._seen.add(id(sub))
+                name = _unused(prefix + sub.name, taken)
+                taken.add(name)
+                self._visit(sub, name + "/")
 
-    visit(layer, "")
-    return found
+
+def own_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """Returns the weights that a layer has, and no layer inside it, by name."""
+    below = {id(weight) for sub in held_layers(layer) for weight in sub.weights}
+    own: dict[str, keras.Variable] = {}
+    for weight in layer.weights:
+        if id(weight) not in below:
+            own[_unused(_name_in(layer, weight), own)] = weight
+    return own
 
 
 def _name_in(layer: keras.Layer, weight: keras.Variable) -> str:
-    """The weight's name, or that of its attribute if it was made without a name.
+    """Returns the weight's name, or its attribute's if it was made without a name.
 
     Keras numbers those anew in each process: `variable_7` is `variable_3` in the next.
     """
@@ -159,7 +184,16 @@ def prunable_weights(
     ['head/kernel', 'head/bias']
     """
     check_built(model)
-    weights = weights_by_path(model)
+    return choose_prunable(model, weights_by_path(model), include, exclude)
+
+
+def choose_prunable(
+    model: keras.Model,
+    weights: dict[str, keras.Variable],
+    include: Patterns | None,
+    exclude: Patterns | None,
+) -> dict[str, keras.Variable]:
+    """Returns those of a model's weights that pruning considers; `prunable_weights`."""
     trainable = {path: v for path, v in weights.items() if v.trainable}
     included = _matching(model, trainable, include, "include")
     excluded = _matching(model, weights, exclude, "exclude")
@@ -179,97 +213,6 @@ def prunable_weights(
             f"exclude={exclude!r}, whose weights are: {', '.join(reasons) or 'none'}."
         )
     return chosen
-
-
-def check_model(model: keras.Model) -> None:
-    """Raises a TypeError unless `model` is a Keras 3 model."""
-    if isinstance(model, keras.Model):
-        return
-    kind = f"{type(model).__module__}.{type(model).__name__}"
-    received = f"model={model!r} of type {kind}" if isinstance(model, str) else kind
-    advice = (
-        "Load a file with `keras.models.load_model` first; models of Keras 2 "
-        "(`tf_keras`) and of other libraries have to be built in Keras 3."
-    )
-    if isinstance(model, type):
-        received = f"the class {model.__name__}"
-        if issubclass(model, keras.Model):
-            advice = f"Make a model of it first: {model.__name__}(...)."
-    elif isinstance(model, keras.Layer):
-        advice = (
-            "Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
-        )
-    elif hasattr(model, "shape"):
-        advice = "The model comes first, then the data."
-    elif isinstance(model, Mapping):
-        advice = "The model comes first, then the masks."
-    raise TypeError(
-        f"Expected `model` to be a Keras 3 model (`keras.Model`). "
-        f"Received: {received}. {advice}"
-    )
-
-
-def is_built(model: keras.Model) -> bool:
-    """Whether a model has its weights.
-
-    One without `call`, such as a GAN of a generator and a critic, which its
-    `train_step` calls, is never built by Keras; it has the weights of its parts.
-    """
-    if model.built or has_call(model):
-        return model.built
-    return bool(model.weights) and not _unbuilt_parts(model)
-
-
-def has_call(model: keras.Model) -> bool:
-    """Whether a model computes something itself."""
-    # (That of a pruned model wraps that of its class.)
-    calls = {inspect.unwrap(cls.call) for cls in (type(model), keras.Model)}
-    return len(calls) > 1
-
-
-def _unbuilt_parts(model: keras.Model) -> list[str]:
-    return [part.name for part in held_layers(model) if _lacks_weights(part)]
-
-
-def _lacks_weights(layer: keras.Layer) -> bool:
-    """Whether a layer, or one inside, makes weights when it is built, and is not.
-
-    Many of Keras' layers without weights, as those that resize or augment images, are
-    not built before they are called.
-    """
-    if layer.built:
-        return False
-    without = (keras.Layer.build, keras.Model.build, keras.Sequential.build)
-    makes = type(layer).build not in without
-    return makes or any(map(_lacks_weights, held_layers(layer)))
-
-
-def check_built(model: keras.Model) -> None:
-    """Raises unless `model` is a Keras 3 model that has its weights."""
-    check_model(model)
-    if is_built(model):
-        return
-    received, what = f"model={model.name!r}, not built", "it"
-    if not has_call(model):
-        parts = ", ".join(map(repr, _unbuilt_parts(model))) or "all"
-        received += f" and without `call`, with parts that are not built: {parts}"
-        what = "each of them"
-    raise ValueError(
-        f"Expected a built model, since an unbuilt one has no weights yet. "
-        f"Received: {received}. Call {what} on a batch, or give it a `keras.Input`."
-    )
-
-
-def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raises a ValueError that names each of `paths` that is not `known`."""
-    known = list(known)
-    for path in paths:
-        if path not in known:
-            raise ValueError(
-                f"{what} must be one of the model's weight paths. "
-                f"Received: {path!r}, which the model does not have. "
-                f"{near_misses(path, known)}"
-            )
 
 
 def _matching(
@@ -329,7 +272,7 @@ def _chosen_by(
     weights: dict[str, keras.Variable],
     argument: str,
 ) -> set[str]:
-    _check_takes_two(predicate, argument)
+    check_takes(argument, predicate, ("path", "variable"))
     matched = {path for path, variable in weights.items() if predicate(path, variable)}
     if not matched:
         raise ValueError(
@@ -337,20 +280,6 @@ def _chosen_by(
             f"received returned False for each of: {', '.join(weights)}"
         )
     return matched
-
-
-def _check_takes_two(predicate: Callable, argument: str) -> None:
-    try:
-        signature = inspect.signature(predicate)
-    except ValueError:
-        return  # of some functions of C, which do not tell theirs
-    try:
-        signature.bind("path", None)
-    except TypeError as error:
-        raise TypeError(
-            f"Expected `{argument}` to be a callable(path, variable). Received: a "
-            f"callable of other arguments: {signature}"
-        ) from error
 
 
 def is_like(path: str, pattern: str) -> bool:
@@ -401,14 +330,6 @@ def _weights_of(
         f"Received: {layer.name!r} ({type(layer).__name__}), which {model.name!r} does "
         f"not hold. {advice}"
     )
-
-
-def near_misses(wanted: str, known: list[str], what: str = "weight paths") -> str:
-    """Words that say which of the known paths, or names, may have been meant."""
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
-    if near:
-        return f"Did you mean {' or '.join(repr(path) for path in near)}?"
-    return f"The {what} are: {', '.join(map(visible, known))}"
 
 
 def _unused(name: str, taken: Iterable[str]) -> str:

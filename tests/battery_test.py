@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.reports.costs import weight_rows
+from snip_tf.network import Network
+from snip_tf.reports.sparsity import weight_rows
 from snip_tf.weights import layer_tree, weights_by_path
 from tests import numpy_reference
 from tests.kinds import EXAMPLES, KINDS
@@ -174,7 +175,7 @@ def life(title, way, folder):
             assert (value != start[path])[mask].any(), f"{path} did not move"
     np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
 
-    for row in weight_rows(pruned):
+    for row in weight_rows(Network(pruned)):
         assert (row.kept, row.total) == (masks[row.path].sum(), masks[row.path].size)
         assert np.count_nonzero(weights[row.path].numpy()) == row.kept
 

@@ -116,7 +116,7 @@ def test_pairs_of_views():
         assert_close(found, expected)
 
 
-@pytest.mark.parametrize("how", [{}, {"micro_batch_size": 5}, "replicas"])
+@pytest.mark.parametrize("how", ["alone", "replicas"])
 def test_a_number_for_the_whole_batch(how):
     model = dense("net", 6, 4)
 
@@ -125,10 +125,9 @@ def test_a_number_for_the_whole_batch(how):
 
     data = [{"by": np.float32(3), "x": X[:12]}, {"by": np.float32(1), "x": X[12:]}]
     expected = by_hand(model, lambda: sum(scaled(model, b, 0) for b in data))
-    options = {} if how == "replicas" else how
     with two_replicas().scope() if how == "replicas" else contextlib.nullcontext():
         found = snip_tf.connection_sensitivity(
-            model, iter(data), objective=scaled, batches=2, **options
+            model, iter(data), objective=scaled, batches=2
         )
     assert_close(found, expected)
 
@@ -180,12 +179,11 @@ def squares(model, batch, training):
 
 
 @pytest.mark.parametrize(
-    "pieces", [{"micro_batch_size": 10}, {"batch_size": 7, "batches": 4}]
+    "pieces", [{"batch_size": 10, "batches": 3}, {"batch_size": 7, "batches": 4}]
 )
 def test_pieces_are_weighed_by_their_examples(pieces):
     model = dense("net", 6, 5, 2)
-    options = {"batch_size": 24, **pieces}
-    found = snip_tf.connection_sensitivity(model, X, Y, objective=squares, **options)
+    found = snip_tf.connection_sensitivity(model, X, Y, objective=squares, **pieces)
     assert_close(found, by_hand(model, lambda: squares(model, (X, Y), False)))
 
 
@@ -205,23 +203,6 @@ def test_every_criterion_takes_an_objective(name):
     for same in masks[:2]:
         for path, mask in masks[2].items():
             np.testing.assert_array_equal(same[path], mask)
-
-
-def test_examples_of_each_class():
-    model = dense("net", 6, 8)  # eight numbers, but not eight classes
-
-    def objective(model, batch, training):
-        assert sorted(batch[1].numpy()) == [0, 0, 1, 1, 2, 2]
-        return ops.mean(ops.square(model(batch[0], training=training)))
-
-    labels = np.arange(24) % 3
-    for data in (
-        (X, labels),
-        (tf.data.Dataset.from_tensor_slices((X, labels)).batch(5),),
-    ):
-        snip_tf.prune_model(
-            model, *data, sparsity=0.5, objective=objective, examples_per_class=2
-        )
 
 
 def test_penalties_are_left_out_of_losses():
@@ -266,8 +247,8 @@ def test_one_example_of_an_objective_is_not_shared():
 
 
 def test_a_criterion_of_ones_own_can_hand_it_on():
-    def mine(model, weights, batches, *, loss, training):
-        return criteria.snip(model, weights, batches, loss=loss, training=training)
+    def mine(context):
+        return criteria.Snip()(context)
 
     model = dense("net", 6, 5, 2)
     masks = [

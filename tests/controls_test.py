@@ -92,7 +92,7 @@ def test_an_inverted_criterion_is_what_it_was():
         assert (masks(inverted, 2)[path] != ~mask).any()
     force = controls.invert(snip_tf.criteria.Force(steps=3))
     assert (force.steps, force.revives) == (3, True)
-    assert not hasattr(force, "needs_data")
+    assert force.needs_data
     for again in (copy.deepcopy(force), pickle.loads(pickle.dumps(force))):
         assert again == force
 

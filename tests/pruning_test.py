@@ -185,8 +185,8 @@ def test_several_batches_equal_one_larger(model, data):
 
 
 def test_a_criterion_may_be_a_callable(model, data):
-    def magnitude(model, weights, batches, *, loss, training):
-        return {path: np.abs(w.numpy()) for path, w in weights.items()}
+    def magnitude(context):
+        return {path: np.abs(w.numpy()) for path, w in context.weights.items()}
 
     pruned = snip_tf.prune_model(model, *data, sparsity=0.75, criterion=magnitude)
     weights = np.concatenate(
@@ -214,8 +214,8 @@ def test_a_criterion_may_be_a_callable(model, data):
     ],
 )
 def test_refuses_scores_that_do_not_fit(model, data, change, message):
-    def criterion(model, weights, batches, **options):
-        scores = {path: np.ones(w.shape) for path, w in weights.items()}
+    def criterion(context):
+        scores = {path: np.ones(w.shape) for path, w in context.weights.items()}
         change(scores)
         return scores
 
@@ -248,10 +248,10 @@ def test_a_warning_carries_nothing_that_a_terminal_obeys():
 
 
 def test_warns_of_a_layer_that_kept_nothing(model, data):
-    def only_hidden(model, weights, batches, **options):
+    def only_hidden(context):
         return {
             path: np.full(w.shape, float(path.startswith("hidden")))
-            for path, w in weights.items()
+            for path, w in context.weights.items()
         }
 
     options = {"sparsity": 0.5, "criterion": only_hidden}
@@ -276,30 +276,8 @@ def test_without_data_only_what_needs_none(model):
             snip_tf.prune_model(model, sparsity=0.5, criterion=criterion)
 
 
-def only_shape(model, weights, batches, *, loss, training):
-    return {path: np.ones(w.shape) for path, w in weights.items()}
-
-
-def test_scores_on_so_many_examples_of_each_class(model, data):
-    seen = []
-
-    def criterion(model, weights, batches, **options):
-        seen.extend(batches)
-        return only_shape(model, weights, batches, loss=None, training=False)
-
-    snip_tf.prune_model(
-        *(model, *data), sparsity=0.5, criterion=criterion, examples_per_class=2, seed=0
-    )
-    [(_, y, _)] = seen
-    assert np.unique(y, return_counts=True)[1].tolist() == [2] * len(set(data[1]))
-    scores = [
-        snip_tf.connection_sensitivity(
-            model, *data, loss=LOSS, examples_per_class=2, seed=seed
-        )["head/kernel"]
-        for seed in (0, 0, 1)
-    ]
-    np.testing.assert_array_equal(scores[0], scores[1])
-    assert (scores[0] != scores[2]).any()
+def only_shape(context):
+    return {path: np.ones(w.shape) for path, w in context.weights.items()}
 
 
 @pytest.mark.parametrize(
@@ -312,10 +290,10 @@ def test_scores_on_so_many_examples_of_each_class(model, data):
         ({"sparsity": "0.95"}, TypeError, "Received: sparsity='0.95' of type str"),
         ({"scope": "local"}, ValueError, "'global', 'layer', 'erk'"),
         ({"on_collapse": "stop"}, ValueError, "'warn', 'raise', 'keep'"),
-        ({"examples_per_class": 99}, ValueError, "examples of each class"),
+        ({"verbose": 2}, ValueError, "`verbose` to be 'auto', 0 or 1"),
         ({"criterion": "sinp"}, ValueError, "'snip'"),
-        ({"batch_size": 0}, ValueError, "`batch_size` to be at least 1"),
-        ({"batches": 0}, ValueError, "`batches` to be at least 1"),
+        ({"batch_size": 0}, ValueError, "`batch_size` to be a whole number, 1 or more"),
+        ({"batches": 0}, ValueError, "`batches` to be a whole number, 1 or more"),
         ({"include": "hiden/*"}, ValueError, "Did you mean 'hidden/"),
         ({"exclude": "*"}, ValueError, "at least one prunable weight"),
         ({"loss": None}, ValueError, "not compiled"),
@@ -371,7 +349,7 @@ def test_nothing_prunable(data):
 
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
 @pytest.mark.parametrize("size", [1, 5, 16, 100])
-def test_micro_batches_score_as_one_large_batch(size, reduction):
+def test_pieces_score_as_one_mini_batch(size, reduction):
     keras.utils.set_random_seed(0)
     hidden = keras.layers.Dense(20, "tanh", name="hidden")
     normalization = keras.layers.BatchNormalization()
@@ -383,28 +361,28 @@ def test_micro_batches_score_as_one_large_batch(size, reduction):
     loss = keras.losses.MeanSquaredError(reduction=reduction)
     options = {"x": x, "y": y, "sample_weight": weights, "loss": loss}
     whole = snip_tf.connection_sensitivity(model, **options)
-    pieces = snip_tf.connection_sensitivity(model, **options, micro_batch_size=size)
+    cut = {"batch_size": size, "batches": -(-16 // size)}
+    pieces = snip_tf.connection_sensitivity(model, **options, **cut)
     for path in whole:
         np.testing.assert_allclose(pieces[path], whole[path], rtol=1e-4, atol=1e-8)
     pruned = [
-        snip_tf.prune_model(model, **options, sparsity=0.9, micro_batch_size=micro)
-        for micro in (None, size)
+        snip_tf.prune_model(model, **options, sparsity=0.9, **how) for how in ({}, cut)
     ]
     np.testing.assert_equal(*map(snip_tf.get_masks, pruned))
 
 
-def test_micro_batches_are_what_the_criterion_sees():
+def test_batches_are_what_the_criterion_sees():
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     x, y = np.zeros((10, 8)), np.zeros((10, 3))
     sizes = []
 
-    def criterion(model, weights, batches, *, loss, training):
-        sizes.extend(len(batch[0]) for batch in batches)
-        return {path: np.ones(weight.shape) for path, weight in weights.items()}
+    def criterion(context):
+        sizes.extend(len(batch[0]) for batch in context.batches)
+        return only_shape(context)
 
-    options = {"sparsity": 0.5, "criterion": criterion, "micro_batch_size": 4}
+    options = {"sparsity": 0.5, "criterion": criterion, "batch_size": 4, "batches": 3}
     snip_tf.prune_model(model, x, y, **options)
-    assert sizes == [3, 3, 4]
+    assert sizes == [4, 4, 2]
 
 
 def test_a_pruned_model_is_scored_by_any_criterion():
@@ -412,8 +390,8 @@ def test_a_pruned_model_is_scored_by_any_criterion():
     x, y = np.zeros((10, 8)), np.zeros((10, 4))
     scores = {}
 
-    def criterion(model, weights, batches, *, loss, training):
-        for path, weight in weights.items():
+    def criterion(context):
+        for path, weight in context.weights.items():
             scores[path] = np.arange(np.prod(weight.shape)).reshape(weight.shape)
         return scores
 
@@ -423,13 +401,6 @@ def test_a_pruned_model_is_scored_by_any_criterion():
     assert mask.ravel().tolist() == [False] * 24 + [True] * 8
     [score] = scores.values()
     assert score.min() == 0, "what the criterion returned was changed"
-
-
-def test_refuses_micro_batches_of_no_example():
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
-    x, y = np.zeros((4, 8)), np.zeros((4, 3))
-    with pytest.raises(ValueError, match="`micro_batch_size` to be at least 1"):
-        snip_tf.prune_model(model, x, y, sparsity=0.5, loss="mse", micro_batch_size=0)
 
 
 class Counting(keras.layers.Layer):

@@ -78,14 +78,24 @@ def with_a_model_inside(x, rng):
     return keras.Sequential([keras.Input(x.shape[1:]), *inside])(x)
 
 
-def unknown_to_us(x, rng):
+def not_analysed(x, rng):
     del rng
     return layers.LayerNormalization()(x)
 
 
 IMAGE_PARTS = [
-    *(convolution, depthwise, separable, transposed, normalized, pooled, padded),
-    *(residual, concatenated, squeezed_and_excited, with_a_model_inside, unknown_to_us),
+    convolution,
+    depthwise,
+    separable,
+    transposed,
+    normalized,
+    pooled,
+    padded,
+    residual,
+    concatenated,
+    squeezed_and_excited,
+    with_a_model_inside,
+    not_analysed,
 ]
 
 
@@ -97,6 +107,7 @@ def flat(x, rng):
 
 def recurrent(x, rng):
     x = layers.Reshape((-1, x.shape[-1]))(x)
+    x = layers.MaxPooling1D(8, padding="same")(x)  # each step takes long, run eagerly
     kinds = [layers.SimpleRNN, layers.GRU, layers.LSTM]
     first, last = rng.choice(kinds, 2)
     x = first(6, return_sequences=True, use_bias=bool(rng.integers(2)))(x)
@@ -130,7 +141,7 @@ def network(parts, head, residual_head, two_outputs, rng):
 
 
 class OwnModel(keras.Model):
-    """Not random: a model that calls its layer in code of its own."""
+    """A model that calls its layer in code of its own; not random."""
 
     def __init__(self):
         super().__init__()
@@ -141,20 +152,36 @@ class OwnModel(keras.Model):
 
 
 def prune_at_random(model, sparsity, rng):
-    """With masks, biases and statistics that are random, too."""
+    """Returns it with random masks, after `randomize`."""
+    randomize(model, rng)
+    return snip_tf.apply_masks(model, random_masks(model, sparsity, rng))
+
+
+def cut_at_random(model, sparsity, rng):
+    """Sets random connections to zero in place, after `randomize`."""
+    randomize(model, rng)
+    weights = snip_tf.prunable_weights(model)
+    for path, mask in random_masks(model, sparsity, rng).items():
+        weights[path].assign(np.where(mask, weights[path], 0))
+
+
+def randomize(model, rng):
+    """Gives it random biases, half of them zero, and statistics, in place."""
     for weight in model.weights:
         name = weight.path.rpartition("/")[2]
         if name in ("bias", "beta", "moving_mean"):
-            # Half of the zeros that they start from stay.
-            values = rng.normal(size=weight.shape) * rng.integers(2, size=weight.shape)
-            weight.assign(values)
+            weight.assign(
+                rng.normal(size=weight.shape) * rng.integers(2, size=weight.shape)
+            )
         if name in ("gamma", "moving_variance"):
             weight.assign(rng.uniform(0.5, 2, weight.shape))
-    masks = {
+
+
+def random_masks(model, sparsity, rng):
+    return {
         path: rng.random(weight.shape) >= sparsity
         for path, weight in snip_tf.prunable_weights(model).items()
     }
-    return snip_tf.apply_masks(model, masks)
 
 
 class Words(layers.Layer):

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.weights import held_layers, weights_by_path, why_not_prunable
+from snip_tf._keras import held_layers
+from snip_tf.weights import weights_by_path, why_not_prunable
 
 layers = keras.layers
 

@@ -1,75 +1,108 @@
 """What makes a connection worth keeping: one file for each criterion.
 
-A criterion is a callable `(model, weights, batches, *, loss, training)` that returns
-`{weight path: scores}`, an array of the weight's shape for each of `weights`; the
-connections with the largest scores are kept. `loss` is what the user gave, or None for
-what `fit` minimizes; an `objective=` comes as a `loss` that the criteria here take in
-turn, with batches of which the first element is all that the data yields. Attributes
-change how a criterion is called:
+A criterion is a function of one `ScoringContext` that returns `{weight path: scores}`,
+an array of the weight's shape for each of `context.weights`; the connections with the
+largest scores are kept. One that needs no data, has several steps, lets removed
+connections come back or changes layers while it computes is a subclass of `Criterion`,
+which says so. All go into `snip_tf.prune_model(criterion=...)` and `snip_tf.score`.
 
-- `needs_data = False`: `batches` may be empty.
-- `steps`: an iterative criterion is called this many times, with one more argument,
-  `masks`: `{weight path: bool array}`, what was kept in the step before. After step t
-  of T the fraction kept is keep^(t / T). What was removed stays removed, unless the
-  criterion has `revives = True`.
-- `changes_layers = True`: it is given a copy of the model, whose layers it may change
-  while it computes.
-- `with_seed(seed)`: returns the criterion to use with the `seed` of `prune_model`.
-
-Example:
+Example: a function, and a class with a setting.
 
 >>> import keras, numpy as np, snip_tf
+>>> def taylor(context):
+...     gradients = context.gradients()
+...     return {p: (gradients[p] * w) ** 2 for p, w in context.weights.items()}
+>>> class Power(snip_tf.criteria.Criterion):
+...     needs_data = False
+...     def __init__(self, exponent):
+...         self.exponent = exponent
+...     def __call__(self, context):
+...         weights = context.weights.items()
+...         return {p: np.abs(w.numpy()) ** self.exponent for p, w in weights}
 >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
->>> def largest_columns(model, weights, batches, *, loss, training):
-...     return {p: np.abs(w).sum(0) + np.abs(w) for p, w in weights.items()}
 >>> x, y = np.random.rand(32, 8), np.random.rand(32, 4)
->>> pruned = snip_tf.prune_model(
-...     model, x, y, sparsity=0.75, loss="mse", criterion=largest_columns
-... )
+>>> options = {"sparsity": 0.75, "loss": "mse"}
+>>> pruned = snip_tf.prune_model(model, x, y, criterion=taylor, **options)
+>>> snip_tf.sparsity(pruned)
+0.75
+>>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion=Power(2))
 >>> snip_tf.sparsity(pruned)
 0.75
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.criteria.force import Force
 from snip_tf.criteria.grasp import Grasp
 from snip_tf.criteria.iterative_snip import IterativeSnip
-from snip_tf.criteria.magnitude import magnitude
+from snip_tf.criteria.magnitude import Magnitude
 from snip_tf.criteria.random import Random
-from snip_tf.criteria.snip import snip
+from snip_tf.criteria.snip import Snip
 from snip_tf.criteria.synflow import SynFlow
 from snip_tf.scoring.calling import check_signature
 
-CRITERIA: dict[str, Callable] = {
-    "snip": snip,
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "Force",
+    "Grasp",
+    "IterativeSnip",
+    "Magnitude",
+    "Random",
+    "ScoringContext",
+    "Snip",
+    "SynFlow",
+    "get",
+]
+
+CRITERIA: dict[str, Criterion] = {
+    "snip": Snip(),
     "iterative_snip": IterativeSnip(),
     "force": Force(),
     "grasp": Grasp(),
     "synflow": SynFlow(),
-    "magnitude": magnitude,
+    "magnitude": Magnitude(),
     "random": Random(),
 }
 
 
-def get(criterion: str | Callable) -> Callable:
-    """The criterion of that name, or the callable itself."""
+def get(criterion: str | Callable[[ScoringContext], Mapping[str, Any]]) -> Criterion:
+    """Returns the criterion of that name, or one made of a function.
+
+    Raises:
+        TypeError: if it is a class, or a function of other arguments.
+        ValueError: if there is no criterion of that name.
+    """
     if isinstance(criterion, type):
         raise TypeError(
             f"Expected `criterion` to be a name or a callable. Received: the class "
             f"{criterion.__name__}; write {criterion.__name__}()"
         )
     if callable(criterion):
-        named = ("loss", "training")
-        if getattr(criterion, "steps", None) is not None:
-            named = (*named, "masks")
-        check_signature("criterion", criterion, ("model", "weights", "batches"), named)
-        return criterion
+        check_signature("criterion", criterion, ["context"])
+        return criterion if isinstance(criterion, Criterion) else _OfFunction(criterion)
     if not isinstance(criterion, str) or criterion not in CRITERIA:
         raise ValueError(
             f"Expected `criterion` to be one of {', '.join(map(repr, CRITERIA))} or a "
             f"callable. Received: criterion={criterion!r}"
         )
     return CRITERIA[criterion]
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfFunction(Criterion):
+    """A function as a criterion, with the defaults of one."""
+
+    function: Callable[[ScoringContext], Mapping[str, Any]]
+
+    def __call__(self, context: ScoringContext) -> Mapping[str, Any]:
+        return self.function(context)
+
+    def __repr__(self) -> str:
+        # A function's own form would be an address.
+        return getattr(self.function, "__name__", repr(self.function))

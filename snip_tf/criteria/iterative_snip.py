@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
 
-import keras
-import numpy as np
-
-from snip_tf.checks import check_steps
-from snip_tf.scoring.batches import Batch
-from snip_tf.scoring.gradients import mean_gradients
+from snip_tf.checks import check_count
+from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.scores import Product
 
 
 @dataclasses.dataclass(frozen=True)
-class IterativeSnip:
+class IterativeSnip(Criterion):
     """The connection sensitivity of what is left, a few connections at a time.
 
     In each of T steps the scores are SNIP's in the network so far,
@@ -50,20 +44,9 @@ class IterativeSnip:
     steps: int = 60
 
     def __post_init__(self):
-        check_steps(self.steps)
+        check_count("steps", self.steps)
 
-    def __call__(
-        self,
-        model: keras.Model,
-        weights: Mapping[str, keras.Variable],
-        batches: Iterable[Batch],
-        *,
-        loss: Any = None,
-        training: bool = False,
-        masks: Mapping[str, np.ndarray],
-    ) -> dict[str, Any]:
-        """The scores of one step; see `snip_tf.criteria`."""
-        gradients = mean_gradients(
-            model, weights, batches, loss=loss, training=training, masks=masks
-        )
-        return {path: Product(gradients[path], w) for path, w in weights.items()}
+    def __call__(self, context: ScoringContext) -> dict[str, Product]:
+        """Returns the scores of one step, each worked out where it is read."""
+        gradients = context.gradients()
+        return {p: Product(gradients[p], w) for p, w in context.weights.items()}

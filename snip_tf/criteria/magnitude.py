@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import dataclasses
+from typing import ClassVar
 
 import keras
 
-from snip_tf.scoring.batches import Batch
+from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.scores import Product
 
 
-def magnitude(
-    model: keras.Model,
-    weights: Mapping[str, keras.Variable],
-    batches: Iterable[Batch],
-    *,
-    loss: Any = None,
-    training: bool = False,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Magnitude(Criterion):
     """The magnitude of each weight as it was initialized, |w|.
 
     With one variance in all layers that is a random choice; with initializers that
     scale by the width of a layer, it keeps narrow layers and cuts wide ones. No data
     and no loss is needed.
 
-    Args:
-        model, batches, loss, training: not used.
-        weights: `{weight path: variable}` to score.
+    Example:
 
-    Returns:
-        `{weight path: scores}`, of the weights' shapes.
+    >>> import keras, snip_tf
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion="magnitude")
+    >>> snip_tf.sparsity(pruned)
+    0.75
 
     Reference: the baseline of Frankle et al., "Pruning neural networks at
     initialization: why are we missing the mark?", ICLR 2021,
     https://arxiv.org/abs/2009.08576
     """
-    del model, batches, loss, training
-    return {
-        path: Product(keras.ops.ones_like(keras.ops.convert_to_tensor(w)), w)
-        for path, w in weights.items()
-    }
 
+    needs_data: ClassVar[bool] = False
 
-magnitude.needs_data = False
+    def __call__(self, context: ScoringContext) -> dict[str, Product]:
+        """Returns the scores, each worked out where it is read."""
+        return {
+            path: Product(keras.ops.ones_like(keras.ops.convert_to_tensor(w)), w)
+            for path, w in context.weights.items()
+        }

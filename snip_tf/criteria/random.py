@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import keras
 import numpy as np
 
 from snip_tf.checks import check_seed
-from snip_tf.scoring.batches import Batch
+from snip_tf.criteria.base import Criterion, ScoringContext
 
 
 @dataclasses.dataclass(frozen=True)
-class Random:
+class Random(Criterion):
     """A score drawn for each connection, uniform between 0 and 1.
 
     Over the whole network that removes about the same fraction of every layer, so that
     none is cut off before it is small. No data and no loss is needed.
 
     Args:
-        seed: int. None draws with NumPy's global generator, which
-            `keras.utils.set_random_seed` seeds.
+        seed: int, 0 or more. None takes the `seed` of `prune_model`; without that it
+            draws with NumPy's global generator, which `keras.utils.set_random_seed`
+            seeds.
 
     Example:
 
@@ -40,25 +38,8 @@ class Random:
     def __post_init__(self):
         check_seed(self.seed)
 
-    def with_seed(self, seed: int | None) -> Random:
-        """The same, of whichever class, with this seed if it has none of its own."""
-        if self.seed is not None:
-            return self
-        seeded = copy.copy(self)
-        object.__setattr__(seeded, "seed", seed)  # a class may have another constructor
-        return seeded
-
-    def __call__(
-        self,
-        model: keras.Model,
-        weights: Mapping[str, keras.Variable],
-        batches: Iterable[Batch],
-        *,
-        loss: Any = None,
-        training: bool = False,
-    ) -> dict[str, np.ndarray]:
-        """The scores; see `snip_tf.criteria`."""
-        del model, batches, loss, training
-        seed = np.random.randint(2**32) if self.seed is None else self.seed
-        rng = np.random.default_rng(seed)
-        return {p: rng.random(w.shape, np.float32) for p, w in weights.items()}
+    def __call__(self, context: ScoringContext) -> dict[str, np.ndarray]:
+        """Returns the scores."""
+        seed = context.seed if self.seed is None else self.seed
+        rng = np.random.default_rng(np.random.randint(2**32) if seed is None else seed)
+        return {p: rng.random(w.shape, np.float32) for p, w in context.weights.items()}

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import dataclasses
 
-import keras
-
-from snip_tf.scoring.batches import Batch
-from snip_tf.scoring.gradients import mean_gradients
+from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.scores import Product
 
 
-def snip(
-    model: keras.Model,
-    weights: Mapping[str, keras.Variable],
-    batches: Iterable[Batch],
-    *,
-    loss: Any = None,
-    training: bool = False,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Snip(Criterion):
     """The magnitude of each connection's effect on the loss, |w * dL/dw|.
 
     With an indicator c in {0, 1} on each connection, the network uses c * w. How much
@@ -32,18 +22,21 @@ def snip(
     order; here the undivided values are returned, since the division could round two
     different values into a tie.
 
-    Args:
-        model: a built `keras.Model`.
-        weights: `{weight path: variable}` to score.
-        batches: tuples `(x, y, sample_weight)`; g is averaged over them with its sign.
-        loss: what `Model.compile` takes as `loss`. None takes what `fit` minimizes.
-        training: the mode of the forward pass.
+    Example:
 
-    Returns:
-        `{weight path: scores}`, non-negative, of the weights' shapes: arrays to NumPy,
-        each worked out where it is read.
+    >>> import keras, numpy as np, snip_tf
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> x, y = np.random.rand(32, 8), np.random.rand(32, 4)
+    >>> pruned = snip_tf.prune_model(
+    ...     model, x, y, sparsity=0.75, loss="mse", criterion=snip_tf.criteria.Snip()
+    ... )
+    >>> snip_tf.sparsity(pruned)
+    0.75
 
     Reference: https://arxiv.org/abs/1810.02340
     """
-    gradients = mean_gradients(model, weights, batches, loss=loss, training=training)
-    return {path: Product(gradients[path], w) for path, w in weights.items()}
+
+    def __call__(self, context: ScoringContext) -> dict[str, Product]:
+        """Returns the scores, each worked out where it is read."""
+        gradients = context.gradients()
+        return {p: Product(gradients[p], w) for p, w in context.weights.items()}

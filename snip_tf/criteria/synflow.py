@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from snip_tf.checks import check_steps
-from snip_tf.scoring.batches import Batch, ones_for
-from snip_tf.scoring.gradients import flow
-from snip_tf.weights import has_call
+from snip_tf.checks import check_count, has_call
+from snip_tf.criteria.base import Criterion, ScoringContext
+from snip_tf.masking.compiling import inlined
+from snip_tf.scoring.calling import call_model
+from snip_tf.scoring.examples import Batch
+from snip_tf.scoring.forward import Pass, Tensors, value_in_full
+from snip_tf.scoring.gradients import gradient
+from snip_tf.scoring.losses import logits
+from snip_tf.scoring.objective import Part
+from snip_tf.scoring.precision import computing_in
+from snip_tf.weights import is_stateful, layer_tree
 
 
 @dataclasses.dataclass(frozen=True)
-class SynFlow:
+class SynFlow(Criterion):
     """How much of the flow from the inputs to the outputs a connection carries.
 
         s_j = |w_j| * dR/d|w_j|,   R = sum of the outputs f(1; |w|)
@@ -29,7 +39,7 @@ class SynFlow:
 
     Where the flow is not a product of weights, as in an LSTM, in gates, in attention,
     or behind a LayerNormalization, which makes ones to zeros, the sums differ, and a
-    layer can be cut off: `min_kept` or `on_collapse="keep"` prevents it.
+    layer can be cut off: `min_kept` prevents it.
 
     In float64: R is a sum over all paths. A final softmax or sigmoid is left out, and
     shifts are (Rescaling, Normalization, BatchNormalization). Where an activation is
@@ -56,24 +66,173 @@ class SynFlow:
     changes_layers: ClassVar[bool] = True  # to compute in float64
 
     def __post_init__(self):
-        check_steps(self.steps)
+        check_count("steps", self.steps)
 
-    def __call__(
-        self,
-        model: keras.Model,
-        weights: Mapping[str, keras.Variable],
-        batches: Iterable[Batch],
-        *,
-        loss: Any = None,
-        training: bool = False,
-        masks: Mapping[str, np.ndarray],
-    ) -> dict[str, np.ndarray]:
-        """The scores of one step; see `snip_tf.criteria`."""
-        del loss, training
-        batches = list(batches)
-        _check_has_call(model)
-        _check_numbers(model, batches)
-        return flow(model, weights, ones_for(model, batches), masks)
+    def __call__(self, context: ScoringContext) -> dict[str, np.ndarray]:
+        """Returns the scores of one step."""
+        batches = list(context.batches)
+        _check_has_call(context.model)
+        _check_numbers(context.model, batches)
+        return _flow(context, _ones_for(context.model, batches))
+
+
+def _flow(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
+    """w * dR/dw of R, the sum of the outputs with the magnitude of every variable.
+
+    Where nothing flows through a weight, an activation may be saturated: then smaller
+    inputs are tried, which without biases make R smaller in proportion, and change no
+    order.
+    """
+    best: dict[str, np.ndarray] = {}
+    for scale in _INPUT_SCALES:
+        scores = _flow_of(context, _scaled(x, scale))
+        if not best or _alive(scores) > _alive(best):
+            best = scores
+        if _alive(best) == len(context.weights):
+            break
+    return best
+
+
+# Powers of two, by which floats are multiplied exactly.
+_INPUT_SCALES = (1.0, 2.0**-100, 2.0**-400)
+
+
+def _alive(scores: Mapping[str, np.ndarray]) -> int:
+    """Of how many weights a score is not zero."""
+    return sum(bool(score.any()) for score in scores.values())
+
+
+def _scaled(x: Any, scale: float) -> Any:
+    def scaled(array: Any) -> Any:
+        array = np.asarray(array)
+        is_float = (
+            np.can_cast(array.dtype, np.float64) and array.dtype.kind not in "iub"
+        )
+        return array.astype(np.float64) * scale if is_float else array
+
+    return keras.tree.map_structure(scaled, x)
+
+
+def _flow_of(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
+    try:
+        flow, gradients = _flow_in("float64", context, x)
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        if not _is_of_double(error):
+            raise
+        # A layer with constants of its own in float32, say.
+        flow, gradients = _flow_in("float32", context, x)
+    if not np.isfinite(flow):
+        raise ValueError(
+            f"Expected a finite flow through the network. Received: {float(flow)} with "
+            f"ones for an input. With so many layers, or so large weights, SynFlow "
+            f"cannot score them."
+        )
+    scores = {}
+    for path, found in gradients.items():
+        weight = np.abs(np.asarray(context.weights[path], np.float64))
+        scores[path] = weight * context.masks.get(path, True) * found.numpy()
+    return scores
+
+
+def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Tensors]:
+    """R and its gradient, without biases that are subtracted."""
+    model = context.model
+    subtracted = {
+        id(layer.moving_mean)
+        for layer in layer_tree(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+
+    def magnitude(variable: keras.Variable) -> tf.Tensor:
+        value = tf.abs(tf.cast(value_in_full(variable), dtype))
+        return tf.zeros_like(value) if id(variable) in subtracted else value
+
+    run = Pass(model, context.weights, _Flow(model), context.masks, gradient, magnitude)
+    with inlined(model), computing_in(dtype, model), _without_shifts(model):
+        return run((x, None, None), Part(None))
+
+
+class _Flow:
+    """R, as a `Scored`.
+
+    A softmax or a sigmoid at the end is left out, which would bound it.
+    """
+
+    what = "flow"
+    sums = False
+    whole = True
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+        del added, part
+        outputs = keras.tree.flatten(call_model(self._model, batch[0]))
+        sums = [tf.reduce_sum(tf.cast(logits(y), tf.float64)) for y in outputs]
+        return tf.add_n(sums)
+
+
+@contextlib.contextmanager
+def _without_shifts(model: keras.Model) -> Iterator[None]:
+    """Has layers that prepare data neither add nor subtract, for a while.
+
+    That could make the flow negative.
+    """
+    changed = []
+    for layer in layer_tree(model):
+        if isinstance(layer, keras.layers.Rescaling):
+            changed.append((layer, "offset", layer.offset, 0.0))
+        elif isinstance(layer, keras.layers.Normalization) and layer.mean is not None:
+            changed.append(
+                (layer, "mean", layer.mean, keras.ops.zeros_like(layer.mean))
+            )
+    try:
+        for layer, name, _, value in changed:
+            setattr(layer, name, value)
+        yield
+    finally:
+        for layer, name, before, _ in reversed(changed):
+            setattr(layer, name, before)
+
+
+def _is_of_double(error: Exception) -> bool:
+    """Returns whether something cannot be computed in double precision.
+
+    TensorFlow has no class of errors for it, but always names the type. (So does what
+    Keras adds, about the arguments of the call.) But for grouped convolutions, whose
+    gradients it has on processors in single precision alone.
+    """
+    words = str(error.__cause__ or error).partition("Arguments received by")[0]
+    return re.search("double|float64|grouped conv", words, re.IGNORECASE) is not None
+
+
+def _ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
+    """Returns ones for an example, or for as many as the model has states for."""
+    whole = is_stateful(model)
+
+    def one(shape: tuple[int | None, ...], dtype: Any) -> Any:
+        if None in shape[1:]:
+            raise ValueError(
+                f"Expected inputs of a known shape where no data is given. Received: "
+                f"{model.name!r}, which takes inputs of shape {tuple(shape)}. Pass a "
+                f"mini-batch as `x`."
+            )
+        return keras.ops.ones([(whole and shape[0]) or 1, *shape[1:]], dtype)
+
+    for x, _, _ in batches:
+        return keras.tree.map_structure(lambda a: one(tuple(a.shape), a.dtype), x)
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"Expected a Sequential or Functional model where no data is given, since "
+            f"the shape of an input is not known otherwise. Received: "
+            f"{model.name!r} of class {type(model).__name__}. Pass a mini-batch as `x`."
+        )
+    if isinstance(model, keras.Sequential):
+        [inputs] = inputs
+    else:
+        inputs = model.input
+    return keras.tree.map_structure(lambda t: one(t.shape, t.dtype), inputs)
 
 
 def _check_has_call(model: keras.Model) -> None:

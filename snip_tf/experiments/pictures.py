@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from snip_tf.criteria.score import connection_sensitivity
 from snip_tf.experiments import datasets, models, recipes
 from snip_tf.files import whole_file
-from snip_tf.pruning import connection_sensitivity
 from snip_tf.reports import plots
 from snip_tf.scoring.batches import make_batches
 from snip_tf.selecting.selection import select_masks

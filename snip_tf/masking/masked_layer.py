@@ -16,13 +16,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf.checks import is_built
 from snip_tf.masking.compiling import inlined, product_by_rows, runs_eagerly
 from snip_tf.masking.masked_weights import (
     all_masks,
     check_not_low_rank,
     has_masks,
     keep_with_owners,
-    mask_of,
     mask_variable,
     masked_below,
     put_mask,
@@ -35,7 +35,8 @@ from snip_tf.masking.masks import (
     decode_mask,
     encode_mask,
 )
-from snip_tf.weights import check_paths, is_built, layer_tree, weights_by_path
+from snip_tf.network import check_none_pending, mask_of
+from snip_tf.weights import layer_tree, weights_by_path
 
 # Whether layers say that they are of their plain class, and give their configuration
 # as if they had no masks: in their own calls, and within the configuration of a layer
@@ -242,13 +243,6 @@ def _known_class(cls: type, config: Mapping[str, Any]) -> dict[str, type]:
     plain = getattr(cls, "_snip_plain_class", None)
     known = plain is not None and config.get("registered_name") == plain.__name__
     return {plain.__name__: plain} if known else {}
-
-
-def check_none_pending(layer: keras.Layer) -> None:
-    """Raises a ValueError if a layer that is built lacks a weight that has a mask."""
-    if layer.built and getattr(layer, "_snip_pending", None):
-        known = weights_by_path(layer)
-        check_paths(layer._snip_pending, known, f"The masks of layer {layer.name!r}")
 
 
 def _set_pending(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> None:

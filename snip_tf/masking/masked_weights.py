@@ -25,7 +25,8 @@ from keras.src.utils import tracking
 from snip_tf.files import named_damage
 from snip_tf.masking.masks import packed_mask
 from snip_tf.masking.optimizers import adapt_optimizers
-from snip_tf.weights import held_layers, layer_tree, weights_by_path
+from snip_tf.network import mask_of
+from snip_tf.weights import layer_tree, own_weights, weights_by_path
 
 
 class KeepZeros(keras.constraints.Constraint):
@@ -193,11 +194,6 @@ def remove(weight: keras.Variable) -> None:
     weight.assign(masked_value(weight, mask_of(weight)))
 
 
-def mask_of(weight: keras.Variable) -> keras.Variable | None:
-    """The mask of a weight, if it has one."""
-    return getattr(weight, "_snip_mask", None)
-
-
 def masked_below(layer: keras.Layer) -> dict[str, keras.Variable]:
     """The weights of a layer, and of all below it, that have a mask, by weight path."""
     if not any(mask_of(weight) is not None for weight in layer.weights):
@@ -226,17 +222,9 @@ def keep_with_owners(layer: keras.Layer) -> None:
 
 
 def own_masked(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """The masked weights that a layer owns itself, by name."""
-    below = {id(weight) for part in held_layers(layer) for weight in part.weights}
-    own = [
-        weight
-        for weight in layer.weights
-        if id(weight) not in below and mask_of(weight) is not None
-    ]
-    if not own:
-        return {}
-    names = {id(weight): path for path, weight in weights_by_path(layer).items()}
-    return {names[id(weight)]: weight for weight in own}
+    """Returns the masked weights that a layer owns itself, by name."""
+    own = own_weights(layer)
+    return {name: weight for name, weight in own.items() if mask_of(weight) is not None}
 
 
 def _show_to_tensorflow(layer: keras.Layer, name: str, mask: keras.Variable) -> None:

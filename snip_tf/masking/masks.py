@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from snip_tf.checks import check_paths
 from snip_tf.files import DAMAGE, inflate, named_damage, whole_file
-from snip_tf.weights import check_paths
 
 _FORMAT = "snip_tf masks 1"
 # The beginning of an array in an npz file, as NumPy writes those of `save_masks`.

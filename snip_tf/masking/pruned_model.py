@@ -7,19 +7,20 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
+from snip_tf.checks import check_built, check_model
 from snip_tf.masking.compiling import strategy_scope
 from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_layer import MaskedLayer, check_none_pending, mask_model
+from snip_tf.masking.masked_layer import MaskedLayer, mask_model
 from snip_tf.masking.masked_weights import (
     all_masks,
     check_not_low_rank,
-    mask_of,
     masked_below,
     masked_value,
 )
 from snip_tf.masking.masks import check_masks
 from snip_tf.masking.optimizers import optimizers_of, reset_slots
-from snip_tf.weights import check_built, check_model, layer_tree, weights_by_path
+from snip_tf.network import check_none_pending, mask_of
+from snip_tf.weights import layer_tree, weights_by_path
 
 
 def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:

@@ -1,4 +1,4 @@
-"""What pruning saves in a model: a table, a page, and files for others."""
+"""report: what pruning saves in a model, as a table, a page and files for others."""
 
 from __future__ import annotations
 
@@ -15,37 +15,26 @@ import rich.text
 
 from snip_tf.checks import list_of, visible
 from snip_tf.files import whole_file
-from snip_tf.masking.pruned_model import current_masks
-from snip_tf.reports import plots
-from snip_tf.reports.costs import (
-    DeadUnits,
-    LayerRow,
-    WeightRow,
-    added_up,
-    analysed,
-    dead_lines,
-    dead_units,
-    weight_rows,
-    weight_size,
-)
-from snip_tf.reports.grouping import MOST_ROWS, group, grouped
-from snip_tf.reports.pages import (
+from snip_tf.network import Network
+from snip_tf.reports.cost_chart import cost_chart
+from snip_tf.reports.costs import Costs, LayerRow, analysed, weight_size
+from snip_tf.reports.dead_units import MOST_LINES, DeadUnits, dead_lines, dead_units
+from snip_tf.reports.groups import MOST_ROWS, group, grouped
+from snip_tf.reports.html import (
     PAGE,
     html_fragment,
     html_list,
     html_picture,
     html_table,
+    html_text,
 )
-from snip_tf.reports.terminal import layer_table
-from snip_tf.reports.text import csv_cell, html_text, markdown_cell, percent
-from snip_tf.weights import check_built, weights_by_path
-
-# So many lines are printed of dead units.
-_MOST_DEAD = 8
+from snip_tf.reports.sparsity import WeightRow, weight_rows
+from snip_tf.reports.tables import layer_table
+from snip_tf.reports.text import csv_cell, markdown_cell, percent
 
 
 def report(model: keras.Model) -> Report:
-    """What pruning saves in a model, and what it does not.
+    """Returns what pruning saves in a model, and what it does not.
 
     Args:
         model: a built `keras.Model`, pruned or stripped; of a dense one all is kept.
@@ -69,12 +58,11 @@ def report(model: keras.Model) -> Report:
     >>> report.layers[0].multiply_adds, report.layers[0].effective
     (4, 2)
     """
-    check_built(model)
-    masks = current_masks(model)
-    weights = weight_rows(model, masks) if masks else []
-    layers, constant = analysed(model)
-    in_memory = sum(map(_bytes, weights_by_path(model).values()))
-    dead = dead_units(weights, masks, constant)
+    network = Network(model)
+    weights = weight_rows(network)
+    layers, constant = analysed(network)
+    in_memory = sum(map(_bytes, network.weights.values()))
+    dead = dead_units(weights, network.masks, constant)
     return Report(model.name, weights, layers, in_memory, dead)
 
 
@@ -87,7 +75,7 @@ class Report:
         weights: a row for each pruned weight; none of a stripped model.
         layers: a row for each layer with weights.
         bytes: of all weights in memory, zeros included, without masks.
-        dead: what is idle in each pruned weight in which something is.
+        dead: what is dead in each pruned weight in which something is.
     """
 
     model: str
@@ -99,15 +87,15 @@ class Report:
     def __repr__(self) -> str:
         return (
             f"<Report of {self.model!r}: {len(self.layers):,} layers, "
-            f"{self.totals()['parameters']:,} parameters; print() shows it>"
+            f"{Costs.of(self.layers).parameters:,} parameters; print() shows it>"
         )
 
     def totals(self) -> dict[str, int | None]:
-        """The sums over the layers; None for what is not known of one of them."""
-        return added_up(self.layers)
+        """Returns the sums over the layers; None for what one of them lacks."""
+        return dataclasses.asdict(Costs.of(self.layers))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """Returns all of it as JSON can hold it."""
         return {
             "model": self.model,
             "bytes": self.bytes,
@@ -120,7 +108,7 @@ class Report:
         }
 
     def to_csv(self) -> str:
-        """A line for each layer, below one of names.
+        """Returns a line for each layer, below one of names.
 
         Names that a spreadsheet would take for formulas have an apostrophe in front.
         """
@@ -134,7 +122,7 @@ class Report:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """A table of the layers and their sums, then a list of the rest."""
+        """Returns a table of the layers and their sums, then a list of the rest."""
         names, rows = _table([*self.layers, self._total()])
         lines = [names, ["---", "---", *["---:"] * (len(names) - 3), "---"]]
         lines += [[markdown_cell(cell) for cell in row] for row in rows]
@@ -156,37 +144,37 @@ class Report:
         """
         console = console or rich.console.Console(highlight=False)
         rule = "-" if console.options.ascii_only else "─"
-        rows, told = self._rows(all_layers)
+        rows, on_groups = self._rows(all_layers)
         lines = [
             f'What pruning leaves of "{visible(self.model)}"',
             "",
             *layer_table(rows, console.width, rule),
-            *(f" {visible(line)}" for line in [*told, *self._rest(_MOST_DEAD)]),
+            *(f" {visible(line)}" for line in [*on_groups, *self._rest(MOST_LINES)]),
             *(f" {visible(line)}" for line in self._notes()),
         ]
         # As one text, of which a notebook makes one block; and nothing is cut off.
         console.print(rich.text.Text("\n".join(lines)), soft_wrap=True)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: what `print` does, as a table."""
-        rows, told = self._rows()
-        lines = [*told, *self._rest(_MOST_DEAD), *self._notes()]
+        """Returns what a notebook shows: what `print` does, as a table."""
+        rows, on_groups = self._rows()
+        lines = [*on_groups, *self._rest(MOST_LINES), *self._notes()]
         title = f'What pruning leaves of "{self.model}"'
         return html_fragment(title, html_table(*_table(rows)), html_list(lines))
 
     def _rows(self, all_layers: bool = False) -> tuple[list[LayerRow], list[str]]:
-        """The layers, or groups of them, and their total; and a line on groups."""
+        """Returns the layers or their groups, a total, and what to say of groups."""
         if all_layers or len(self.layers) <= MOST_ROWS:
             return [*self.layers, self._total()], []
         rows = grouped(self.layers)
-        told = (
+        line = (
             f"{len(self.layers):,} layers in {len(rows):,} rows: "
             f"`print(all_layers=True)` shows each"
         )
-        return [*rows, group("Total", self.layers)], [told]
+        return [*rows, group("Total", self.layers)], [line]
 
     def _notes(self) -> list[str]:
-        """A line for each kind of note, with the layers that it is of."""
+        """Returns a line for each kind of note, with the layers that it is of."""
         by_note: dict[str, list[str]] = {}
         for row in self.layers:
             if row.note:
@@ -212,18 +200,18 @@ class Report:
             partial.write_text(page, encoding="utf-8")
 
     def _rest(self, most: int | None = None) -> list[str]:
-        """What is not in the table: the bytes, and what is dead."""
+        """Returns what is not in the table: the bytes, and what is dead."""
         size = f"Weights in memory: {self.bytes:,} bytes, zeros included"
         return [size, *(dead_lines(self.dead, most) if self.weights else [])]
 
     def _total(self) -> LayerRow:
-        return LayerRow("Total", "", **self.totals())
+        return LayerRow("Total", "", **dataclasses.asdict(Costs.of(self.layers)))
 
     def _picture(self) -> str:
         if not any(row.parameters for row in self.layers):
             return ""
         picture = io.BytesIO()
-        plots.layer_costs(self).savefig(picture, format="png", dpi=110)
+        cost_chart(self.layers).savefig(picture, format="png", dpi=110)
         return html_picture("Parameters and multiply-adds by layer", picture.getvalue())
 
 

@@ -19,7 +19,7 @@ _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for a cell of a CSV file, which no spreadsheet takes for a formula.
+    """Returns a value for a CSV cell, which no spreadsheet takes for a formula.
 
     Text that begins as a formula does gets an apostrophe in front, and is `visible`, as
     the file may be printed to a terminal. Numbers stay numbers and None stays None.
@@ -37,7 +37,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def markdown_cell(text: str) -> str:
-    r"""Text as Markdown shows it letter by letter, on one line, also within a table.
+    r"""Returns text that Markdown shows letter by letter, on one line of a table.
 
     Example:
 
@@ -48,20 +48,8 @@ def markdown_cell(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", html.escape(visible(text), quote=False))
 
 
-def html_text(text: str) -> str:
-    """Text as a page shows it letter by letter.
-
-    Example:
-
-    >>> from snip_tf.reports.text import html_text
-    >>> html_text("<i>")
-    '&lt;i&gt;'
-    """
-    return html.escape(visible(text))
-
-
 def percent(part: int | None, whole: int | None) -> str:
-    """A share in percent: 0% and 100% are none and all, whatever would be rounded.
+    """Returns a share in percent: 0% and 100% are none and all, not rounded numbers.
 
     Args:
         part, whole: counts; None where unknown.
@@ -92,7 +80,7 @@ def percent(part: int | None, whole: int | None) -> str:
 
 
 def sparsity_percent(kept: int, total: int) -> str:
-    """The share that is removed, with two decimals: 100.00% only if nothing is kept.
+    """Returns the share that is removed: 100.00% only if nothing is kept.
 
     Example:
 
@@ -107,7 +95,7 @@ def sparsity_percent(kept: int, total: int) -> str:
 
 
 def short_number(number: int) -> str:
-    """Three digits of a count, with its thousands as a letter.
+    """Returns three digits of a count, with its thousands as a letter.
 
     Example:
 

@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import keras
 
-from snip_tf.checks import list_of
+from snip_tf.checks import check_built, check_count, check_one_of, has_call
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.savings.configurations import named_configurations
+from snip_tf.savings.keras_archive import save_compressed
 from snip_tf.savings.litert import convert
-from snip_tf.savings.serving import notes_on_inputs, write_saved_model
+from snip_tf.savings.saved_model import (
+    check_replaceable,
+    notes_on_inputs,
+    write_saved_model,
+)
 from snip_tf.savings.sparse_format import save_sparse
-from snip_tf.weights import check_built, has_call, layer_tree
+
+Format = Literal["keras", "litert", "saved_model", "sparse"]
+FORMATS = ("keras", "litert", "saved_model", "sparse")
+
+
+class ExportSizes(NamedTuple):
+    """What `snip_tf.export` has saved, in bytes.
+
+    Attributes:
+        before: of the plain model's weights, or with `format="keras"` of the file that
+            Keras writes of it.
+        after: of what was written.
+    """
+
+    before: int
+    after: int
 
 
 def export(
     model: keras.Model,
     path: str | os.PathLike,
-    format: str = "keras",
+    format: Format = "keras",
     *,
-    int8: bool = False,
+    int8: Literal[False, "weights"] = False,
+    batch_size: int = 1,
     print_fn: Callable[[str], Any] = print,
-) -> None:
+) -> ExportSizes:
     """Writes a model to a file in which its zeros cost next to nothing.
 
     Masks are left out: the file is of the plain model. `snip_tf.compact` it first, and
@@ -42,29 +61,33 @@ def export(
         path: where to write. What exists is replaced once all is written.
         format: `"keras"`, what `keras.models.load_model` reads, compressed;
             `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
-            sparse tensors where there are zeros enough; with recurrent layers for one
-            example at a time;
+            sparse tensors where there are zeros enough;
             `"saved_model"`, a folder for TensorFlow Serving, whose zeros stay as they
             are;
             `"sparse"`, the smallest, what `snip_tf.load_sparse` reads.
             `"keras"` and `"sparse"` keep the model's configuration, so that each of its
             layers needs a `get_config`; the others need none.
-        int8: bool, with `format="litert"`: weights of eight bits. LiteRT runs layers
-            that are both sparse and of eight bits only without its default delegates:
-            `Interpreter(path, experimental_op_resolver_type=`
+        int8: `"weights"`, with `format="litert"`: weights of eight bits. LiteRT runs
+            layers that are both sparse and of eight bits only without its default
+            delegates: `Interpreter(path, experimental_op_resolver_type=`
             `OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)`.
-        print_fn: called with a line that says how many bytes the file takes, and what
-            part that is of the plain model's weights, or with `format="keras"` of the
-            file that Keras writes of it; then with a line for each thing to know of the
-            file, such as that LiteRT runs it with TensorFlow's operations only.
+        batch_size: int, with `format="litert"`: the number of examples that recurrent
+            layers run on at a time. Models without them take any number.
+        print_fn: called with a line that gives the bytes before and after, then with a
+            line for each thing to know of the file, such as that LiteRT runs it with
+            TensorFlow's operations only.
+
+    Returns:
+        `ExportSizes(before, after)`, in bytes: `before` of the plain model's weights,
+        or with `format="keras"` of the file that Keras writes of it.
 
     Raises:
-        TypeError: if `model` is not a Keras model.
-        ValueError: if it is not built, the format is unknown, `path` lacks the suffix
-            of its format or has that of another, `int8` is given with another format, a
-            SavedModel would replace what is not part of one, a layer has no
-            configuration that the format needs, or the converter to LiteRT fails on
-            one.
+        TypeError: if `model` is not a Keras model, or `batch_size` is not an int.
+        ValueError: if the model is not built, the format or `int8` is unknown, `path`
+            lacks the suffix of its format or has that of another, `int8` or
+            `batch_size` is given with a format other than LiteRT's, a SavedModel would
+            replace what is not part of one, a layer has no configuration that the
+            format needs, or the converter to LiteRT fails on one.
         OSError: if it cannot be written, as on a full disk.
 
     Example:
@@ -72,46 +95,60 @@ def export(
     >>> import keras, snip_tf, tempfile
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     >>> path = tempfile.mkdtemp() + "/model.keras"
-    >>> snip_tf.export(model, path, print_fn=lambda line: None)
+    >>> sizes = snip_tf.export(model, path, print_fn=lambda line: None)
+    >>> sizes.after < sizes.before
+    True
     >>> keras.models.load_model(path).count_params()
     6
     """
     check_built(model)
-    _check_format(format, int8)
     path = Path(path)
-    _check_ending(path, format)
-    check_folder(path)
-    if format == "saved_model":
-        _check_replaceable(path)
+    _check_format(format, int8, batch_size)
+    _check_path(path, format)
     if format in ("saved_model", "litert"):
         _check_has_call(model, format)
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
-    before, what = _bytes_of(plain.weights), "the weights of the plain model take"
+    with _named_disk_errors(path):
+        before, notes = _write(plain, path, format, bool(int8), batch_size)
+    sizes = ExportSizes(before, _size(path))
+    for line in (_line(path, format, sizes), *notes):
+        print_fn(line)
+    return sizes
+
+
+def _write(
+    plain: keras.Model, path: Path, format: Format, int8: bool, batch_size: int
+) -> tuple[int, list[str]]:
+    """Writes a plain model; returns its bytes before, and what to know of the file."""
+    if format == "keras":
+        return save_compressed(plain, path), []
     notes: list[str] = []
-    with _errors_of(path):
-        if format == "keras":
-            before = _save_compressed(plain, path)
-            what = "Keras writes of the plain model"
-        elif format == "sparse":
-            with _asked_for_configurations(plain, format):
-                save_sparse(plain, path)
-        elif format == "litert":
-            content, notes = convert(plain, int8)
-            with whole_file(path) as partial:
-                partial.write_bytes(content)
-        else:
-            with whole_folder(path) as partial:
-                write_saved_model(plain, partial)
-            notes = notes_on_inputs(plain)
-    after = _size(path)
-    ratio = after / max(before, 1)
-    print_fn(f"{path.name}: {after:,} bytes, {ratio:.3f} of the {before:,} that {what}")
-    for note in notes:
-        print_fn(note)
+    if format == "sparse":
+        with named_configurations(plain, format):
+            save_sparse(plain, path)
+    elif format == "litert":
+        content, notes = convert(plain, int8, batch_size)
+        with whole_file(path) as partial:
+            partial.write_bytes(content)
+    else:
+        with whole_folder(path) as partial:
+            write_saved_model(plain, partial)
+        notes = notes_on_inputs(plain)
+    return _bytes_of(plain.weights), notes
 
 
-FORMATS = ("keras", "litert", "saved_model", "sparse")
-_ENDINGS = {"keras": ".keras", "litert": ".tflite"}
+def _line(path: Path, format: Format, sizes: ExportSizes) -> str:
+    what = "the weights of the plain model take"
+    if format == "keras":
+        what = "Keras writes of the plain model"
+    ratio = sizes.after / max(sizes.before, 1)
+    return (
+        f"{path.name}: {sizes.after:,} bytes, {ratio:.3f} of the {sizes.before:,} that "
+        f"{what}"
+    )
+
+
+_SUFFIXES = {"keras": ".keras", "litert": ".tflite"}
 # What others call these formats.
 _ALSO_CALLED = {
     "tflite": "litert",
@@ -122,25 +159,41 @@ _ALSO_CALLED = {
 }
 
 
-def _check_format(format: str, int8: bool) -> None:
-    if format not in FORMATS:
-        meant = _ALSO_CALLED.get(str(format).lower())
+def _check_format(format: str, int8: Any, batch_size: int) -> None:
+    if meant := _ALSO_CALLED.get(str(format).lower()):
         raise ValueError(
             f"Expected `format` to be one of {', '.join(map(repr, FORMATS))}. "
-            f"Received: format={format!r}"
-            + (f". Did you mean format={meant!r}?" if meant else "")
+            f"Received: format={format!r}. Did you mean format={meant!r}?"
         )
-    if int8 and format != "litert":
+    check_one_of("format", format, FORMATS)
+    check_count("batch_size", batch_size)
+    if int8 is not False and int8 != "weights":
+        raise ValueError(
+            f"Expected `int8` to be False or 'weights'. Received: int8={int8!r}"
+        )
+    if format != "litert" and int8:
         raise ValueError(
             f"Expected format='litert' with `int8`; the other formats keep the types "
             f"of the weights. Received: format={format!r}"
         )
+    if format != "litert" and batch_size != 1:
+        raise ValueError(
+            f"Expected format='litert' with `batch_size`; the other formats take any "
+            f"number of examples. Received: format={format!r}, batch_size={batch_size}"
+        )
 
 
-def _check_ending(path: Path, format: str) -> None:
-    """Raises unless readers will take the file for what it is."""
-    own = _ENDINGS.get(format)
-    ends_as = [f for f, ending in _ENDINGS.items() if path.name.endswith(ending)]
+def _check_path(path: Path, format: Format) -> None:
+    """Raises unless it can be written to, and readers take it for what it is."""
+    _check_suffix(path, format)
+    check_folder(path)
+    if format == "saved_model":
+        check_replaceable(path)
+
+
+def _check_suffix(path: Path, format: Format) -> None:
+    own = _SUFFIXES.get(format)
+    ends_as = [f for f, suffix in _SUFFIXES.items() if path.name.endswith(suffix)]
     if ends_as == ([format] if own else []):
         return
     expected = f"that ends in {own!r}" if own else f"without {path.suffix!r}"
@@ -151,78 +204,7 @@ def _check_ending(path: Path, format: str) -> None:
     )
 
 
-def _bytes_of(weights: list[keras.Variable]) -> int:
-    arrays = map(keras.ops.convert_to_numpy, weights)
-    return sum(array.nbytes for array in arrays)
-
-
-def _save_compressed(model: keras.Model, path: Path) -> int:
-    """Writes what Keras does, compressed; returns the bytes that Keras takes.
-
-    Keras stores the parts of its archives as they are; zip can do better.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / "plain.keras"
-        with _asked_for_configurations(model, "keras"):
-            model.save(saved)
-        with (
-            whole_file(path) as partial,
-            zipfile.ZipFile(saved) as plain,
-            zipfile.ZipFile(
-                partial, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=9
-            ) as compressed,
-        ):
-            for part in plain.infolist():
-                compressed.writestr(part.filename, plain.read(part))
-        return saved.stat().st_size
-
-
-@contextlib.contextmanager
-def _asked_for_configurations(model: keras.Model, format: str) -> Iterator[None]:
-    """Says which part of a model has no configuration, if Keras fails to make one."""
-    try:
-        yield
-    except (NotImplementedError, TypeError, ValueError) as error:
-        parts = [part for part in layer_tree(model) if not _has_configuration(part)]
-        if not parts:
-            raise
-        layer = parts[-1]  # the innermost, as those around it ask it for its own
-        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-        raise ValueError(
-            f"Expected a model of which Keras can make a configuration, which "
-            f"format={format!r} keeps beside the weights. Received: "
-            f"model={model.name!r}, in which {layer.name!r} of class "
-            f"{type(layer).__name__} gives none ({reason}). Implement the `get_config` "
-            f"that is missing, or use format='saved_model' or format='litert', which "
-            f"need none."
-        ) from error
-
-
-def _has_configuration(layer: keras.Layer) -> bool:
-    try:
-        json.dumps(keras.saving.serialize_keras_object(layer))
-    except (NotImplementedError, TypeError, ValueError):
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    """Has errors of the disk name the user's path, not one that is written to first."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-
-
-# What TensorFlow, or Keras 2, writes into the folder of a SavedModel.
-_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
-_SAVED_MODEL |= {"variables", "assets", "assets.extra"}
-
-
-def _check_has_call(model: keras.Model, format: str) -> None:
+def _check_has_call(model: keras.Model, format: Format) -> None:
     """Raises if there is nothing that the file could compute."""
     if not has_call(model):
         raise ValueError(
@@ -232,19 +214,20 @@ def _check_has_call(model: keras.Model, format: str) -> None:
         )
 
 
-def _check_replaceable(path: Path) -> None:
-    """Raises if a SavedModel at `path` would remove what is not part of one."""
-    if not path.exists():
-        return
-    found = sorted(part.name for part in path.iterdir()) if path.is_dir() else []
-    others = [name for name in found if name not in _SAVED_MODEL]
-    if path.is_dir() and not others and ("saved_model.pb" in found or not found):
-        return
-    what = f"holds something else: {list_of(others or found)}" if found else "is a file"
-    raise ValueError(
-        f"Expected `path` to be new, an empty folder, or a SavedModel to replace. "
-        f"Received: path={os.fspath(path)!r}, which {what}. Name another path."
-    )
+@contextlib.contextmanager
+def _named_disk_errors(path: Path) -> Iterator[None]:
+    """Has errors of the disk name the user's path, not one that is written to first."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _bytes_of(weights: list[keras.Variable]) -> int:
+    arrays = map(keras.ops.convert_to_numpy, weights)
+    return sum(array.nbytes for array in arrays)
 
 
 def _size(path: Path) -> int:

@@ -6,24 +6,22 @@ import dataclasses
 import itertools
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
-import numpy as np
 
-from snip_tf.graph.graph import Names, Node, has_graph, remade, trace
-from snip_tf.graph.rules.rule import in_place, like
-from snip_tf.masking.copying import Copies
+from snip_tf.graph.graph import has_graph
+from snip_tf.savings.litert_blocks import with_whole_blocks
+from snip_tf.savings.litert_file import cut_shapes, flex_operations
 from snip_tf.savings.quiet import quiet
-from snip_tf.savings.serving import notes_on_inputs, write_saved_model
+from snip_tf.savings.saved_model import notes_on_inputs, write_saved_model
 from snip_tf.weights import layer_tree
 
-# Where most numbers are zero, the converter stores a matrix in blocks of so many
-# inputs, or so many of eight bits. What is left over of inputs that they do not divide
-# it drops, without a word (TensorFlow 2.21): the outputs are wrong by tenths.
+# Where most numbers are zero, the converter stores a matrix in blocks of this many
+# inputs.
 _BLOCK, _BLOCK_OF_INT8 = 4, 16
-# Of so many layers at most a note gives the names.
+# A note names at most this many layers.
 _LISTED = 5
 
 
@@ -42,16 +40,34 @@ class _File:
     traced: Any
 
 
-class _ConverterFails(Exception):
-    """With the converter's reason and, if it tells one, the layer."""
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """How to convert.
+
+    Attributes:
+        int8: whether weights have eight bits.
+        batch_size: the only one of the file; None for any.
+    """
+
+    int8: bool
+    batch_size: int | None
 
 
-def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
-    """What LiteRT reads of a model.
+class _ConverterError(Exception):
+    """Why the converter fails, and on which layer if it says so."""
+
+
+class _NotSparseError(Exception):
+    """Why a file cannot have sparse tensors."""
+
+
+def convert(model: keras.Model, int8: bool, batch_size: int) -> tuple[bytes, list[str]]:
+    """Returns what LiteRT reads of a model.
 
     Args:
         model: a plain model, a copy that nothing else uses.
         int8: whether its weights have eight bits.
+        batch_size: of a file that has only one.
 
     Returns:
         The content of the file, and what a user should know of it, in sentences.
@@ -60,20 +76,22 @@ def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
         ImportError: if there is no converter.
         ValueError: if the converter cannot write the model.
     """
-    notes, block = notes_on_inputs(model), _BLOCK_OF_INT8 if int8 else _BLOCK
-    file, why_dense = _sparse(_with_whole_blocks(model, block), int8)
-    if why_dense:
-        file = _dense(model, int8)
-        notes.append(f"Its tensors are not sparse: {why_dense}.")
+    settings = _Settings(int8, _only_batch_size(model, batch_size))
+    notes, is_sparse = notes_on_inputs(model), True
+    try:
+        file = _sparse(model, settings)
+    except _NotSparseError as error:
+        file, is_sparse = _dense(model, settings), False
+        notes.append(f"Its tensors are not sparse: {error}.")
     if operations := _of_tensorflow(file):
         notes.append(
             f"It needs operations of TensorFlow, which an interpreter of LiteRT runs "
             f"only with the Flex delegate built in: {operations}."
         )
-    if size := _batch_size(model):
+    if size := settings.batch_size:
         at_once = "one example" if size == 1 else f"{size} examples"
         notes.append(f"Recurrent layers run in LiteRT on {at_once} at a time.")
-    if int8 and not why_dense:
+    if int8 and is_sparse:
         notes.append(
             "Sparse layers of eight bits run without LiteRT's default delegates: "
             "OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES."
@@ -81,42 +99,65 @@ def convert(model: keras.Model, int8: bool) -> tuple[bytes, list[str]]:
     return file.content, notes
 
 
-def _sparse(model: keras.Model, int8: bool) -> tuple[_File | None, str]:
-    """The file with sparse tensors; or None, and why there is none."""
+def _sparse(model: keras.Model, settings: _Settings) -> _File:
+    model = with_whole_blocks(model, _BLOCK_OF_INT8 if settings.int8 else _BLOCK)
     try:
-        file = _converted(model, sparse=True, int8=int8)
-    except _ConverterFails as failure:
-        return None, f"the converter fails on sparse ones ({failure})"
-    if bad := _with_cut_blocks(file.content):
-        return None, (
-            f"the converter would drop a part of those of shapes {bad}, whose inputs "
+        file = _converted(model, settings, sparse=True)
+    except _ConverterError as error:
+        reason = f"the converter fails on sparse ones ({error})"
+        raise _NotSparseError(reason) from error
+    if cut := cut_shapes(file.content):
+        raise _NotSparseError(
+            f"the converter would drop a part of those of shapes {cut}, whose inputs "
             f"its blocks do not divide"
         )
-    return file, ""
+    return file
 
 
-def _dense(model: keras.Model, int8: bool) -> _File:
+def _dense(model: keras.Model, settings: _Settings) -> _File:
     try:
-        return _converted(model, sparse=False, int8=int8)
-    except _ConverterFails as failure:
+        return _converted(model, settings, sparse=False)
+    except _ConverterError as error:
         raise ValueError(
             f"Expected a model that TensorFlow's converter can write for LiteRT, with "
             f"format='litert'. Received: model={model.name!r}, on which it fails: "
-            f"{failure}. {_advice(model)}"
-        ) from failure.__cause__
+            f"{error}. {_advice(model)}"
+        ) from error.__cause__
 
 
 def _advice(model: keras.Model) -> str:
-    """What to do where the converter fails on a model."""
+    """Says what to do where the converter fails on a model."""
     if any(getattr(layer, "quantization_mode", None) for layer in layer_tree(model)):
         return (
-            "It was quantized by Keras' `quantize`, whose operations LiteRT has not: "
-            "export it as it was before, with int8=True, or use format='saved_model'."
+            "It was quantized by Keras' `quantize`, whose operations LiteRT lacks: "
+            "export it as it was before, with int8='weights', or use "
+            "format='saved_model'."
         )
     return "Leave that out of the model, or use format='saved_model'."
 
 
-def _converted(model: keras.Model, *, sparse: bool, int8: bool) -> _File:
+def _converted(model: keras.Model, settings: _Settings, *, sparse: bool) -> _File:
+    lite, converter_error = _lite()
+    with tempfile.TemporaryDirectory() as folder:
+        # Keras' own `model.export(..., "litert")` differs from version to version.
+        traced = write_saved_model(model, folder, settings.batch_size)
+        converter = lite.TFLiteConverter.from_saved_model(folder)
+        operations = [lite.OpsSet.TFLITE_BUILTINS, lite.OpsSet.SELECT_TF_OPS]
+        converter.target_spec.supported_ops = operations
+        converter.experimental_enable_resource_variables = True
+        # The converter finds by itself which tensors gain from being sparse.
+        wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else []
+        wanted += [lite.Optimize.DEFAULT] if settings.int8 else []
+        converter.optimizations = wanted
+        with quiet() as written:
+            try:
+                return _File(converter.convert(), model, traced)
+            except (converter_error, RuntimeError) as error:
+                raise _ConverterError(_reason(written(), error, model)) from error
+
+
+def _lite() -> tuple[Any, type[Exception]]:
+    """Returns TensorFlow's converter, and the error that it raises."""
     try:
         from tensorflow import lite
 
@@ -127,25 +168,11 @@ def _converted(model: keras.Model, *, sparse: bool, int8: bool) -> _File:
             "Expected a TensorFlow that has the LiteRT converter for "
             "format='litert': `pip install tensorflow==2.21.0`."
         ) from error
-    with tempfile.TemporaryDirectory() as folder:
-        # Keras' own `model.export(..., "litert")` differs from version to version.
-        traced = write_saved_model(model, folder, _batch_size(model))
-        converter = lite.TFLiteConverter.from_saved_model(folder)
-        operations = [lite.OpsSet.TFLITE_BUILTINS, lite.OpsSet.SELECT_TF_OPS]
-        converter.target_spec.supported_ops = operations
-        converter.experimental_enable_resource_variables = True
-        # The converter finds by itself which tensors gain from being sparse.
-        wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else []
-        converter.optimizations = wanted + ([lite.Optimize.DEFAULT] if int8 else [])
-        with quiet() as written:
-            try:
-                return _File(converter.convert(), model, traced)
-            except (ConverterError, RuntimeError) as error:
-                raise _ConverterFails(_reason(written(), error, model)) from error
+    return lite, ConverterError
 
 
 def _reason(written: str, error: Exception, model: keras.Model) -> str:
-    """What the converter's many lines say of an error, and of which layer."""
+    """Says what the converter's many lines tell of an error, and of which layer."""
     lines = [*written.splitlines(), *str(error).splitlines()]
     for line in lines:
         if found := re.search(r"error: (?:loc\(.*\): )?(.+)", line):
@@ -156,7 +183,7 @@ def _reason(written: str, error: Exception, model: keras.Model) -> str:
 
 
 def _layers_of(names: Iterable[str], model: keras.Model) -> list[str]:
-    """The layers that made operations of these names, each once.
+    """Returns the layers that made operations of these names, each once.
 
     Keras opens a scope of the layer's name, which TensorFlow numbers: the layer `dense`
     is in `model_1/dense_1/MatMul`.
@@ -174,8 +201,8 @@ def _layers_of(names: Iterable[str], model: keras.Model) -> list[str]:
     return list(found)
 
 
-def _batch_size(model: keras.Model) -> int | None:
-    """The only size of batches on which LiteRT runs the model, if there is one.
+def _only_batch_size(model: keras.Model, wanted: int) -> int | None:
+    """Returns the only batch size on which LiteRT runs the model, if there is one.
 
     It has no lists of tensors of unknown size, in which loops over time keep what they
     have made.
@@ -183,82 +210,13 @@ def _batch_size(model: keras.Model) -> int | None:
     if not any(isinstance(layer, keras.layers.RNN) for layer in layer_tree(model)):
         return None
     inputs = model.inputs if has_graph(model) else []
-    return next((x.shape[0] for x in inputs if x.shape[0]), 1)
-
-
-def _with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
-    """The same model; dense layers whose inputs are cut get zeros beside them."""
-    if not has_graph(model):
-        return model
-    graph = trace(model)
-    if not any(_is_cut(node, block) for node in graph.nodes):
-        return model
-    names, known, wider, copy = Names(graph), set(), {}, Copies().of
-
-    def call(node: Node, given: list[Any]) -> Any:
-        layer = node.operation
-        if layer not in known:
-            layer.name = names.of(node)
-            known.add(layer)
-        if not _is_cut(node, block):
-            args, kwargs = in_place(node, given)
-            return layer(*args, **kwargs)
-        [x] = given
-        more = -layer.kernel.shape[0] % block
-        x = _Pad(more, dtype=layer.compute_dtype)(x)  # LiteRT pads no other types
-        if layer not in wider:
-            wider[layer] = like(layer, copy)
-        outputs = wider[layer](x)
-        kernel = np.pad(np.asarray(layer.kernel), [[0, more], [0, 0]])
-        wider[layer].set_weights([kernel, *map(np.asarray, layer.weights[1:])])
-        return outputs
-
-    return remade(graph, call)
-
-
-class _Pad(keras.layers.Layer):
-    """Zeros after the features; unlike `keras.ops.pad` it hands a mask on."""
-
-    def __init__(self, more: int, **options: Any):
-        super().__init__(**options)
-        self._more, self.supports_masking = more, True
-
-    def call(self, x: Any) -> Any:
-        x = keras.ops.cast(x, self.compute_dtype)
-        return keras.ops.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, self._more]])
-
-
-def _is_cut(node: Node, block: int) -> bool:
-    """Whether a call is of a dense layer that might be cut."""
-    layer = node.operation
-    if type(layer) is not keras.layers.Dense or layer.compute_dtype != "float32":
-        return False  # which the converter does not make sparse
-    if not keras.backend.is_float_dtype(layer.kernel.dtype):
-        return False  # quantized, which the converter refuses in words of its own
-    if layer.kernel.shape[0] % block == 0:
-        return False
-    return not np.all(layer.kernel)  # else it is not made sparse
-
-
-def _with_cut_blocks(content: bytes) -> list[list[int]]:
-    """The shapes of the tensors of which the converter may have dropped a part."""
-    found = []
-    for graph in _graphs(content):  # a loop over time has tensors of its own
-        for i in range(graph.TensorsLength()):
-            coding = graph.Tensors(i).Sparsity()
-            if coding is None or not coding.BlockMapLength():
-                continue
-            block = coding.DimMetadata(coding.DimMetadataLength() - 1).DenseSize()
-            shape = graph.Tensors(i).ShapeAsNumpy().tolist()
-            if shape[-1] % block:
-                found.append(shape)
-    return found
+    return next((x.shape[0] for x in inputs if x.shape[0]), wanted)
 
 
 def _of_tensorflow(file: _File) -> str:
-    """The operations of TensorFlow that a file needs, and the layers they are of."""
+    """Says which operations of TensorFlow a file needs, and in which layers."""
     places: dict[str, list[str]] = {}
-    for operation, outputs in _flex_operations(file.content):
+    for operation, outputs in flex_operations(file.content):
         layers = _layers_of(outputs, file.model)
         if not layers:  # the last ones are named after the outputs of the model
             layers = _layers_of(_nodes(file.traced, operation), file.model)
@@ -273,34 +231,9 @@ def _of_tensorflow(file: _File) -> str:
     return "; ".join(of_each)
 
 
-def _flex_operations(content: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Each operation of TensorFlow in a file, with the names of its outputs."""
-    file = _schema().Model.GetRootAs(content)
-    for graph in _graphs(content):
-        for i in range(graph.OperatorsLength()):
-            operator = graph.Operators(i)
-            code = file.OperatorCodes(operator.OpcodeIndex()).CustomCode() or b""
-            if code.startswith(b"Flex"):
-                outputs = map(operator.Outputs, range(operator.OutputsLength()))
-                names = [graph.Tensors(output).Name().decode() for output in outputs]
-                yield code.decode().removeprefix("Flex"), names
-
-
 def _nodes(traced: Any, operation: str) -> list[str]:
-    """The names of the nodes of one operation in all the graphs of a `tf.function`."""
+    """Returns the names of the nodes of an operation in the graphs of a function."""
     graph = traced.get_concrete_function().graph.as_graph_def()
     inside = (function.node_def for function in graph.library.function)
     nodes = itertools.chain(graph.node, *inside)
     return [node.name for node in nodes if node.op == operation]
-
-
-def _graphs(content: bytes) -> list[Any]:
-    file = _schema().Model.GetRootAs(content)
-    return [file.Subgraphs(i) for i in range(file.SubgraphsLength())]
-
-
-def _schema() -> Any:
-    """Readers of a file, made of LiteRT's public description of it."""
-    from tensorflow.lite.python import schema_py_generated
-
-    return schema_py_generated

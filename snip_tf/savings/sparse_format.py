@@ -29,8 +29,12 @@ import numpy as np
 
 from snip_tf.checks import visible
 from snip_tf.files import inflate, named_damage, whole_file
-from snip_tf.savings.allocating import DAMAGED_MODEL, OUT_OF_MEMORY, bounded_variables
-from snip_tf.weights import check_built, layer_tree, weights_by_path
+from snip_tf.network import Network
+from snip_tf.savings.bounded_memory import (
+    DAMAGED_MODEL,
+    OUT_OF_MEMORY,
+    bounded_variables,
+)
 
 _MAGIC = b"snip_tf sparse model 1\n"
 _HASH = 32  # bytes
@@ -39,9 +43,10 @@ _MOST_HEADER = 1 << 26  # bytes, once it is decompressed
 
 def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes a model without its zeros; see the head of this file."""
-    _check_has_no_assets(model)
+    network = Network(model)
+    _check_has_no_assets(network)
     entries, data = [], []
-    for name, weight in weights_by_path(model).items():
+    for name, weight in network.weights.items():
         entry, parts = _encoded(keras.ops.convert_to_numpy(weight))
         entries.append({"path": name, **entry})
         data += parts
@@ -82,7 +87,7 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
     >>> import keras, snip_tf, tempfile
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="out")])
     >>> path = tempfile.mkdtemp() + "/model.sparse"
-    >>> snip_tf.export(model, path, format="sparse", print_fn=lambda line: None)
+    >>> sizes = snip_tf.export(model, path, "sparse", print_fn=lambda line: None)
     >>> snip_tf.load_sparse(path).layers[0].name
     'out'
     """
@@ -98,16 +103,16 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
         with named_damage(path, expected):
             if not isinstance(model, keras.Model):
                 raise ValueError(f"it is of a {type(model).__name__}, not of a model")
-            check_built(model)
-            _assign(model, entries, data)
-    for layer in layer_tree(model):
+            network = Network(model)
+            _assign(network, entries, data)
+    for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # what it computes with is made of its weights
     return model
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The header and the data of the weights, which are what was written."""
+    """Returns the header and the data of the weights, which are what was written."""
     with open(path, "rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("it does not begin like one")
@@ -154,7 +159,7 @@ def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
 
 
 def _most_numbers(positions: int) -> int:
-    """How many numbers a weight may have, by the bytes that its positions take.
+    """Returns how many numbers a weight may have, by the bytes of its positions.
 
     As many as bits could have. Gaps say nothing of the zeros at the end: without a
     limit, a file of a few bytes could ask for any amount of memory.
@@ -163,7 +168,7 @@ def _most_numbers(positions: int) -> int:
 
 
 def _model_of(config: Any, path: str) -> Any:
-    """What a configuration describes."""
+    """Returns what a configuration describes."""
     try:
         return keras.saving.deserialize_keras_object(config)
     except OUT_OF_MEMORY:
@@ -177,7 +182,7 @@ def _model_of(config: Any, path: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What Keras says of a configuration, and what to do, in few words."""
+    """Says what Keras finds wrong with a configuration, and what to do."""
     text = str(error) or type(error).__name__
     if found := _UNKNOWN.search(text):
         kind, name = found["kind"] or "class", found["name"] or found["other"]
@@ -224,8 +229,8 @@ def _named_memory(path: str) -> Iterator[None]:
         ) from error
 
 
-def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> None:
-    weights = _in_order_of(entries, weights_by_path(model))
+def _assign(network: Network, entries: list[dict[str, Any]], data: bytes) -> None:
+    weights = _in_order_of(entries, network.weights)
     found = [(entry["shape"], entry["dtype"]) for entry in entries]
     if found != [(list(w.shape), w.dtype) for w in weights.values()]:
         raise ValueError(
@@ -242,7 +247,7 @@ def _assign(model: keras.Model, entries: list[dict[str, Any]], data: bytes) -> N
 def _in_order_of(
     entries: list[dict[str, Any]], weights: dict[str, keras.Variable]
 ) -> dict[str, keras.Variable]:
-    """The weights of a model in the order in which a file has them.
+    """Returns the weights of a model in the order in which a file has them.
 
     A layer that was quantized after it was built has them in another order than one
     that is made quantized, so that paths tell which is which; but where a layer makes
@@ -254,9 +259,9 @@ def _in_order_of(
     return weights
 
 
-def _check_has_no_assets(model: keras.Model) -> None:
+def _check_has_no_assets(network: Network) -> None:
     """Raises if a layer keeps more than its configuration and weights."""
-    for layer in layer_tree(model):
+    for layer in network.layers:
         if hasattr(layer, "save_assets"):
             raise ValueError(
                 f"Expected a model of configuration and weights alone with "
@@ -267,7 +272,7 @@ def _check_has_no_assets(model: keras.Model) -> None:
 
 
 def _encoded(array: np.ndarray) -> tuple[dict[str, Any], list[bytes]]:
-    """What the header says of a weight, and its data."""
+    """Returns what the header says of a weight, and its data."""
     entry = {"shape": list(array.shape), "dtype": array.dtype.name}
     flat = np.ascontiguousarray(array).reshape(-1)
     # By the bits, so that a negative zero comes back as one.
@@ -312,7 +317,7 @@ def _dtype(name: str) -> np.dtype:
 
 
 def _gaps(positions: np.ndarray) -> np.ndarray:
-    """How many numbers are passed before each position, as bytes."""
+    """Returns how many numbers are passed before each position, as bytes."""
     passed = np.diff(positions, prepend=-1) - 1
     whole, rest = np.divmod(passed, 255)
     coded = np.full(int(whole.sum()) + len(passed), 255, np.uint8)
@@ -321,6 +326,6 @@ def _gaps(positions: np.ndarray) -> np.ndarray:
 
 
 def _positions(gaps: np.ndarray) -> np.ndarray:
-    """The positions that `_gaps` made these of."""
+    """Returns the positions that `_gaps` made these of."""
     ends = np.flatnonzero(gaps != 255)
     return np.cumsum(gaps, dtype=np.int64)[ends] + np.arange(len(ends))

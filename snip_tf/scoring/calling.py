@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +20,7 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
         return model(x, training=training)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever the code of the user's layers raises
         layer = _where(error)
         place = f" in layer {layer.name!r} ({type(layer).__name__})" if layer else ""
         raise ValueError(
@@ -28,23 +30,19 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
         ) from error
 
 
-def check_signature(
-    name: str, function: Callable, positional: tuple[str, ...], named: tuple[str, ...]
-) -> None:
+def check_signature(name: str, function: Callable, arguments: Sequence[str]) -> None:
     """Raises a TypeError if an argument is a function of other arguments."""
     try:
         signature = inspect.signature(function)
     except ValueError:
         return  # not every callable tells
     try:
-        signature.bind(*positional, **dict.fromkeys(named))
+        signature.bind(*arguments)
     except TypeError as error:
-        star = ("*",) if named else ()
-        wanted = ", ".join((*positional, *star, *named))
         raise TypeError(
-            f"Expected `{name}` to be a function of ({wanted}). Received: "
-            f"{name}={function!r} of {signature}, which cannot be called like that: "
-            f"{error}"
+            f"Expected `{name}` to be a function of ({', '.join(arguments)}). "
+            f"Received: {name}={function!r} of {signature}, which cannot be called "
+            f"like that: {error}"
         ) from error
 
 
@@ -117,7 +115,7 @@ def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
     takes = f"The model takes {', '.join(map(repr, names))}. " if names else ""
     if len(x) <= max(1, len(names)) and not set(x) & set(_TARGETS):
         return takes  # so few that there are hardly targets among them
-    target = next((name for name in x if name in _TARGETS), next(reversed(x)))
+    target = next((name for name in x if name in _TARGETS), list(x)[-1])
     first = repr(next((name for name in x if name != target), target))
     return (
         f"{takes if names[1:] else ''}If {', '.join(map(repr, x))} hold the targets, "
@@ -143,3 +141,12 @@ def shapes(nest: Any) -> Any:
     leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
     shapes = [tuple(getattr(leaf, "shape", np.shape(leaf))) for leaf in leaves]
     return shapes[0] if len(shapes) == 1 else shapes
+
+
+def warn_caller(words: str) -> None:
+    """Warns at the line outside of this package from which it was called."""
+    level, frame = 1, sys._getframe()
+    package = __name__.partition(".")[0]
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(words, stacklevel=level)

@@ -9,6 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
+Batch = tuple[Any, Any, Any]
+
 # Tensors of TensorFlow that NumPy has no form for.
 _RAGGED_OR_SPARSE = (tf.RaggedTensor, tf.SparseTensor)
 
@@ -101,6 +104,21 @@ def _fed(leaf: Any) -> Any:
         tensor = tf.SparseTensor(indices, entries.data, entries.shape)
         return tf.sparse.reorder(tensor)
     return tf.constant(rows, tf.string) if is_text(rows) else rows
+
+
+def as_tensors(batch: Batch) -> Batch:
+    """A mini-batch as a training step gets it: tensors, floats of Keras' default type.
+
+    Array data is cast as in `Model.fit`; what is a tensor already stays as it is.
+    """
+
+    def as_tensor(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind in "OmM":
+            return leaf  # objects and dates are no tensors
+        is_float = keras.backend.is_float_dtype(leaf.dtype.name)
+        return tf.convert_to_tensor(leaf, keras.config.floatx() if is_float else None)
+
+    return keras.tree.map_structure(as_tensor, batch)
 
 
 def example_count(batch: Any) -> int:

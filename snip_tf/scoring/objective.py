@@ -6,102 +6,63 @@ import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from snip_tf.checks import has_call
 from snip_tf.masking.compiling import compile_arguments, functions_inlined
-from snip_tf.scoring.batches import Batch
-from snip_tf.scoring.calling import call_model, check_signature, shapes
-from snip_tf.scoring.data_loss import (
-    DataLoss,
-    check_names,
-    check_outputs,
-    warn_caller,
-    warn_not_used,
-)
-from snip_tf.scoring.examples import example_count
+from snip_tf.scoring.calling import call_model, check_signature, shapes, warn_caller
+from snip_tf.scoring.data_loss import Adjustment, DataLoss
+from snip_tf.scoring.examples import Batch, example_count
 from snip_tf.scoring.precision import without_penalties
 from snip_tf.scoring.reductions import NotDivisible
-from snip_tf.weights import has_call, is_built
+from snip_tf.scoring.targets import check_names, check_outputs
 
 _EXAMPLE = (
     "objective=lambda model, batch, training: ... (one number, computed with the "
     "model on a mini-batch)"
 )
+_AS_KERAS = "the losses of Keras do with reduction='sum_over_batch_size', their default"
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What the caller says is minimized; criteria hand it on as their `loss`.
+    """What is minimized; without arguments what `fit` does, as the model is compiled.
 
     Args:
-        function: `(model, batch, training) -> scalar`.
+        loss: what `Model.compile` takes as `loss`, instead of the compiled one.
+        function: `(model, batch, training) -> scalar`, instead of all losses.
     """
 
-    function: Callable[[keras.Model, Any, bool], Any]
+    loss: Any = None
+    function: Callable[[keras.Model, Any, bool], Any] | None = None
 
 
-def loss_or_objective(loss: Any, objective: Any) -> Any:
-    """`loss`, or the `objective` if there is one.
+def read_objective(loss: Any, objective: Any) -> Objective:
+    """Returns what is minimized, of the arguments `loss` and `objective` of a caller.
 
     Raises:
-        TypeError: if the objective is not a function, or one of other arguments.
+        TypeError: if `objective` is not a function, or one of other arguments.
         ValueError: if there are both, or the loss is a name that is not known.
     """
     if objective is None:
         check_names(loss)
-        return loss
+        return Objective(loss)
     if not callable(objective) or isinstance(objective, keras.losses.Loss):
         raise TypeError(
             f"Expected `objective` to be a function of (model, batch, training) that "
             f"returns one number; what `compile` takes is a `loss`. Received: "
             f"objective={objective!r} of type {type(objective).__name__}"
         )
-    check_signature("objective", objective, ("model", "batch", "training"), ())
+    check_signature("objective", objective, ("model", "batch", "training"))
     if loss is not None:
         raise ValueError(
             f"Expected a `loss` or an `objective`, not both: an objective is all that "
             f"is minimized. Received: loss={loss!r}, objective={objective!r}"
         )
-    return Objective(objective)
-
-
-def build(model: keras.Model, batch: Batch, loss: Any) -> None:
-    """Has a model make its weights, by running it as it will be scored."""
-    if isinstance(loss, Objective):
-        loss.function(model, as_tensors(batch)[0], False)
-        return
-    check_has_call(model)
-    call_model(model, batch[0])
-
-
-def build_in_place(model: keras.Model, batch: Batch, loss: Any) -> None:
-    """Has a model make its weights as `build` did with its copy, and no more than that.
-
-    As Keras' own trainer does, it is called on what only has a shape, so that no state
-    changes; where code of the model's needs numbers, or an objective calls its parts,
-    it is run.
-    """
-    inputs = keras.tree.flatten(batch[0])
-    if not isinstance(loss, Objective) and all(map(_has_shape, inputs)):
-        with contextlib.suppress(
-            AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError
-        ):
-            model(keras.tree.map_structure(_shape_only, batch[0]), training=False)
-    if not is_built(model):
-        build(model, batch, loss)
-
-
-def _has_shape(leaf: Any) -> bool:
-    return isinstance(leaf, (np.ndarray, tf.Tensor))
-
-
-def _shape_only(leaf: Any) -> keras.KerasTensor:
-    dtype = tf.as_dtype(leaf.dtype).name
-    return keras.KerasTensor(tuple(leaf.shape), dtype)
+    return Objective(function=objective)
 
 
 def check_has_call(model: keras.Model) -> None:
@@ -116,29 +77,14 @@ def check_has_call(model: keras.Model) -> None:
 
 
 def _overrides(model: keras.Model, name: str) -> bool:
-    """Whether a method is the model's own, not that of `keras.Model`."""
+    """Returns whether a method is the model's own, not that of `keras.Model`."""
     method = getattr(model, name)
     return getattr(method, "__func__", method) is not getattr(keras.Model, name)
 
 
-def as_tensors(batch: Batch) -> Batch:
-    """A mini-batch as a training step gets it: tensors, floats of Keras' default type.
-
-    Array data is cast as in `Model.fit`; what is a tensor already stays as it is.
-    """
-
-    def as_tensor(leaf: Any) -> Any:
-        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind in "OmM":
-            return leaf  # objects and dates are no tensors
-        is_float = keras.backend.is_float_dtype(leaf.dtype.name)
-        return tf.convert_to_tensor(leaf, keras.config.floatx() if is_float else None)
-
-    return keras.tree.map_structure(as_tensor, batch)
-
-
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Which part of all that is scored on a mini-batch is.
+    """Which part a mini-batch is of all examples that are scored on.
 
     Args:
         total: the number of examples in all mini-batches; None where nothing asks.
@@ -149,8 +95,31 @@ class Part:
     shared: bool = False
 
 
+class Scored(Protocol):
+    """A number for a mini-batch, whose derivatives are the scores.
+
+    Attributes:
+        what: what to call it.
+        sums: whether it needs to know the number of all examples.
+        whole: whether no mini-batch of it can be shared by replicas.
+    """
+
+    what: str
+    sums: bool
+    whole: bool
+
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+        """Returns the value on a mini-batch.
+
+        Args:
+            batch: the mini-batch, tensors.
+            added: what layers gave to `add_loss`; filled while the model is called.
+            part: which part of all examples the mini-batch is.
+        """
+
+
 class FitLoss:
-    """What `fit` minimizes, without penalties on weights.
+    """What `fit` minimizes, without penalties on weights; a `Scored`.
 
     The compiled loss, or an overridden `compute_loss`, or the `loss` given; and what
     layers give to `add_loss` in a call, activity regularizers among them.
@@ -159,12 +128,7 @@ class FitLoss:
         model: what is scored.
         loss: what `Model.compile` takes as `loss`; None takes what `fit` does.
         training: the mode of the forward pass.
-        temperature: as in `DataLoss`.
-
-    Attributes:
-        what: what to call it.
-        sums: whether it needs to know the number of all examples.
-        whole: whether no mini-batch of it can be shared by replicas.
+        adjust: as in `DataLoss`.
 
     Raises:
         ValueError: if nobody can know what is minimized.
@@ -173,32 +137,37 @@ class FitLoss:
     what = "loss"
 
     def __init__(
-        self, model: keras.Model, loss: Any, training: bool, temperature: float
+        self,
+        model: keras.Model,
+        loss: Any,
+        training: bool,
+        adjust: Adjustment | None = None,
     ):
         check_has_call(model)
         self._model, self._training = model, training
         self._given = loss
-        arguments = {} if loss is not None else compile_arguments(model)
         self._own = self.whole = loss is None and _overrides(model, "compute_loss")
-        self._data_loss = None
-        if self._own:
-            if temperature != 1:
-                warn_not_used(temperature, "the loss is that of `compute_loss`")
-        else:
-            weights = arguments.get("loss_weights")
-            loss = arguments.get("loss") if loss is None else loss
-            if loss is not None:
-                self._data_loss = DataLoss(model, loss, weights, temperature)
-            elif not arguments:
-                raise _no_loss(
-                    model,
-                    "not compiled",
-                    "compile it as for `fit` (without a loss, if layers give all of it "
-                    "to `add_loss`)",
-                )
+        self._data_loss = None if self._own else self._on_outputs(adjust)
+        if self._own and adjust is not None:
+            adjust.is_not_used("the loss is that of `compute_loss`")
         if self._given is None and _overrides(model, "train_step"):
             self._check_step()
         self.sums = self._data_loss is not None and self._data_loss.sums
+
+    def _on_outputs(self, adjust: Adjustment | None) -> DataLoss | None:
+        """The loss given or compiled; None if layers add all of it."""
+        if self._given is not None:
+            return DataLoss(self._model, self._given, None, adjust)
+        arguments = compile_arguments(self._model)
+        if not arguments:
+            raise _no_loss(
+                self._model,
+                "not compiled",
+                "compile it as for `fit` (without a loss, if layers give all of it "
+                "to `add_loss`)",
+            )
+        loss, weights = arguments.get("loss"), arguments.get("loss_weights")
+        return None if loss is None else DataLoss(self._model, loss, weights, adjust)
 
     def _check_step(self) -> None:
         model = self._model
@@ -218,7 +187,7 @@ class FitLoss:
         )
 
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
-        """The value on a mini-batch, in the scope in which `added` is collected."""
+        """Returns the value on a mini-batch."""
         x, y, sample_weight = batch
         y_pred = call_model(self._model, x, self._training)
         if self._own:
@@ -228,7 +197,7 @@ class FitLoss:
         floatx = keras.config.floatx()
         terms = [tf.reduce_sum(keras.ops.cast(loss, floatx)) for loss in added]
         if self._data_loss is not None:
-            terms.append(self._judged(batch, y_pred, added, part))
+            terms.append(self._judged(self._data_loss, batch, y_pred, added, part))
         if not terms:
             raise _no_loss(
                 self._model,
@@ -238,24 +207,26 @@ class FitLoss:
         return tf.add_n(terms)
 
     def _judged(
-        self, batch: Batch, y_pred: Any, added: list[Any], part: Part
+        self,
+        data_loss: DataLoss,
+        batch: Batch,
+        y_pred: Any,
+        added: list[Any],
+        part: Part,
     ) -> tf.Tensor:
         _, y, sample_weight = batch
         check_outputs(self._given, y_pred)
         count, factor = example_count(batch), 1.0
-        if self.sums:
+        if self.sums and part.total is not None:
             # So that the mean of pieces, weighed by their examples, is their sum.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             factor = part.total / (count * replicas)
         with _fitting("a loss that fit", y, y_pred, sample_weight):
-            loss = self._data_loss(y, y_pred, sample_weight, factor)
-        how = (
-            "the losses of Keras do with reduction='sum_over_batch_size', their default"
-        )
+            loss = data_loss(y, y_pred, sample_weight, factor)
         # A loss may have a type of its own, and is added to others, as `fit` does.
-        loss = tf.cast(_scalar(loss, "a loss", how), keras.config.floatx())
+        loss = tf.cast(_scalar(loss, "a loss", _AS_KERAS), keras.config.floatx())
         if part.shared or part.total != count:
-            loss *= self._data_loss.weight_of_piece(y_pred, sample_weight, not added)
+            loss *= data_loss.weight_of_piece(y_pred, sample_weight, not added)
         return loss
 
     def _compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
@@ -270,8 +241,8 @@ class FitLoss:
         return _scalar(loss, "what `compute_loss` returns", "keras.ops.mean does")
 
 
-class SaidObjective:
-    """An objective of the caller's, as a `FitLoss`."""
+class CallersObjective:
+    """A number that the caller computes; a `Scored`."""
 
     what = "objective"
     sums = False
@@ -280,32 +251,33 @@ class SaidObjective:
     def __init__(
         self,
         model: keras.Model,
-        objective: Objective,
+        function: Callable[[keras.Model, Any, bool], Any],
         training: bool,
-        temperature: float,
+        adjust: Adjustment | None = None,
     ):
-        if temperature != 1:
-            warn_not_used(temperature, "an objective is not divided into logits")
+        if adjust is not None:
+            adjust.is_not_used("an objective does not show its logits")
         self._model, self._training = model, training
-        self._function = objective.function
+        self._function = function
 
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
-        """The value on a mini-batch."""
+        """Returns the value on a mini-batch."""
         del added, part
         with functions_inlined(), without_penalties(self._model):
             value = self._function(self._model, batch[0], self._training)
         return _scalar(value, "what the objective returns", "keras.ops.mean does")
 
 
-Scored = FitLoss | SaidObjective
-
-
 def make_scored(
-    model: keras.Model, loss: Any, training: bool, temperature: float = 1.0
+    model: keras.Model,
+    objective: Objective,
+    training: bool,
+    adjust: Adjustment | None = None,
 ) -> Scored:
-    """What is scored, of a `loss` as `loss_or_objective` returns it."""
-    kind = SaidObjective if isinstance(loss, Objective) else FitLoss
-    return kind(model, loss, training, temperature)
+    """Returns what is differentiated."""
+    if objective.function is not None:
+        return CallersObjective(model, objective.function, training, adjust)
+    return FitLoss(model, objective.loss, training, adjust)
 
 
 def _no_loss(model: keras.Model, state: str, advice: str) -> ValueError:
@@ -336,7 +308,7 @@ def _fitting(what: str, y: Any, y_pred: Any, sample_weight: Any) -> Iterator[Non
 
 
 def _scalar(value: Any, what: str, how: str) -> tf.Tensor:
-    """The one number that a loss is, as a tensor."""
+    """Returns the one number that a loss is, as a tensor."""
     expected = f"Expected {what} to be one number for the mini-batch. Received: "
     if value is None:
         raise ValueError(f"{expected}None. Return it at the end of the function.")

@@ -67,26 +67,6 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
             part._dtype = own
 
 
-@contextlib.contextmanager
-def without_shifts(model: keras.Model) -> Iterator[None]:
-    """Has layers that prepare data neither add nor subtract, for a while."""
-    changed = []
-    for layer in layer_tree(model):
-        if isinstance(layer, keras.layers.Rescaling):
-            changed.append((layer, "offset", layer.offset, 0.0))
-        elif isinstance(layer, keras.layers.Normalization) and layer.mean is not None:
-            changed.append(
-                (layer, "mean", layer.mean, keras.ops.zeros_like(layer.mean))
-            )
-    try:
-        for layer, name, _, value in changed:
-            setattr(layer, name, value)
-        yield
-    finally:
-        for layer, name, before, _ in reversed(changed):
-            setattr(layer, name, before)
-
-
 def moments_in_full() -> contextlib.AbstractContextManager:
     """Has TensorFlow differentiate a variance by its mean, too, for a while.
 

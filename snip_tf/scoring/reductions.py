@@ -13,13 +13,13 @@ import keras
 
 
 class NotDivisible(ValueError):
-    """The loss of a mini-batch cannot be told from those of its pieces."""
+    """The loss of a mini-batch does not follow from those of its pieces."""
 
     def __init__(self, why: str):
         super().__init__(
-            f"Expected one mini-batch (batches=1, and no micro_batch_size), since {why}"
-            f": the loss of the whole cannot be told from those of pieces. Received: "
-            f"several. Score on one mini-batch, of more examples if need be."
+            f"Expected one mini-batch (batches=1), since {why}: the loss of the whole "
+            f"does not follow from those of pieces. Received: several. Score on one "
+            f"mini-batch, of more examples if need be."
         )
 
 
@@ -31,7 +31,7 @@ class Sum(keras.losses.Loss):
         self.loss, self.factor = loss, 1.0
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """The sum of a piece."""
+        """Returns the sum of a piece."""
         return self.loss(y_true, y_pred, sample_weight) * self.factor
 
 
@@ -44,28 +44,31 @@ class Watched(keras.losses.Loss):
 
     def __init__(self, loss: keras.losses.Loss):
         super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
-        self.loss, self.values = loss, None
+        self.loss = loss
+        self.values: tuple[Any, Any] | None = None
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """The values of the examples."""
-        self.values = self.loss.call(y_true, y_pred), y_pred
-        return self.values[0]
+        """Returns the values of the examples."""
+        values = self.loss.call(y_true, y_pred)
+        self.values = values, y_pred
+        return values
 
 
 def watched_function(function: Callable[[Any, Any], Any]) -> Any:
-    """A function with the attribute `values`, as `Watched` has it."""
+    """Returns the function with an attribute `values`, as `Watched` has it."""
 
-    @functools.wraps(function)
-    def watched(y_true: Any, y_pred: Any) -> Any:
-        watched.values = function(y_true, y_pred), y_pred
-        return watched.values[0]
+    def call(y_true: Any, y_pred: Any) -> Any:
+        values = function(y_true, y_pred)
+        watched.values = values, y_pred
+        return values
 
+    watched: Any = functools.wraps(function)(call)
     watched.values = None
     return watched
 
 
 def as_part(loss: Any) -> Any:
-    """A loss in the form in which it can be put together from pieces."""
+    """Returns a loss in the form in which it can be put together from pieces."""
     if isinstance(loss, keras.losses.Loss):
         if loss.reduction == "sum":
             return Sum(loss)
@@ -76,7 +79,7 @@ def as_part(loss: Any) -> Any:
 
 
 def left_out(part: Any) -> Any:
-    """Which values a loss counted in its last call, if not all.
+    """Returns which values a loss counted in its last call, if not all.
 
     A loss may leave out targets, as with `ignore_class`; Keras divides by the number of
     the others, which it keeps by a private name.
@@ -84,7 +87,10 @@ def left_out(part: Any) -> Any:
     Raises:
         NotDivisible: if the values are fewer than those of the outputs.
     """
-    values, outputs = getattr(part, "values", None) or (None, None)
+    seen = getattr(part, "values", None)
+    if seen is None:
+        return None
+    values, outputs = seen
     shape = getattr(values, "shape", ())
     if not len(shape) or None in (*shape, *outputs.shape):
         return None  # one number, which is taken for a mean
@@ -98,5 +104,5 @@ def left_out(part: Any) -> Any:
 
 
 def mask_of(values: Any) -> Any:
-    """Which timesteps count; Keras keeps this by a private name."""
+    """Returns which timesteps count; Keras keeps this by a private name."""
     return getattr(values, "_keras_mask", None)

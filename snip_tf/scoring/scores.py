@@ -80,7 +80,7 @@ Scores = np.ndarray | Product
 
 
 def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
-    """Scores of one float type."""
+    """Returns the scores in one float type."""
     if not isinstance(scores, Mapping) or not scores:
         raise ValueError(
             "Expected `scores` to be a dict {weight path: array} with at least one "
@@ -113,8 +113,11 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
 
 def _check_exact(path: str, scores: Scores) -> None:
     """Raises a TypeError if rounding to float64 could make two of the scores equal."""
+    if isinstance(scores, Product):  # of floats that Keras knows
+        return
     if scores.dtype.itemsize < 8 or scores.dtype == np.float64:
         return
+    rounded: np.ndarray
     if scores.dtype.kind in "iu":
         rounded = (scores > 2**53) | (scores < -(2**53))
     else:
@@ -148,8 +151,8 @@ def sample(scores: Scores, step: int) -> np.ndarray:
 
 def check_finite(path: str, scores: Scores) -> None:
     """Raises a ValueError that names the weight if a score is NaN or infinite."""
-    bad = [chunk[~np.isfinite(chunk)] for chunk in chunks(scores)]
-    bad = np.concatenate([np.empty(0), *bad])
+    found = [chunk[~np.isfinite(chunk)] for chunk in chunks(scores)]
+    bad = np.concatenate([np.empty(0), *found])
     if bad.size:
         raise ValueError(
             f"Expected finite scores. Received: {bad.size} of the scores of {path!r} "

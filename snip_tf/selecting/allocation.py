@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snip_tf.weights import is_like, near_misses
+from snip_tf.checks import near_misses
+from snip_tf.weights import is_like
 
 SCOPES = ("global", "layer", "erk")
 Shapes = Mapping[str, Sequence[int]]

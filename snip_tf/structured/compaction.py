@@ -1,4 +1,4 @@
-"""compact: a pruned network to a smaller one that computes the same."""
+"""compact: turns a pruned network into a smaller one that computes the same."""
 
 from __future__ import annotations
 
@@ -8,49 +8,47 @@ import warnings
 
 import keras
 
-from snip_tf.checks import visible
+from snip_tf.checks import check_built, visible
 from snip_tf.graph.graph import trace
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copying import Copies, copy_unmasked
 from snip_tf.masking.masked_weights import all_masks
 from snip_tf.masking.pruned_model import strip_pruning
 from snip_tf.structured.plan import Plan
-from snip_tf.weights import check_built
 
 
 def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
-    """Removes what can no longer matter from a pruned model; the outputs stay.
+    """Removes what has no effect from a pruned model; the outputs stay the same.
 
     A unit (a feature of the input, a unit of a dense or a recurrent layer, a filter)
-    goes if all weights out of it are zero, or all into it are. In the second case its
+    is removed if all weights out of it are zero, or all into it. In the second case its
     output is a constant, which the bias of the layer that reads it takes over; where
     that would not be exact, as at the border of a padded convolution, the unit stays.
-    What is left for a layer to read of an input that others need as a whole is picked
-    from it by a gather (`keras.ops.take`). A branch of a residual network that only
-    adds zeros goes as a whole.
+    Where a layer reads only a part of an input that others need as a whole, it gets
+    that part by a gather (`keras.ops.take`). A branch of a residual network that only
+    adds zeros is removed as a whole.
 
-    This goes through activations, batch normalization, pooling, padding, dropout,
+    This works through activations, batch normalization, pooling, padding, dropout,
     flattening and reshaping, sums and products of branches, concatenation, depthwise
     and separable convolutions, embeddings and recurrent layers. Around any other layer,
     one that is used twice, or one of a class of your own, everything stays.
 
     Args:
         model: a `keras.Sequential` or a Functional model, pruned (`prune_model`,
-            `apply_masks`) or stripped; zeros in its weights count, whatever made them.
-            Its class may be your own, as long as it has Keras' `call`. It is left as it
-            is.
+            `apply_masks`) or stripped; zeros in its weights count, wherever they come
+            from. Its class may be your own if it has Keras' `call`. It is not changed.
         tolerance: float, weights of this magnitude or less count as zero. At 0 the
             outputs are the same up to rounding, a relative 1e-6 in float32.
 
     Returns:
         A plain Functional `keras.Model`, compiled as `model` is, whose layers have the
-        names of the originals, but fewer units. Models inside it are laid open: their
-        layers become its own. No mask holds the zeros that are left in it at zero when
-        it is trained on: compact after training. A warning names what your class has
-        of its own to train with (`train_step`, `compute_loss`, ...), which is lost.
+        names of the originals, but fewer units. The layers of models inside become its
+        own. No mask keeps the zeros that are left at zero if it is trained further:
+        compact after training. A warning names what your class defines for training
+        (`train_step`, `compute_loss`, ...), which is lost.
 
     Raises:
-        TypeError: if `model` is not a Keras model or `tolerance` no number.
+        TypeError: if `model` is not a Keras model or `tolerance` is not a number.
         ValueError: if the model is not built or runs its layers in code of its own (a
             `call` of its class), or `tolerance` is negative.
 
@@ -69,41 +67,20 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
     with strategy_scope(model):
         plan = Plan(trace(plain), tolerance)
-        smaller = _named(
-            plan.carry_out(Copies().of), getattr(plain, "output_names", [])
-        )
+        rebuilt = plan.rebuild(Copies().of).model
+        smaller = _with_output_names(rebuilt, getattr(plain, "output_names", []))
     smaller.name = model.name
     compile_like(smaller, plain)
-    if left := _own_training(type(plain)):
-        warnings.warn(
-            f"The smaller model is a plain Functional one, without the "
-            f"{', '.join(left)} of {type(plain).__name__}: it computes the same, but "
-            f"`fit`, `evaluate` and `predict` are Keras' own, with what `compile` was "
-            f"given. To train it as before, make one of your class of "
-            f"`smaller.inputs` and `smaller.outputs`.",
-            stacklevel=2,
-        )
+    _warn_of_lost_training(type(plain))
     if smaller.count_params() == plain.count_params():
-        names = [
-            f"{visible(b.node.name)} ({type(b.operation).__name__})"
-            for b in plan.blockers()
-        ]
-        names = ", ".join(names)
-        beside = f"What cannot be analysed stays with its neighbours: {names}. "
-        warnings.warn(
-            f"Nothing could be removed from {model.name!r}: each of its units still "
-            f"reads something, and something reads it. {beside if names else ''}Single "
-            f"zeros do not make a model smaller. Prune more, or remove whole units.",
-            stacklevel=2,
-        )
+        _warn_of_nothing_removed(model.name, plan)
     return smaller
 
 
-def _named(smaller: keras.Model, names: list[str]) -> keras.Model:
-    """The same model, whose outputs have these names: losses and labels go by them.
+def _with_output_names(smaller: keras.Model, names: list[str]) -> keras.Model:
+    """Returns the same model with these names of outputs: losses and labels use them.
 
-    One that a model inside has made, or a sum of which one summand is left, has lost
-    its own.
+    An output of a model inside, or of a sum with one summand left, has lost its name.
     """
     taken = {operation.name for operation in smaller.operations}
     lost = {name for name in names if names.count(name) == 1 and name not in taken}
@@ -118,24 +95,55 @@ def _named(smaller: keras.Model, names: list[str]) -> keras.Model:
 
 
 def _identity(name: str, tensor: keras.KerasTensor) -> keras.KerasTensor:
-    # A layer casts what has a point to its own type.
+    # A layer casts floating-point numbers to its own type.
     dtype = tensor.dtype if "float" in tensor.dtype else None
     return keras.layers.Identity(name=name, dtype=dtype)(tensor)
 
 
-def _own_training(cls: type[keras.Model]) -> list[str]:
-    """What a class of the user's changes of how Keras trains and evaluates a model."""
+def _warn_of_lost_training(cls: type[keras.Model]) -> None:
+    """Warns if a class changes how Keras trains and evaluates a model."""
     own = itertools.takewhile(
         lambda base: not base.__module__.startswith("keras."), cls.__mro__
     )
-    names = {name for base in own for name in vars(base)}
-    return [name for name in _TRAINING if name in names]
+    defined = {name for base in own for name in vars(base)}
+    lost = [name for name in _TRAINING if name in defined]
+    if lost:
+        warnings.warn(
+            f"The smaller model is a plain Functional one, without the "
+            f"{', '.join(lost)} of {cls.__name__}: it computes the same, but `fit`, "
+            f"`evaluate` and `predict` are those of Keras, with what `compile` was "
+            f"given. To train it as before, make a model of your class from "
+            f"`smaller.inputs` and `smaller.outputs`.",
+            stacklevel=3,
+        )
 
 
-_TRAINING = (
-    *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"),
-    *("compile", "fit", "evaluate", "predict"),
-)
+_TRAINING = [
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+    "compile",
+    "fit",
+    "evaluate",
+    "predict",
+]
+
+
+def _warn_of_nothing_removed(name: str, plan: Plan) -> None:
+    blockers = [
+        f"{visible(rule.node.name)} ({type(rule.operation).__name__})"
+        for rule in plan.blockers()
+    ]
+    names = ", ".join(blockers)
+    beside = f"What cannot be analysed stays with its neighbours: {names}. "
+    warnings.warn(
+        f"Nothing could be removed from {name!r}: each of its units still reads "
+        f"something, and something reads it. {beside if names else ''}Single zeros do "
+        f"not make a model smaller. Prune more, or remove whole units.",
+        stacklevel=3,
+    )
 
 
 def _check_tolerance(tolerance: float) -> None:

@@ -3,126 +3,163 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from snip_tf.graph.graph import Graph, Names, Node, hides_masks, remade, tensors
-from snip_tf.graph.rules import kind_of
-from snip_tf.graph.rules.rule import Change, Kind, feature_count, unknown
+from snip_tf.graph.edit import Arrays, Copy, Edit, Names, rebuild
+from snip_tf.graph.graph import Graph, Node, hides_masks, tensors
+from snip_tf.graph.rules import rule_of
+from snip_tf.graph.rules.rule import Rule, feature_count, unknown
+
+# By the id of a tensor: what is known of its features.
+_Known = dict[int, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rebuilt:
+    """The network of what is kept.
+
+    Attributes:
+        model: the network.
+        calls: for each rule of the plan the call made instead; None if there is none.
+    """
+
+    model: keras.Model
+    calls: list[Node | None]
 
 
 class Plan:
     """Which features of each tensor of a graph are kept.
 
-    One walk forward finds what is constant, one back what is needed by the outputs, and
-    one more forward what is left. As the graph has no cycle (the cycles of recurrent
-    layers are looked at inside these), nothing more could be found by another.
+    One walk forward finds what is constant, one back what the outputs need, and one
+    more forward what is worth keeping beside that. As the graph has no cycle (those of
+    recurrent layers are inside these), another round would find nothing more.
 
     Args:
         graph: the network.
         tolerance: the largest magnitude of a weight that counts as zero.
 
     Attributes:
-        kinds: for each call of the graph, how it passes features on.
-        made: for each of them the call that `carry_out` made in its place, or None.
+        rules: for each call of the graph, how it passes features on.
     """
 
     def __init__(self, graph: Graph, tolerance: float):
         self._graph = graph
-        self.made: list[Node | None] = []
-        shared = _shared_layers(graph)
-        self.kinds = [kind_of(node, tolerance, shared) for node in graph.nodes]
-        if hides_masks(graph):
-            for kind in self.kinds:
-                kind.has_masks = True
-        self._constants = {id(t): unknown(t) for t in tensors(graph.inputs)}
-        for kind in self.kinds:
-            outputs = kind.constants(self._of(self._constants, kind.inputs))
-            self._constants.update(_by_id(kind.outputs, outputs))
-        self._kept = self._needed()
-        for kind in self.kinds:
-            kept = self._of(self._kept, kind.outputs)
-            if any(keep.any() for keep in kept):
-                kept = kind.settled(self._of(self._kept, kind.inputs), kept)
-                self._kept.update(_by_id(kind.outputs, kept))
+        shared, hidden = _shared_layers(graph), hides_masks(graph)
+        self.rules = [
+            rule_of(node, tolerance, id(node.operation) in shared, hidden)
+            for node in graph.nodes
+        ]
+        self._constants = self._find_constants()
+        self._kept = self._raised(self._find_needed())
 
-    def _needed(self) -> dict[int, np.ndarray]:
-        needed = {
-            id(tensor): np.zeros(feature_count(tensor), bool)
-            for kind in self.kinds
-            for tensor in kind.outputs
-        }
+    def _find_constants(self) -> _Known:
+        constants = {id(t): unknown(t) for t in tensors(self._graph.inputs)}
+        for rule in self.rules:
+            outputs = rule.constants(_of(rule.inputs, constants))
+            constants.update(_by_id(rule.outputs, outputs))
+        return constants
+
+    def _find_needed(self) -> _Known:
+        made = (tensor for rule in self.rules for tensor in rule.outputs)
+        needed = {id(tensor): np.zeros(feature_count(tensor), bool) for tensor in made}
         for tensor in (*tensors(self._graph.inputs), *tensors(self._graph.outputs)):
             needed[id(tensor)] = np.ones(feature_count(tensor), bool)
-        for kind in reversed(self.kinds):
-            kept = kind.kept(self._of(needed, kind.outputs))
-            needed.update(_by_id(kind.outputs, kept))
-            constants = self._of(self._constants, kind.inputs)
-            of_inputs = kind.needed(kept, constants)
-            for tensor, need in zip(kind.inputs, of_inputs, strict=True):
-                needed[id(tensor)] = needed[id(tensor)] | need
+        for rule in reversed(self.rules):
+            constants = self.constants(rule)
+            kept = rule.kept(_of(rule.outputs, needed), constants)
+            needed.update(_by_id(rule.outputs, kept))
+            for tensor, need in _by_id(rule.inputs, rule.needed(kept, constants)):
+                needed[tensor] = needed[tensor] | need
         return needed
 
-    def _of(
-        self, known: dict[int, np.ndarray], of: list[keras.KerasTensor]
-    ) -> list[np.ndarray]:
-        return [known[id(tensor)] for tensor in of]
+    def _raised(self, needed: _Known) -> _Known:
+        kept = dict(needed)
+        for rule in self.rules:
+            outputs = _of(rule.outputs, kept)
+            if any(keep.any() for keep in outputs):
+                given = _of(rule.inputs, kept)
+                raised = rule.raise_to_minimum(given, outputs, self.constants(rule))
+                kept.update(_by_id(rule.outputs, raised))
+        return kept
 
-    def change(self, kind: Kind, copy: Callable, names: Names) -> Change | None:
-        """What becomes of a call; None if nothing depends on it."""
-        outputs = self._of(self._kept, kind.outputs)
+    def constants(self, rule: Rule) -> Arrays:
+        """Returns the values of a call's inputs by feature, NaN where they vary."""
+        return _of(rule.inputs, self._constants)
+
+    def edit(self, rule: Rule, copy: Copy, names: Names) -> Edit | None:
+        """Returns what becomes of a call; None if nothing depends on it."""
+        outputs = _of(rule.outputs, self._kept)
         if not any(keep.any() for keep in outputs):
             return None
-        inputs = self._of(self._kept, kind.inputs)
-        constants = self._of(self._constants, kind.inputs)
-        return Change(inputs, outputs, constants, copy, names)
+        inputs = _of(rule.inputs, self._kept)
+        return Edit(inputs, outputs, self.constants(rule), copy, names)
 
-    def constants(self, kind: Kind) -> list[np.ndarray]:
-        """The values of the features of a call's inputs, NaN where they vary."""
-        return self._of(self._constants, kind.inputs)
-
-    def blockers(self) -> list[Kind]:
-        """The calls that cannot be analysed, but for those that make the outputs."""
+    def blockers(self) -> list[Rule]:
+        """Returns the calls that cannot be analysed and do not make the outputs."""
         ends = {id(tensor) for tensor in tensors(self._graph.outputs)}
         return [
-            kind
-            for kind in self.kinds
-            if not kind.analysed and not ends.issuperset(map(id, kind.outputs))
+            rule
+            for rule in self.rules
+            if not rule.analysed and not ends.issuperset(map(id, rule.outputs))
         ]
 
-    def carry_out(self, copy: Callable[[keras.Operation], Any]) -> keras.Model:
-        """The network of what is kept."""
-        kinds, names = iter(self.kinds), Names(self._graph)
-        known: set[keras.Operation] = set()
+    def rebuild(self, copy: Copy) -> Rebuilt:
+        """Returns the network of what is kept.
 
-        def call(node: Node, given: list[Any]) -> Any:
-            kind = next(kinds)
-            change = self.change(kind, copy, names)
-            if change is None:
-                self.made.append(None)
-                return None
-            operation = kind.smaller(change)
-            if operation not in known:
-                operation.name = names.of(node)
-                known.add(operation)
-            outputs = kind.call(operation, given, change)
-            if isinstance(operation, keras.Layer) and operation.weights:
-                kind.fill(operation, change)
-            self.made.append(Node(operation, operation.name, (), {}, outputs))
-            return outputs
-
-        return remade(self._graph, call)
+        Args:
+            copy: makes a copy of an operation that stays as it is.
+        """
+        caller = _Caller(self, copy, Names(self._graph))
+        model = rebuild(self._graph, caller.call)
+        return Rebuilt(model, caller.calls)
 
 
-def _by_id(of: list[keras.KerasTensor], values: list[Any]) -> Any:
-    return zip(map(id, of), values, strict=True)
+class _Caller:
+    """Makes the calls of the network of what is kept, in the plan's order."""
+
+    def __init__(self, plan: Plan, copy: Copy, names: Names):
+        self._plan = plan
+        self._copy = copy
+        self._names = names
+        self._rules = {rule.node: rule for rule in plan.rules}
+        self._named: set[keras.Operation] = set()
+        self.calls: list[Node | None] = []
+
+    def call(self, node: Node, inputs: list[Any]) -> Any:
+        """Makes one call on new inputs; returns its outputs, or None if it is gone."""
+        rule = self._rules[node]
+        edit = self._plan.edit(rule, self._copy, self._names)
+        if edit is None:
+            self.calls.append(None)
+            return None
+        operation: Any = rule.smaller(edit)
+        if operation not in self._named:
+            operation.name = self._names.of(node)
+            self._named.add(operation)
+        outputs = rule.call(operation, inputs, edit)
+        if isinstance(operation, keras.Layer) and operation.weights:
+            rule.fill(operation, edit)
+        self.calls.append(Node(operation, operation.name, (), {}, outputs))
+        return outputs
+
+
+def _of(those: Iterable[keras.KerasTensor], known: _Known) -> Arrays:
+    return [known[id(tensor)] for tensor in those]
+
+
+def _by_id(
+    those: list[keras.KerasTensor], values: Arrays
+) -> Iterator[tuple[int, np.ndarray]]:
+    return zip(map(id, those), values, strict=True)
 
 
 def _shared_layers(graph: Graph) -> set[int]:
-    """Layers with weights that are used more than once."""
+    """Returns the ids of layers with weights that are used more than once."""
     calls = collections.Counter(id(node.operation) for node in graph.nodes)
     users = collections.Counter(
         id(weight) for layer in graph.layers() for weight in layer.weights

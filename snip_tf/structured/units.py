@@ -94,7 +94,7 @@ class Units:
         for tensor in self._tensors(graph):
             self._start[id(tensor)] = self._features
             self._features += feature_count(tensor)
-        self._uses = [(kind, use) for kind in self._plan.kinds for use in kind.uses()]
+        self._uses = [(rule, use) for rule in self._plan.rules for use in rule.uses()]
         of_feature = self._tied_features()
         fixed = np.unique(of_feature[self._fixed(graph)])
         free = np.setdiff1d(of_feature, fixed)
@@ -107,7 +107,7 @@ class Units:
         self._places = self._units_by_place()
 
     def _tensors(self, graph: Graph) -> list[keras.KerasTensor]:
-        outputs = [tensor for kind in self._plan.kinds for tensor in kind.outputs]
+        outputs = [tensor for rule in self._plan.rules for tensor in rule.outputs]
         return [*tensors(graph.inputs), *outputs]
 
     def _of(self, tensor: keras.KerasTensor) -> np.ndarray:
@@ -118,12 +118,12 @@ class Units:
     def _tied_features(self) -> np.ndarray:
         """A number for each feature, the same for those that are tied."""
         rows, columns = [np.arange(0)], [np.arange(0)]
-        for kind in self._plan.kinds:
-            numbers = [number for side in kind.ties() for number in side]
+        for rule in self._plan.rules:
+            numbers = [number for side in rule.coupled() for number in side]
             tied = [
                 (number, self._of(tensor))
                 for number, tensor in zip(
-                    numbers, kind.inputs + kind.outputs, strict=True
+                    numbers, rule.inputs + rule.outputs, strict=True
                 )
                 if number is not None
             ]
@@ -143,19 +143,19 @@ class Units:
     def _fixed(self, graph: Graph) -> np.ndarray:
         """The features that stay by themselves."""
         ends = [*tensors(graph.inputs), *tensors(graph.outputs)]
-        for kind in self._plan.kinds:
-            if not kind.analysed:
-                ends += kind.inputs + kind.outputs
+        for rule in self._plan.rules:
+            if not rule.analysed:
+                ends += rule.inputs + rule.outputs
         fixed = [self._of(tensor) for tensor in ends]
-        for kind, use in self._uses:
+        for rule, use in self._uses:
             if use.read is not None and id(use.weight) not in self._path_of:
-                fixed.append(self._entries(kind, use, use.read))
+                fixed.append(self._entries(rule, use, use.read))
         return np.unique(np.concatenate(fixed))
 
-    def _entries(self, kind: Any, use: Use, axis: int) -> np.ndarray:
+    def _entries(self, rule: Any, use: Use, axis: int) -> np.ndarray:
         """The feature of each entry along an axis of a weight."""
         side, features = use.axes[axis]
-        tensor = kind.inputs[0] if side == "input" else kind.outputs[0]
+        tensor = rule.inputs[0] if side == "input" else rule.outputs[0]
         return self._start[id(tensor)] + features
 
     def _units_by_layer(self) -> list[np.ndarray]:
@@ -197,7 +197,7 @@ class Units:
             The magnitude of that, for each unit.
         """
         total = np.zeros(self.count)
-        for kind, use in self._uses:
+        for rule, use in self._uses:
             if use.read is None or id(use.weight) not in self._path_of:
                 continue
             weight = keras.ops.convert_to_numpy(use.weight)
@@ -206,7 +206,7 @@ class Units:
                 axis for axis in range(weight.ndim) if axis != use.read % weight.ndim
             )
             read = np.sum(weight * gradient, axis=others, dtype=np.float64)
-            units = self._unit[self._entries(kind, use, use.read)]
+            units = self._unit[self._entries(rule, use, use.read)]
             np.add.at(total, units[units >= 0], read[units >= 0])
         return np.abs(total)
 
@@ -273,10 +273,10 @@ class Units:
             return int(keep.sum())
         there = np.append(keep, True)[self._unit]  # of the features
         total = 0
-        for kind, use in self._uses:
+        for rule, use in self._uses:
             lengths = dict(enumerate(use.weight.shape))
             for axis in use.axes:
-                entries = self._entries(kind, use, axis)
+                entries = self._entries(rule, use, axis)
                 lengths[axis % len(lengths)] = int(there[entries].sum())
             size = math.prod(lengths.values())
             total += size * (use.positions if budget == "multiply_adds" else 1)
@@ -287,11 +287,11 @@ class Units:
         costs = np.zeros(self.count + 1)  # the last for what is not a unit
         if budget == "units":
             return costs[:-1] + 1
-        for kind, use in self._uses:
+        for rule, use in self._uses:
             shape = use.weight.shape
             times = use.positions if budget == "multiply_adds" else 1
             for axis in use.axes:
-                units = self._unit[self._entries(kind, use, axis)]
+                units = self._unit[self._entries(rule, use, axis)]
                 np.add.at(costs, units, math.prod(shape) * times / shape[axis])
         return costs[:-1]
 
@@ -299,13 +299,13 @@ class Units:
         """The masks of all weights without the units that are not kept."""
         there = np.append(keep, True)[self._unit]
         masks = {}
-        for kind, use in self._uses:
+        for rule, use in self._uses:
             if id(use.weight) not in self._path_of:
                 continue
             mask = np.ones(use.weight.shape, bool)
             for axis in use.axes:
                 along = [1] * mask.ndim
                 along[axis] = -1
-                mask &= there[self._entries(kind, use, axis)].reshape(along)
+                mask &= there[self._entries(rule, use, axis)].reshape(along)
             masks[self._path_of[id(use.weight)]] = mask
         return masks

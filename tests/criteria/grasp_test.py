@@ -9,7 +9,9 @@ import pytest
 
 import snip_tf
 from snip_tf import criteria
-from snip_tf.scoring.gradients import mean_gradients, mean_hessian_products
+from snip_tf.criteria import ScoringContext
+from snip_tf.criteria.grasp import hessian_products
+from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights
 from tests.criteria.networks import LOSS, RECURRENT, attention, bits, data, dense
 
@@ -53,9 +55,11 @@ SAME_LOSS = {
 }
 
 
-def grasp_scores(model, x, y, loss):
-    weights = prunable_weights(model)
-    return criteria.Grasp()(model, weights, [(x, y, None)], loss=loss)
+def grasp_scores(model, x, y, loss, temperature=200.0):
+    context = ScoringContext(
+        model, prunable_weights(model), [(x, y, None)], objective=Objective(loss)
+    )
+    return criteria.Grasp(temperature)(context)
 
 
 @pytest.mark.parametrize("given", SAME_LOSS)
@@ -120,8 +124,7 @@ def test_grasp_says_that_it_does_not_know_a_loss():
     model, (x, y) = dense(12, 9, 4), data()
     with pytest.warns(UserWarning, match="'own_crossentropy' is not a built-in"):
         found = grasp_scores(model, x, y, own_crossentropy)
-    weights = prunable_weights(model)
-    plain = criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss=LOSS)
+    plain = grasp_scores(model, x, y, LOSS, temperature=1.0)
     for path, score in plain.items():
         np.testing.assert_allclose(found[path], score, rtol=1e-4, atol=1e-9)
 
@@ -161,16 +164,17 @@ def test_hessian_products_are_differences_of_gradients(kind):
     loss = keras.losses.SparseCategoricalCrossentropy(True, dtype="float64")
     rng = np.random.default_rng(1)
     along = {path: rng.normal(size=tuple(w.shape)) for path, w in weights.items()}
-    found = mean_hessian_products(
-        model, weights, [batch], along, loss=loss, training=True
+    context = ScoringContext(
+        model, weights, [batch], objective=Objective(loss), training=True
     )
+    found = hessian_products(context, along)
     # Keras computes the softmax of attention in float32: a small step would drown.
     step = 1e-3
     sides, values = [], {path: w.numpy() for path, w in weights.items()}
     for way in (step, -step):
         for path, weight in weights.items():
             weight.assign(values[path] + way * along[path])
-        sides.append(mean_gradients(model, weights, [batch], loss=loss, training=True))
+        sides.append(context.gradients())
     for path in weights:
         expected = (sides[0][path].numpy() - sides[1][path].numpy()) / (2 * step)
         scale = np.abs(expected).max()

@@ -1,12 +1,23 @@
 import pytest
 
 from snip_tf import criteria
-from snip_tf.criteria.snip import snip
 
 
 def test_by_name_or_itself():
-    assert criteria.get("snip") is snip
-    assert criteria.get(max) is max
+    assert criteria.get("snip") == criteria.Snip()
+    force = criteria.Force(steps=3)
+    assert criteria.get(force) is force
+
+
+def test_a_function_has_the_defaults():
+    criterion = criteria.get(lambda context: {"a": 1})
+    assert isinstance(criterion, criteria.Criterion)
+    assert (criterion.needs_data, criterion.steps, criterion.revives) == (
+        True,
+        None,
+        False,
+    )
+    assert criterion(None) == {"a": 1}
 
 
 def test_unknown_names_list_the_known():
@@ -17,6 +28,6 @@ def test_unknown_names_list_the_known():
 
 
 def test_a_criterion_takes_what_criteria_are_given():
-    words = r"function of \(model, weights, batches, \*, loss, training\).*of \(model\)"
+    words = r"`criterion` to be a function of \(context\).*of \(model, weights\)"
     with pytest.raises(TypeError, match=words):
-        criteria.get(lambda model: {})
+        criteria.get(lambda model, weights: {})

@@ -22,8 +22,8 @@ class Halved(criteria.Random):
         super().__init__(seed)
         object.__setattr__(self, "path", path)
 
-    def __call__(self, model, weights, batches, **options):
-        scores = super().__call__(model, weights, batches, **options)
+    def __call__(self, context):
+        scores = super().__call__(context)
         return scores | {self.path: scores[self.path] / 2}
 
 

@@ -6,6 +6,8 @@ import pytest
 
 import snip_tf
 from snip_tf import criteria
+from snip_tf.criteria import ScoringContext
+from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights
 from tests import numpy_reference as reference
 
@@ -137,10 +139,13 @@ def test_scores_are_those_of_the_reference(network, name, pieces):
     kernels, _ = parts(model)
     weights = prunable_weights(model)
     ones = {path: np.ones(w.shape, bool) for path, w in weights.items()}
-    options = {"masks": ones} if name == "synflow" else {"loss": LOSS}
+    masks = ones if name == "synflow" else {}
     rows = np.split(np.arange(40), pieces)
     batches = [(x[part], y[part], None) for part in rows]
-    scores = criteria.get(name)(model, weights, batches, **options)
+    context = ScoringContext(
+        model, weights, batches, objective=Objective(LOSS), masks=masks
+    )
+    scores = criteria.get(name)(context)
     expected = {
         "snip": lambda: snip(model, x, y),
         "grasp": lambda: grasp(model, x, y),
@@ -154,12 +159,18 @@ def test_scores_are_those_of_the_reference(network, name, pieces):
 
 def test_random_scores_are_uniform_and_of_the_seed():
     weights = {"a": keras.Variable(np.zeros((300, 500), np.float32))}
-    draw = [criteria.Random(seed)(None, weights, [])["a"] for seed in (3, 3, 4)]
+    model = keras.Sequential()
+
+    def random(own=None, seed=None):
+        return criteria.Random(own)(ScoringContext(model, weights, seed=seed))["a"]
+
+    draw = [random(seed=seed) for seed in (3, 3, 4)]
     np.testing.assert_array_equal(draw[0], draw[1])
     assert (draw[0] != draw[2]).mean() > 0.99
     counts, _ = np.histogram(draw[0], 10, (0, 1))
     assert np.abs(counts / 15000 - 1).max() < 0.05
     keras.utils.set_random_seed(5)
-    first = criteria.Random()(None, weights, [])["a"]
+    first = random()
     keras.utils.set_random_seed(5)
-    np.testing.assert_array_equal(first, criteria.Random()(None, weights, [])["a"])
+    np.testing.assert_array_equal(first, random())
+    np.testing.assert_array_equal(draw[0], random(own=3, seed=4))

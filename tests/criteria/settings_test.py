@@ -12,11 +12,14 @@ layers = keras.layers
 
 @pytest.mark.parametrize("steps", [0, 2.5])
 def test_refuses_the_steps_of_a_criterion_of_ones_own(steps):
-    def criterion(model, weights, batches, **options):
-        return {path: np.ones(w.shape) for path, w in weights.items()}
+    class Ones(criteria.Criterion):
+        needs_data = False
 
+        def __call__(self, context):
+            return {path: np.ones(w.shape) for path, w in context.weights.items()}
+
+    criterion = Ones()
     criterion.steps = steps
-    criterion.needs_data = False
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     with pytest.raises((TypeError, ValueError), match="`steps` to be a whole number"):
         snip_tf.prune_model(model, sparsity=0.5, criterion=criterion)

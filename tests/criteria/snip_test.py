@@ -1,7 +1,8 @@
 import keras
 import numpy as np
 
-from snip_tf.criteria.snip import snip
+from snip_tf.criteria import ScoringContext, Snip
+from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights
 
 
@@ -23,7 +24,10 @@ def test_w_dl_dw_is_the_gradient_of_the_connection_indicators():
         return np.mean((outputs - y) ** 2)
 
     batch = (x.astype(np.float32), y.astype(np.float32), None)
-    scores = snip(model, prunable_weights(model), [batch], loss="mse").values()
+    context = ScoringContext(
+        model, prunable_weights(model), [batch], objective=Objective("mse")
+    )
+    scores = Snip()(context).values()
     for position, score in enumerate(map(np.asarray, scores)):
         for index in np.ndindex(score.shape):
             sides = []

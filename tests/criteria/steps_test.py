@@ -17,9 +17,10 @@ def masks_of_each_step(kind, model, x, y, sparsity, steps):
     seen = []
 
     class Recording(kind):
-        def __call__(self, *args, masks, **options):
-            seen.append(np.concatenate([m.ravel() for m in masks.values()]))
-            return super().__call__(*args, masks=masks, **options)
+        def __call__(self, context):
+            masks = context.masks.values()
+            seen.append(np.concatenate([m.ravel() for m in masks]))
+            return super().__call__(context)
 
     pruned = snip_tf.prune_model(
         model, x, y, sparsity=sparsity, loss=LOSS, criterion=Recording(steps)
@@ -78,9 +79,9 @@ def test_a_layer_that_ends_with_nothing_is_scored_until_the_last_step():
     seen = []
 
     class Watched(snip_tf.criteria.IterativeSnip):
-        def __call__(self, *args, masks, **kwargs):
-            seen.append(masks["out/kernel"].sum())
-            return super().__call__(*args, masks=masks, **kwargs)
+        def __call__(self, context):
+            seen.append(context.masks["out/kernel"].sum())
+            return super().__call__(context)
 
     dense = [layers.Dense(50), layers.Dense(4, name="out")]
     model = keras.Sequential([keras.Input((20,)), *dense])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf import criteria
+from snip_tf.criteria import ScoringContext
 from snip_tf.weights import prunable_weights
 from tests.criteria.networks import bits, dense
 
@@ -36,7 +37,8 @@ def ones(model):
 
 def sums(model, masks=None):
     weights = prunable_weights(model)
-    scores = criteria.SynFlow()(model, weights, [], masks=masks or ones(model))
+    context = ScoringContext(model, weights, masks=masks or ones(model))
+    scores = criteria.SynFlow()(context)
     return [score.sum() for score in scores.values()]
 
 

@@ -1,5 +1,5 @@
+import importlib
 import pickle
-import subprocess
 import sys
 
 import keras
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import snip_tf
+import snip_tf.reports
 
 pytest.importorskip("matplotlib")
 from snip_tf import plots
@@ -260,9 +261,16 @@ def test_each_says_how_to_get_matplotlib(name, module, monkeypatch):
         getattr(plots, name)(*DRAWN[name])
 
 
-def test_matplotlib_is_imported_where_it_is_used():
-    code = "import sys; sys.modules['matplotlib'] = None; import snip_tf.plots"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_matplotlib_is_imported_where_it_is_used(monkeypatch):
+    monkeypatch.setattr(snip_tf, "reports", snip_tf.reports)  # to be put back
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "matplotlib":
+            monkeypatch.setitem(sys.modules, name, None)
+        if name.startswith("snip_tf.reports"):
+            monkeypatch.delitem(sys.modules, name)
+    anew = importlib.import_module("snip_tf.reports.plots")
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        anew.loss_curves(*DRAWN["loss_curves"])
 
 
 def test_criteria_are_drawn_from_the_lowest_to_the_highest_seed():

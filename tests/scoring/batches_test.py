@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from snip_tf.scoring.batches import make_batches
+from snip_tf.scoring.sampling import sample_per_class
 from tests.replicas import two_replicas
 
 X = np.arange(20.0).reshape(10, 2)
@@ -108,7 +109,7 @@ def test_a_pydataset_is_read_in_an_epoch():
     labels = [y.tolist() for _, y, _ in make_batches(data, batches=2)]
     assert labels == [[9, 8], [7, 6]]
     assert data.log == ["begin", "end"]
-    list(make_batches(data, examples_per_class=1, classes=4))
+    sample_per_class(data, n=1)
     assert data.log == ["begin", "end"] * 2
     with pytest.raises(ValueError, match="ended after 3"):
         list(make_batches(data, batches=4))
@@ -135,12 +136,6 @@ def test_refuses_batches_that_are_none(data, error, words):
         next(make_batches(iter(data)))
 
 
-def test_single_examples_of_each_class_are_refused():
-    data = tf.data.Dataset.from_tensor_slices((X, Y))
-    with pytest.raises(ValueError, match=r"y of shape \(\).*`\.batch"):
-        make_batches(data, examples_per_class=1)
-
-
 def test_one_data_set_at_a_time():
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
     with pytest.raises(TypeError, match=r"x=data\['train'\]"):
@@ -153,21 +148,6 @@ def test_sample_weights_of_a_generator():
     data = iter([(X, Y, Y / 10)])
     ((_, _, sample_weight),) = make_batches(data)
     np.testing.assert_array_equal(sample_weight, Y / 10)
-
-
-def test_pieces_of_each_batch_follow_each_other():
-    x, y = np.arange(10), np.arange(10) * 2
-    options = {"batch_size": 5, "batches": 2, "seed": 3}
-    whole = list(make_batches(x, y, **options))
-    pieces = list(make_batches(x, y, **options, micro_batch_size=2))
-    assert [len(piece[0]) for piece in pieces] == [1, 2, 2, 1, 2, 2]
-    for position in range(2):
-        found, expected = (
-            np.concatenate([batch[position] for batch in batches])
-            for batches in (pieces, whole)
-        )
-        np.testing.assert_array_equal(found, expected)
-    assert pieces[0][2] is None
 
 
 def test_lengths_must_agree():
@@ -224,80 +204,8 @@ def test_refuses_what_is_no_data(x):
 
 @pytest.mark.parametrize("argument", ["batch_size", "batches"])
 def test_counts_are_positive_integers(argument):
-    with pytest.raises(ValueError, match=f"`{argument}` to be at least 1"):
+    with pytest.raises(ValueError, match=f"`{argument}` to be a whole"):
         make_batches(X, Y, **{argument: 0})
     for value in (1.5, "1", True):
-        with pytest.raises(TypeError, match=f"`{argument}` to be an integer"):
+        with pytest.raises(TypeError, match=f"`{argument}` to be a whole"):
             make_batches(X, Y, **{argument: value})
-
-
-def of_each_class(y, each=3, **options):
-    x = np.arange(len(y))
-    [(drawn, labels, _)] = make_batches(x, y, examples_per_class=each, **options)
-    np.testing.assert_array_equal(labels, np.asarray(y)[drawn])  # they stay together
-    return drawn, labels
-
-
-@pytest.mark.parametrize("kind", ["labels", "column", "one-hot", "floats"])
-def test_so_many_of_each_class(kind):
-    y = np.random.default_rng(0).permutation(np.arange(60) % 4)
-    given = {
-        "labels": y,
-        "column": y[:, None],
-        "one-hot": np.eye(4)[y],
-        "floats": y.astype(np.float32),
-    }[kind]
-    drawn, _ = of_each_class(given, seed=1)
-    assert sorted(y[drawn].tolist()) == sorted([0, 1, 2, 3] * 3)
-    assert len(set(drawn.tolist())) == 12
-    assert drawn.tolist() == of_each_class(given, seed=1)[0].tolist()
-    assert drawn.tolist() != of_each_class(given, seed=2)[0].tolist()
-
-
-def test_the_first_of_each_class_of_a_dataset_and_no_more_is_read():
-    y, read = np.array([0, 0, 0, 0, 1, 2, 0, 1, 2, 1, 2, 0]), []
-
-    def batches():
-        for start in range(0, 1200, 4):
-            read.append(start)
-            rows = np.arange(start, start + 4)
-            yield rows, y[rows % 12]
-
-    [(x, labels, _)] = make_batches(batches(), examples_per_class=2, classes=3)
-    assert x.tolist() == [0, 1, 4, 5, 7, 8]
-    assert labels.tolist() == [0, 0, 1, 2, 1, 2]
-    assert read == [0, 4, 8]
-    dataset = tf.data.Dataset.from_tensor_slices((np.arange(12), y)).batch(5)
-    [(x, _, _)] = make_batches(dataset, examples_per_class=2)
-    assert x.tolist() == [0, 1, 4, 5, 7, 8]
-
-
-def test_of_each_class_in_pieces():
-    y = np.arange(40) % 4
-    pieces = make_batches(y, y, examples_per_class=3, micro_batch_size=5)
-    assert [len(x) for x, _, _ in pieces] == [4, 4, 4]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((X, Y % 3, None, {"examples_per_class": 4}), "3 of class 1, 3 of class 2"),
-        ((X, Y, None, {"examples_per_class": 0}), "at least 1"),
-        ((X, Y / 3, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
-        ((X, None, None, {"examples_per_class": 1}), "no targets"),
-        (
-            (X, Y.astype(str), None, {"examples_per_class": 1}),
-            "targets of text. Number",
-        ),
-        ((X, X - 0.5, None, {"examples_per_class": 1}), "whole numbers or one-hot"),
-        ((X, Y, None, {"examples_per_class": 1, "classes": 11}), "of 10 cl"),
-        ((X, Y, None, {"examples_per_class": 1, "batches": 2}), "batches=2"),
-        ((X, Y, None, {"examples_per_class": 1, "batch_size": 2}), "batch_size=2"),
-        ((Pairs(5), None, None, {"examples_per_class": 2}), "1 of class 0"),
-        ((Pairs(5), None, None, {"examples_per_class": 1, "classes": 11}), "of 10 cl"),
-    ],
-)
-def test_refuses_what_has_not_so_many_of_each_class(arguments, words):
-    *data, options = arguments
-    with pytest.raises(ValueError, match=words):
-        list(make_batches(*data, **options))

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.scoring.data_loss import built_in
+from snip_tf.scoring.losses import built_in
 from snip_tf.weights import prunable_weights
 from tests.kinds import activity_is_a_mean
 from tests.replicas import two_replicas
@@ -131,7 +131,7 @@ def scores_of(model, value):
 
 
 PIECES = [
-    {"batch_size": 24, "micro_batch_size": 10},
+    {"batch_size": 10, "batches": 3},
     {"batch_size": 9, "batches": 3},
     {"batch_size": 24},
 ]
@@ -208,7 +208,7 @@ def test_masked_timesteps_in_pieces_of_a_loss_of_another_type():
     loss = losses.SparseCategoricalCrossentropy(from_logits=True, dtype="float64")
     expected = snip_tf.connection_sensitivity(model, TOKENS, LABELS, loss=loss)
     found = snip_tf.connection_sensitivity(
-        model, TOKENS, LABELS, loss=loss, batch_size=24, micro_batch_size=5
+        model, TOKENS, LABELS, loss=loss, batch_size=5, batches=5
     )
     assert_close(found, expected)
 

@@ -26,13 +26,7 @@ SPARSE = {
 OPTIONS = {
     "all": {"batch_size": 40},
     "some": {"batch_size": 16, "seed": 1},
-    "in pieces": {"batch_size": 16, "batches": 2, "micro_batch_size": 5, "seed": 1},
-    "of each class": {"examples_per_class": 4, "seed": 1},
-    "of each class in pieces": {
-        "examples_per_class": 4,
-        "micro_batch_size": 5,
-        "seed": 1,
-    },
+    "in pieces": {"batch_size": 5, "batches": 6, "seed": 1},
 }
 
 
@@ -63,6 +57,15 @@ def test_sparse_arrays(make, options):
         assert_close(scores(network(sparse), make(X), Y, **options), expected)
 
 
+@pytest.mark.parametrize("make", SPARSE.values(), ids=SPARSE)
+def test_sparse_arrays_of_each_class(make):
+    expected = scores(network(sparse=False), *snip_tf.sample_per_class(X, Y, 4, seed=1))
+    x, y = snip_tf.sample_per_class(make(X), Y, n=4, seed=1)
+    assert_close(scores(network(), x, y), expected)
+    pieces = {"batch_size": 5, "batches": 3}
+    assert_close(scores(network(), x, y, **pieces), expected)
+
+
 def test_every_criterion_takes_sparse_arrays():
     for criterion in snip_tf.criteria.CRITERIA:
         pruned = snip_tf.prune_model(
@@ -81,24 +84,26 @@ def test_sparse_arrays_beside_dense_ones():
     joined = layers.Add()([layers.Dense(4)(tensor) for tensor in inputs.values()])
     model = keras.Model(inputs, layers.Dense(3)(joined))
     model.compile("sgd", LOSS)
-    options = {"batch_size": 10, "seed": 0}
-    expected = scores(model, {"words": X, "numbers": X}, Y, **options)
     nest = {"words": scipy.sparse.csr_matrix(X), "numbers": X}
-    found = scores(model, nest, Y, micro_batch_size=3, **options)
-    assert_close(found, expected)
+    for options in ({"batch_size": 10, "seed": 0}, {"batch_size": 7, "batches": 6}):
+        expected = scores(model, {"words": X, "numbers": X}, Y, **options)
+        assert_close(scores(model, nest, Y, **options), expected)
 
 
 def test_batches_of_sparse_arrays():
     expected = scores(network(sparse=False), X[:20], Y[:20])
     matrix = scipy.sparse.csr_matrix(X[:20])
     sliced = tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(X), Y))
-    for size in (None, 6):
-        for data in (sliced.batch(20), iter([(matrix, Y[:20])])):
-            found = scores(network(), data, micro_batch_size=size)
+    for size in (20, 6):
+        starts = range(0, 20, size)
+        parts = ((matrix[i : i + size], Y[:20][i : i + size]) for i in starts)
+        for data in (sliced.take(20).batch(size), parts):
+            found = scores(network(), data, batches=len(starts))
             assert_close(found, expected)
     of_each = scores(network(sparse=False), X[:6], Y[:6])
-    data = sliced.batch(4)  # so that they are put together of two batches
-    assert_close(scores(network(), data, examples_per_class=2), of_each)
+    # Of batches so small that the examples are put together of two.
+    x, y = snip_tf.sample_per_class(sliced.batch(4), n=2)
+    assert_close(scores(network(), x, y), of_each)
 
 
 def test_replicas_share_sparse_batches():
@@ -123,10 +128,12 @@ def test_ragged_arrays():
     model = Sums()
     model.compile("sgd", LOSS)
     expected = scores(model, x.to_tensor(), Y, batch_size=10, seed=0)
-    found = scores(model, x, Y, batch_size=10, seed=0, micro_batch_size=3)
+    found = scores(model, x, Y, batch_size=10, seed=0)
     assert_close(found, expected)
+    pieces = scores(model, x, Y, batch_size=7, batches=6)
+    assert_close(pieces, scores(model, x, Y, batch_size=40))
     data = tf.data.Dataset.from_tensor_slices((x, Y)).batch(8)
-    of_each = scores(model, data, examples_per_class=4)
+    of_each = scores(model, *snip_tf.sample_per_class(data, n=4))
     assert_close(of_each, scores(model, x[:12], Y[:12]))
 
 
@@ -151,7 +158,7 @@ def test_text_where_the_model_takes_it(make):
     model = keras.Sequential([keras.Input((1,), dtype="string"), *stack])
     y = np.arange(8) % 3
     expected = scores(model, tf.constant(TEXT), y, loss=LOSS)
-    for options in ({}, {"micro_batch_size": 3}):
+    for options in ({}, {"batch_size": 3, "batches": 3}):
         assert_close(scores(model, make(TEXT), y, loss=LOSS, **options), expected)
 
 
@@ -168,7 +175,7 @@ def test_optional_inputs_that_are_left_out():
     model = keras.Model(inputs, layers.Dense(3)(Sum()(*inputs.values())))
     expected = scores(model, {"first": X, "second": 0 * X}, Y, loss=LOSS)
     found = scores(
-        model, {"first": X, "second": None}, Y, loss=LOSS, micro_batch_size=7
+        model, {"first": X, "second": None}, Y, loss=LOSS, batch_size=7, batches=6
     )
     assert_close(found, expected)
 

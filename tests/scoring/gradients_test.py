@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.scoring.gradients import mean_gradients
+from snip_tf.scoring.gradients import mean_derivative
+from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights, weights_by_path
 from tests.kinds import activity_is_a_mean
 from tests.replicas import two_replicas
@@ -34,6 +35,12 @@ def model():
             keras.layers.Dropout(0.5),
             keras.layers.Dense(3, kernel_regularizer="l2"),
         ]
+    )
+
+
+def mean_gradients(model, weights, batches, loss=None, **options):
+    return mean_derivative(
+        model, weights, batches, objective=Objective(loss), **options
     )
 
 

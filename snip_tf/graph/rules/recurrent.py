@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 
-from snip_tf.graph.graph import Node
+from snip_tf.graph.edit import Arrays, Edit
+from snip_tf.graph.graph import Node, tensors
 from snip_tf.graph.rules.rule import (
-    Arrays,
-    Change,
-    Kind,
+    Axes,
+    Groups,
+    Rule,
     Use,
     feature_count,
     is_elementwise,
@@ -19,190 +21,215 @@ from snip_tf.graph.rules.rule import (
 
 layers = keras.layers
 
+_PLAIN = (layers.SimpleRNN, layers.GRU, layers.LSTM)
 
-class Recurrent(Kind):
-    """A recurrent layer, or two in a `Bidirectional` whose units are taken as pairs.
 
-    Its state makes a unit constant only if that stays at zero, where it starts: nothing
-    but zeros enters what it remembers next.
+class Recurrent(Rule):
+    """A recurrent layer, or the two of a `Bidirectional`, whose units go in pairs.
+
+    Because of its state a unit is constant only if it stays at zero, where it starts:
+    nothing but zeros enters what it remembers next.
     """
 
-    analysed = True
-
-    def __init__(self, node: Node, tolerance: float):
-        super().__init__(node, tolerance)
-        layer = self.operation
-        self._layers = (
-            [layer.forward_layer, layer.backward_layer]
-            if isinstance(layer, layers.Bidirectional)
-            else [layer]
+    @classmethod
+    def accepts(cls, node: Node) -> bool:
+        """Returns whether the call takes a sequence, a mask perhaps, and no state."""
+        masks = tensors(node.kwargs.get("mask"))
+        return len(node.inputs()) == 1 + len(masks) and not any(
+            type(part) not in _PLAIN or part.stateful or part.return_state
+            for part in _parts(node.operation)
         )
-        self._beside = (
-            len(self._layers)
-            if len(self._layers) > 1 and layer.merge_mode == "concat"
-            else 1
-        )
-        self._cells = [_Cell(layer.cell, tolerance) for layer in self._layers]
-        self._by_unit = all(cell.by_unit for cell in self._cells)
-        self._units = self._cells[0].units
 
-    def _at_zero(self, inputs: Arrays) -> np.ndarray:
-        """The units that stay at zero, of each cell."""
-        return np.array([cell.at_zero(inputs[0]) for cell in self._cells])
+    @functools.cached_property
+    def _cells(self) -> list[_Cell]:
+        parts = _parts(self.operation)
+        return [_Cell(part.cell, self.tolerance) for part in parts]
 
-    def constants(self, inputs: Arrays) -> Arrays:  # noqa: D102
+    @property
+    def _units(self) -> int:
+        return self._cells[0].units
+
+    @property
+    def _copies(self) -> int:
+        """How many times each unit is in the output."""
+        concatenates = getattr(self.operation, "merge_mode", None) == "concat"
+        return len(self._cells) if concatenates else 1
+
+    @functools.cached_property
+    def _by_unit(self) -> bool:
+        return all(cell.by_unit for cell in self._cells)
+
+    def constants(self, inputs: Arrays) -> Arrays:
         zero = self._at_zero(inputs)
-        self._zero = zero
-        merged = zero.ravel() if self._beside > 1 else zero.all(axis=0)
-        return [np.where(merged, 0, np.nan)]
+        merged = zero.ravel() if self._copies > 1 else zero.all(axis=0)
+        return [np.where(merged, 0.0, np.nan)]
 
-    def kept(self, needed: Arrays) -> Arrays:  # noqa: D102
+    def kept(self, needed: Arrays, constants: Arrays) -> Arrays:
         if not self._by_unit:
-            return super().kept(needed)
-        units = needed[0].reshape(self._beside, -1).any(axis=0)
+            return super().kept(needed, constants)
+        units = np.any(needed[0].reshape(self._copies, -1), axis=0)
+        zero = self._at_zero(constants)
         while True:
-            read = np.array(
-                [
-                    cell.recurrent[:, units & ~zero].any(axis=1) & ~zero
-                    for cell, zero in zip(self._cells, self._zero, strict=True)
-                ]
-            ).any(axis=0)
-            if not (read & ~units).any():
-                return [np.tile(units, self._beside)]
-            units = units | read
+            more = units | self._read_units(units, zero)
+            if (more == units).all():
+                return [np.tile(units, self._copies)]
+            units = more
 
-    def needed(self, kept: Arrays, constants: Arrays) -> Arrays:  # noqa: D102
+    def needed(self, kept: Arrays, constants: Arrays) -> Arrays:
         units = kept[0][: self._units]
-        read = self._read(units)
-        folded = self._folded(read, constants[0])
-        read = read & (np.isnan(constants[0]) | ((constants[0] != 0) & ~folded))
+        known, *_ = constants
+        read = self._read_inputs(units, constants)
+        folded = self._folded(read, known)
+        read = read & (np.isnan(known) | ((known != 0) & ~folded))
         if units.any() and not read.any():
             read[0] = True  # there is no layer without an input
-        return [read, *(np.full(c.shape, units.any()) for c in constants[1:])]
+        return [read, *(np.full(mask.shape, units.any()) for mask in constants[1:])]
 
-    def _read(self, units: np.ndarray) -> np.ndarray:
-        """The inputs that some of these units read."""
-        return np.array(
-            [
-                cell.inputs[:, units & ~zero].any(axis=1)
-                for cell, zero in zip(self._cells, self._zero, strict=True)
-            ]
-        ).any(axis=0)
+    def _at_zero(self, constants: Arrays) -> np.ndarray:
+        """Returns the units that stay at zero, for each cell."""
+        return np.array([cell.at_zero(constants[0]) for cell in self._cells])
+
+    def _read_units(self, units: np.ndarray, zero: np.ndarray) -> np.ndarray:
+        """Returns the units that some of these units read; what is zero reads none."""
+        read = [
+            cell.recurrent[:, units & ~at_zero].any(axis=1) & ~at_zero
+            for cell, at_zero in zip(self._cells, zero, strict=True)
+        ]
+        return np.any(read, axis=0)
+
+    def _read_inputs(self, units: np.ndarray, constants: Arrays) -> np.ndarray:
+        """Returns the inputs that some of these units read."""
+        read = [
+            cell.inputs[:, units & ~at_zero].any(axis=1)
+            for cell, at_zero in zip(self._cells, self._at_zero(constants), strict=True)
+        ]
+        return np.any(read, axis=0)
 
     def _folded(self, read: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """The constants, zeros aside, that the bias stands for.
+        """Returns the constants other than zero that the bias takes over.
 
         A layer without a bias gets one for them, which in a GRU of Keras' default kind
         has two rows, and should not be larger than what it saves.
         """
         folded = read & ~np.isnan(known) & (known != 0)
-        cell = self._layers[0].cell
+        cell = self._cells[0].cell
         rows = 2 if getattr(cell, "reset_after", False) else 1
         return folded & bool(cell.use_bias or folded.sum() >= rows)
 
-    def ties(self) -> tuple[Any, Any]:  # noqa: D102
+    def coupled(self) -> tuple[Groups, Groups]:
         masks = [np.zeros(feature_count(tensor), int) for tensor in self.inputs[1:]]
         units = np.arange(self._units) if self._by_unit else np.zeros(self._units, int)
-        return [None, *masks], [np.tile(units, self._beside)]
+        return [None, *masks], [np.tile(units, self._copies)]
 
-    def uses(self) -> list[Use]:  # noqa: D102
+    def uses(self) -> list[Use]:
         steps = self.inputs[0].shape[1] or 1
-        units = np.arange(self._units)
-        uses = []
-        for layer in self._layers:
-            cell = layer.cell
-            into = ("output", np.tile(units, cell.kernel.shape[-1] // self._units))
-            inputs = ("input", np.arange(cell.kernel.shape[0]))
-            uses += [
-                Use(cell.kernel, steps, {0: inputs, 1: into}, read=0),
-                Use(cell.recurrent_kernel, steps, {0: ("output", units), 1: into}, 0),
-            ]
-        return uses
+        return [use for cell in self._cells for use in cell.uses(steps)]
 
-    def _rows(self, change: Change) -> np.ndarray:
-        [needed, *_] = self.needed(change.outputs, change.constants)
-        given = change.inputs[0]
-        return needed if self.worth_a_gather(given, needed) else given
+    def reads(self, edit: Edit) -> Arrays:
+        needed = self.needed(edit.outputs, edit.constants)[0]
+        given, *masks = edit.inputs
+        return [needed if self.worth_a_gather(given, needed) else given, *masks]
 
-    def smaller(self, change: Change) -> keras.Operation:  # noqa: D102
-        rows = self._rows(change)
-        if change.all_kept() and rows.all():
-            return change.copy(self.operation)
-        kept = change.outputs[0][: self._units]
-        folded = ~rows & self._folded(self._read(kept), change.constants[0])
+    def smaller(self, edit: Edit) -> keras.Operation:
+        layer, rows = self.operation, self.reads(edit)[0]
+        if edit.keeps_all() and rows.all():
+            return edit.copy(layer)
+        units = edit.outputs[0][: self._units]
+        read = self._read_inputs(units, edit.constants)
+        folds = bool((~rows & self._folded(read, edit.constants[0])).any())
+        bias = self._cells[0].cell.use_bias or folds
+        settings = {"units": int(units.sum()), "use_bias": bias}
+        if isinstance(layer, layers.Bidirectional):
+            settings = _of_both(layer, settings)
+        return edit.like(layer, **settings)
 
-        bias = self._layers[0].use_bias or bool(folded.any())
-        changes = {"units": int(kept.sum()), "use_bias": bias}
-        if len(self._layers) == 1:
-            return change.like(self.operation, **changes)
-        config = self.operation.get_config()
-        both = {
-            # Without the shapes that Keras would build it for.
-            name: {
-                **config[name],
-                "config": {**config[name]["config"], **changes},
-                "build_config": None,
-            }
-            for name in ("layer", "backward_layer")
+    def fill(self, operation: Any, edit: Edit) -> None:
+        units, rows = edit.outputs[0][: self._units], self.reads(edit)[0]
+        folded = np.where(rows, 0, edit.constants[0])
+        for new, cell in zip(_parts(operation), self._cells, strict=True):
+            cell.fill(new.cell, rows, units, folded)
+
+
+def _parts(layer: Any) -> list[Any]:
+    """Returns the one or two layers that have the cells."""
+    if isinstance(layer, layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer]
+
+
+def _of_both(layer: keras.Layer, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a `Bidirectional` for these of the layers inside."""
+    config = layer.get_config()
+    return {
+        # Without the shapes for which Keras would build it.
+        name: {
+            **config[name],
+            "config": {**config[name]["config"], **settings},
+            "build_config": None,
         }
-        return change.like(self.operation, **both)
-
-    def call(self, operation: Any, inputs: list[Any], change: Change) -> Any:  # noqa: D102
-        rows = self._rows(change)
-        inputs = [change.gathered(inputs[0], change.inputs[0], rows), *inputs[1:]]
-        return super().call(operation, inputs, change)
-
-    def fill(self, operation: Any, change: Change) -> None:  # noqa: D102
-        units, rows = change.outputs[0][: self._units], self._rows(change)
-        new = (
-            [operation.forward_layer, operation.backward_layer]
-            if len(self._layers) > 1
-            else [operation]
-        )
-        for layer, cell in zip(new, self._cells, strict=True):
-            cell.fill(layer.cell, rows, units, np.where(rows, 0, change.constants[0]))
+        for name in ("layer", "backward_layer")
+    }
 
 
 class _Cell:
     """The weights of a recurrent cell, unit by unit.
 
     Attributes:
-        inputs, recurrent: whether an input, or a unit, is read by a unit.
-        by_unit: whether its activations take each unit by itself, as a softmax does
+        cell: of Keras.
+        units: how many it has.
+        by_unit: whether its activations work on each unit by itself, as a softmax does
             not.
+        inputs, recurrent: which input, or unit, is read by which unit.
     """
 
     def __init__(self, cell: Any, tolerance: float):
-        self._cell = cell
-        self._tolerance = tolerance
-        self.units = cell.units
+        self.cell = cell
+        self.units: int = cell.units
         functions = [cell.activation, getattr(cell, "recurrent_activation", None)]
         self.by_unit = all(is_elementwise(f) for f in functions if f is not None)
-        self.inputs = self._gates(cell.kernel, tolerance).any(axis=1)
-        self.recurrent = self._gates(cell.recurrent_kernel, tolerance).any(axis=1)
+        self._tolerance = tolerance
+        self.inputs = np.any(self._nonzero_gates(cell.kernel), axis=1)
+        self.recurrent = np.any(self._nonzero_gates(cell.recurrent_kernel), axis=1)
 
-    def _gates(self, kernel: Any, tolerance: float) -> np.ndarray:
-        kernel = np.abs(keras.ops.convert_to_numpy(kernel)) > tolerance
-        return kernel.reshape(kernel.shape[0], -1, self.units)
+    def _gates(self, weight: Any) -> np.ndarray:
+        """Returns a weight with an axis for the gates before that of the units."""
+        array = keras.ops.convert_to_numpy(weight)
+        return array.reshape(*array.shape[:-1], -1, self.units)
+
+    def _nonzero_gates(self, weight: Any) -> np.ndarray:
+        return np.abs(self._gates(weight)) > self._tolerance
+
+    @property
+    def _memory(self) -> int:
+        """Which of the gates is no gate, but what is remembered next."""
+        return 0 if isinstance(self.cell, layers.SimpleRNNCell) else 2
+
+    def uses(self, steps: int) -> list[Use]:
+        """Returns how it multiplies by its kernels, in so many steps."""
+        kernel, units = self.cell.kernel, np.arange(self.units)
+        into = np.tile(units, kernel.shape[-1] // self.units)
+        inputs = np.arange(kernel.shape[0])
+        of_inputs: Axes = {0: ("input", inputs), 1: ("output", into)}
+        of_units: Axes = {0: ("output", units), 1: ("output", into)}
+        return [
+            Use(kernel, steps, of_inputs, read=0),
+            Use(self.cell.recurrent_kernel, steps, of_units, read=0),
+        ]
 
     def at_zero(self, constants: np.ndarray) -> np.ndarray:
-        """The units whose state stays at zero, whatever the gates are."""
-        # The activation of what is remembered is the third of GRU's and LSTM's parts.
-        cell = self._cell
-        part = 0 if isinstance(cell, layers.SimpleRNNCell) else 2
-        zero = keras.ops.zeros((1,))
-        if not self.by_unit or float(cell.activation(zero)[0]) != 0:
+        """Returns the units whose state stays at zero, whatever their gates are."""
+        at_zero = keras.ops.convert_to_numpy(self.cell.activation(keras.ops.zeros(1)))
+        if not self.by_unit or at_zero[0] != 0:
             return np.zeros(self.units, bool)
-        kernel = keras.ops.convert_to_numpy(cell.kernel)
-        kernel = kernel.reshape(len(kernel), -1, self.units)[:, part]
-        read = np.abs(kernel) > self._tolerance
-        known = np.where(np.isnan(constants), 0, constants)
-        zero = ~read[np.isnan(constants)].any(axis=0) & (known @ kernel == 0)
-        if cell.use_bias:
-            bias = keras.ops.convert_to_numpy(cell.bias)
-            bias = bias.reshape(-1, bias.shape[-1] // self.units, self.units)[:, part]
-            zero &= (bias == 0).all(axis=0)
-        recurrent = self._gates(cell.recurrent_kernel, self._tolerance)[:, part]
+        kernel = self._gates(self.cell.kernel)[:, self._memory]
+        varies = np.isnan(constants)
+        reads_what_varies = (np.abs(kernel[varies]) > self._tolerance).any(axis=0)
+        zero = ~reads_what_varies & (np.where(varies, 0, constants) @ kernel == 0)
+        if self.cell.use_bias:
+            # (A GRU may have two rows of biases.)
+            bias = self._gates(self.cell.bias)[..., self._memory, :]
+            zero &= (bias.reshape(-1, self.units) == 0).all(axis=0)
+        recurrent = self._nonzero_gates(self.cell.recurrent_kernel)[:, self._memory]
         while True:
             still = zero & ~recurrent[~zero].any(axis=0)
             if (still == zero).all():
@@ -217,22 +244,21 @@ class _Cell:
         Args:
             new: the cell.
             rows, units: the inputs and units that it has.
-            folded: constants of inputs that its bias has to stand for.
+            folded: the constants of inputs that its bias takes over.
         """
+        kernel = keras.ops.convert_to_numpy(self.cell.kernel)
+        recurrent = keras.ops.convert_to_numpy(self.cell.recurrent_kernel)
+        new.kernel.assign(self._of_units(kernel[rows], units))
+        new.recurrent_kernel.assign(self._of_units(recurrent[units], units))
+        if new.use_bias:
+            bias = np.nan_to_num(folded) @ kernel.astype(np.float64)
+            if len(new.bias.shape) == 2:  # a GRU's, for inputs and for units
+                bias = np.stack([bias, np.zeros_like(bias)])
+            if self.cell.use_bias:
+                bias = bias + keras.ops.convert_to_numpy(self.cell.bias)
+            new.bias.assign(self._of_units(bias, units))
 
-        def of_units(array: np.ndarray) -> np.ndarray:
-            gates = array.reshape(*array.shape[:-1], -1, self.units)[..., units]
-            return gates.reshape(*array.shape[:-1], -1)
-
-        cell = self._cell
-        kernel = keras.ops.convert_to_numpy(cell.kernel)
-        new.kernel.assign(of_units(kernel[rows]))
-        recurrent = keras.ops.convert_to_numpy(cell.recurrent_kernel)
-        new.recurrent_kernel.assign(of_units(recurrent[units]))
-        if not new.use_bias:
-            return
-        bias = keras.ops.convert_to_numpy(cell.bias) if cell.use_bias else None
-        more = np.nan_to_num(folded) @ kernel.astype(np.float64)
-        if len(new.bias.shape) == 2:  # a GRU's, for inputs and for units
-            more = np.stack([more, np.zeros_like(more)])
-        new.bias.assign(of_units(more if bias is None else bias + more))
+    def _of_units(self, weight: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """Returns a weight's entries for some of the units, in every gate."""
+        gates = self._gates(weight)[..., units]
+        return gates.reshape(*gates.shape[:-2], -1)

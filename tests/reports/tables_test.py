@@ -4,8 +4,8 @@ import pytest
 from rich.cells import cell_len
 
 from snip_tf.reports.costs import LayerRow
-from snip_tf.reports.grouping import group
-from snip_tf.reports.terminal import layer_table, table_lines
+from snip_tf.reports.groups import group
+from snip_tf.reports.tables import layer_table, table_lines
 
 LARGE = LayerRow(
     "backbone/block_3/attention_output",

@@ -8,6 +8,7 @@ import functools
 import inspect
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -51,7 +52,7 @@ def write_saved_model(
 
 
 def notes_on_inputs(model: keras.Model) -> list[str]:
-    """What to know of the types that an exported model takes, in sentences.
+    """Returns what to know of the types that an exported model takes, in sentences.
 
     Of a model of one's own class Keras keeps the shapes it was called on, not the
     types.
@@ -82,6 +83,32 @@ _OF_TOKENS = (
 )
 
 
+# What TensorFlow, or Keras 2, writes into the folder of a SavedModel.
+_PARTS = {
+    "assets",
+    "assets.extra",
+    "fingerprint.pb",
+    "keras_metadata.pb",
+    "saved_model.pb",
+    "variables",
+}
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises if a SavedModel at `path` would remove what is not part of one."""
+    if not path.exists():
+        return
+    found = sorted(part.name for part in path.iterdir()) if path.is_dir() else []
+    others = [name for name in found if name not in _PARTS]
+    if path.is_dir() and not others and ("saved_model.pb" in found or not found):
+        return
+    what = f"holds something else: {list_of(others or found)}" if found else "is a file"
+    raise ValueError(
+        f"Expected `path` to be new, an empty folder, or a SavedModel to replace. "
+        f"Received: path={os.fspath(path)!r}, which {what}. Name another path."
+    )
+
+
 @contextlib.contextmanager
 def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
     """Turns what TensorFlow raises on a full disk into what Python does."""
@@ -96,7 +123,7 @@ def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
-    """What the model takes, an entry for each argument of its `call`."""
+    """Returns what the model takes, an entry for each argument of its `call`."""
     # There is no public name for what `model.export` finds out. (A test calls it.)
     from keras.src.export.export_utils import get_input_signature
 
@@ -107,17 +134,7 @@ def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
             f"it with a `keras.Input`, and give that layer a `compute_output_shape`."
         )
     signature = get_input_signature(model)
-    parameters = inspect.signature(model.call).parameters.values()
-    needed = [p.name for p in parameters if _is_needed(p)]
-    if len(needed) > len(signature):
-        raise ValueError(
-            f"Expected a model whose `call` takes one argument (a tensor, or a list or "
-            f"dict of tensors), since Keras keeps the shape of the first alone. "
-            f"Received: model={model.name!r} of class {type(model).__name__}, whose "
-            f"`call` needs {', '.join(needed)}. Give it one argument that holds them, "
-            f"or write a `build` of the arguments "
-            f"{', '.join(f'{name}_shape' for name in needed)}, which Keras keeps."
-        )
+    _check_arguments(model, len(signature))
     if batch_size is None:
         return signature
 
@@ -126,6 +143,21 @@ def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
         return keras.InputSpec(shape=shape, dtype=spec.dtype, name=spec.name)
 
     return keras.tree.map_structure(fixed, signature)
+
+
+def _check_arguments(model: keras.Model, known: int) -> None:
+    """Raises if a model's `call` needs more arguments than are known."""
+    parameters = inspect.signature(model.call).parameters.values()
+    needed = [p.name for p in parameters if _is_needed(p)]
+    if len(needed) > known:
+        raise ValueError(
+            f"Expected a model whose `call` takes one argument (a tensor, or a list or "
+            f"dict of tensors), since Keras keeps the shape of the first alone. "
+            f"Received: model={model.name!r} of class {type(model).__name__}, whose "
+            f"`call` needs {', '.join(needed)}. Give it one argument that holds them, "
+            f"or write a `build` of the arguments "
+            f"{', '.join(f'{name}_shape' for name in needed)}, which Keras keeps."
+        )
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:

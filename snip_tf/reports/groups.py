@@ -1,4 +1,4 @@
-"""Many layers in few rows: blocks by their names, or runs of layers."""
+"""Groups of layers, for many in few rows: blocks by their names, or runs of layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from snip_tf.reports.costs import LayerRow, added_up
+from snip_tf.reports.costs import Costs, LayerRow
 
 # More layers than this are put into groups.
 MOST_ROWS = 40
@@ -20,22 +20,26 @@ _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 @dataclasses.dataclass(frozen=True)
 class GroupRow(LayerRow):
-    """Consecutive layers added up; `count` is how many they are."""
+    """Consecutive layers added up; see `LayerRow`.
+
+    Attributes:
+        count: how many layers they are.
+    """
 
     count: int = 1
 
 
 def grouped(rows: Sequence[LayerRow]) -> list[GroupRow]:
-    """Consecutive layers in at most `MOST_ROWS` groups.
+    """Returns consecutive layers in at most `MOST_ROWS` groups.
 
-    These are the blocks that the layers' names begin with, as `block_1` of
-    `block_1_expand` and `block_1_project`, as small ones as are few enough. Where names
-    tell nothing of the kind, some layers with multiply-adds at a time, each with those
-    without that follow it.
+    Layers whose names begin alike are a group, as `block_1_expand` and
+    `block_1_project` are `block_1`: the smallest such blocks that are few enough. Where
+    names show no blocks, a group is a few layers that multiply, each with the layers
+    after it that do not.
 
     Example:
 
-    >>> from snip_tf.reports.grouping import grouped
+    >>> from snip_tf.reports.groups import grouped
     >>> from snip_tf.reports.costs import LayerRow
     >>> rows = [LayerRow(f"block_{i // 4}_{i % 4}", "Dense", 9, 3) for i in range(80)]
     >>> groups = grouped(rows)
@@ -58,8 +62,9 @@ def grouped(rows: Sequence[LayerRow]) -> list[GroupRow]:
 
 
 def group(name: str, rows: Sequence[LayerRow]) -> GroupRow:
-    """Layers added up, under a name."""
-    return GroupRow(name, "", **added_up(rows), count=len(rows))
+    """Returns layers added up, under a name."""
+    costs = dataclasses.asdict(Costs.of(rows))
+    return GroupRow(name, "", **costs, count=len(rows))
 
 
 def _words(row: LayerRow) -> list[str]:
@@ -67,13 +72,13 @@ def _words(row: LayerRow) -> list[str]:
 
 
 def _by_words(rows: Sequence[LayerRow], depth: int) -> list[list[LayerRow]]:
-    """Consecutive layers whose names begin with the same words."""
+    """Returns consecutive layers whose names begin with the same words."""
     groups = itertools.groupby(rows, lambda row: _words(row)[:depth])
     return [list(group) for _, group in groups]
 
 
 def _beginning(rows: Sequence[LayerRow], words: int) -> str:
-    """The first words of the names of layers, which share these."""
+    """Returns the first words of the names of layers, which share these."""
     found = list(itertools.islice(_WORD.finditer(rows[0].layer), words))
     if len(rows) == 1 or len(found) < words:
         return _ends(rows)
@@ -81,14 +86,14 @@ def _beginning(rows: Sequence[LayerRow], words: int) -> str:
 
 
 def _ends(rows: Sequence[LayerRow]) -> str:
-    """The first and the last of some layers, of those that multiply if there are."""
+    """Names the first and the last of some layers, of those that multiply if any do."""
     multiply = [row for row in rows if row.multiply_adds != 0] or rows
     first, last = multiply[0].layer, multiply[-1].layer
     return first if first == last else f"{first} to {last}"
 
 
 def _runs(groups: Sequence[Sequence[LayerRow]]) -> list[list[LayerRow]]:
-    """Consecutive groups together, so many that few are left."""
+    """Returns consecutive groups put together, until few are left."""
     whole: list[list[LayerRow]] = []
     for rows in groups:
         if whole and all(row.multiply_adds == 0 for row in rows):

@@ -1,4 +1,4 @@
-"""Models of a stranger's configuration, which may ask for any amount of memory."""
+"""Variables of a stranger's configuration, which may ask for any amount of memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _bounded(most: int, create: Callable[..., Any], **options: Any) -> Any:
 
 
 def _count(initial: Callable[[], Any]) -> int:
-    """How many numbers an initial value has, without making them."""
+    """Returns how many numbers an initial value has, without making them."""
     try:
         with tf.Graph().as_default():
             return tf.convert_to_tensor(initial()).shape.num_elements() or 0

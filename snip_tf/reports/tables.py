@@ -1,4 +1,4 @@
-"""Tables of numbers beside long names, in whatever width a terminal has."""
+"""Tables for terminals of any width: numbers beside names, however long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from snip_tf.checks import visible
 from snip_tf.reports.costs import LayerRow
-from snip_tf.reports.grouping import GroupRow
+from snip_tf.reports.groups import GroupRow
 from snip_tf.reports.text import percent, short_number
 
 # Names get at least this much of a line, or numbers are shortened.
@@ -23,7 +23,7 @@ def table_lines(
     width: int,
     rule: str = "─",
 ) -> list[str]:
-    r"""A table whose numbers are always whole, and its names too.
+    r"""Returns the lines of a table that cuts neither numbers nor names.
 
     A name for which there is no room beside the numbers has a line of its own above
     them. Should the numbers alone be wider than the terminal, so is the table.
@@ -36,7 +36,7 @@ def table_lines(
 
     Example:
 
-    >>> from snip_tf.reports.terminal import table_lines
+    >>> from snip_tf.reports.tables import table_lines
     >>> rows = [("a_long_name", ["1", "50%"]), ("b", ["20", "5%"]), ("All", ["21", ""])]
     >>> lines = table_lines(["Name", "Size", "kept"], rows, width=16, rule="-")
     >>> print("\n".join(lines))
@@ -60,7 +60,7 @@ def table_lines(
 
 
 def _heads(header: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The lines of a header, as rows."""
+    """Returns the lines of a header, as rows."""
     titles = [title.split("\n") for title in header]
     height = max(map(len, titles))
     filled = [[""] * (height - len(title)) + title for title in titles]
@@ -84,7 +84,7 @@ def _lines(
 
 
 def layer_table(rows: Sequence[LayerRow], width: int, rule: str = "─") -> list[str]:
-    """The lines of a table of layers, the last of which is their total.
+    """Returns the lines of a table of layers, the last of which is their total.
 
     Numbers are exact where there is room for them, else of three digits; where there is
     none for these either, the multiply-adds are in a table of their own.
@@ -101,10 +101,10 @@ def layer_table(rows: Sequence[LayerRow], width: int, rule: str = "─") -> list
         tables = [_texts(part, rows, number) for part in columns]
         if named + max(_width(*table) for table in tables) <= width:
             break
-    lines = []
+    lines: list[str] = []
     for header, cells in tables:
-        named = list(zip(names, cells, strict=True))
-        lines += ["", *table_lines(["Layer", *header], named, width, rule)]
+        rows_of_text = list(zip(names, cells, strict=True))
+        lines += ["", *table_lines(["Layer", *header], rows_of_text, width, rule)]
     return lines[1:]
 
 
@@ -118,7 +118,7 @@ _Number = Callable[[int], str]
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-    """Of a table of layers: what is above it, and the text for a layer."""
+    """A column of a table of layers: its title, and the text for a layer."""
 
     header: str
     cell: Callable[[LayerRow, _Number], str]

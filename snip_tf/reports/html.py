@@ -1,18 +1,31 @@
-"""Reports as HTML."""
+"""Reports as HTML: tables, lists, a picture, a page."""
 
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Sequence
 
-from snip_tf.reports.text import html_text
+from snip_tf.checks import visible
 
 # The columns of words; the others are of numbers.
 _WORDS = ("Layer", "Kind", "Note")
 
 
+def html_text(text: str) -> str:
+    """Returns text as a page shows it letter by letter.
+
+    Example:
+
+    >>> from snip_tf.reports.html import html_text
+    >>> html_text("<i>")
+    '&lt;i&gt;'
+    """
+    return html.escape(visible(text))
+
+
 def html_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, without the columns in which nothing is; its last row is a total."""
+    """Returns a table without its empty columns; its last row is a total."""
     columns = zip(names, zip(*rows, strict=True), strict=True)
     used = [(name, cells) for name, cells in columns if any(cells)]
     kinds = ["" if name in _WORDS else ' class="n"' for name, _ in used]
@@ -31,19 +44,19 @@ def _row(tag: str, kinds: Sequence[str], cells: Sequence[str]) -> str:
 
 
 def html_list(lines: Sequence[str]) -> str:
-    """Lines as the items of a list."""
+    """Returns lines as the items of a list."""
     items = "\n".join(f"<li>{html_text(line)}</li>" for line in lines)
     return f"<ul>\n{items}\n</ul>"
 
 
 def html_picture(what: str, png: bytes) -> str:
-    """A picture within the page."""
+    """Returns a picture within the page."""
     data = base64.b64encode(png).decode()
     return f'<img alt="{html_text(what)}" src="data:image/png;base64,{data}">'
 
 
 def html_fragment(title: str, table: str, rest: str) -> str:
-    """What a notebook shows, in which dollars begin no formulas."""
+    """Returns what a notebook shows, in which dollars begin no formulas."""
     return (
         f'<div class="snip_tf tex2jax_ignore mathjax_ignore">{_STYLE}'
         f"<p>{html_text(title)}</p>\n{table}\n{rest}</div>"

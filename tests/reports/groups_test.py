@@ -1,7 +1,7 @@
 import pytest
 
 from snip_tf.reports.costs import LayerRow
-from snip_tf.reports.grouping import MOST_ROWS, grouped
+from snip_tf.reports.groups import MOST_ROWS, grouped
 
 
 def rows_of(names, multiply_adds=6):

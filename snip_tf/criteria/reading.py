@@ -1,0 +1,213 @@
+"""What the public functions that score have in common: reading their arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import numbers
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from snip_tf.checks import check_count, check_model, check_seed, is_built
+from snip_tf.criteria import CRITERIA, Criterion, ScoringContext, get
+from snip_tf.masking.pruned_model import masked_copy
+from snip_tf.network import Network
+from snip_tf.scoring.batches import make_batches
+from snip_tf.scoring.building import build_on
+from snip_tf.scoring.calling import check_order
+from snip_tf.scoring.examples import Batch
+from snip_tf.scoring.objective import Objective, read_objective
+from snip_tf.scoring.precision import is_changed
+from snip_tf.weights import Patterns
+
+Verbose = Literal["auto", 0, 1]
+
+
+class Scoring:
+    """A model to score, by what criterion and on what data.
+
+    Checks all arguments, and reads data only if the model has to be built on it.
+
+    Args:
+        model: as in `snip_tf.prune_model`, as is what follows.
+        data: `(x, y, sample_weight)`.
+
+    Attributes:
+        criterion: what scores the model.
+        network: the model, built, read once.
+        weights: `{weight path: keras.Variable}`, those to score.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: tuple[Any, Any, Any],
+        *,
+        criterion: str | Callable[[ScoringContext], Mapping[str, Any]],
+        include: Patterns | None,
+        exclude: Patterns | None,
+        loss: Any,
+        objective: Callable[[keras.Model, Any, bool], Any] | None,
+        training: bool,
+        batch_size: int | None,
+        batches: int,
+        seed: int | None,
+    ):
+        check_seed(seed)
+        self._model, self._training, self._seed = model, training, seed
+        self.criterion = get(criterion)
+        if self.criterion.steps is not None:
+            check_count("steps", self.criterion.steps)
+        self._objective = read_objective(loss, objective)
+        if self.criterion.needs_data:
+            _check_data(data[0], self.criterion)
+        self._read = functools.partial(
+            self._batches_of,
+            *data,
+            batch_size=batch_size,
+            batches=batches,
+            seed=seed,
+        )
+        self._batches: Iterator[Batch] | None = iter(()) if data[0] is None else None
+        if self._batches is None and not is_built(model):
+            self._batches = self._read()
+        self.network = Network(model)
+        self.weights = self.network.prunable(include, exclude)
+
+    def _batches_of(self, *data: Any, **options: Any) -> Iterator[Batch]:
+        """The batches to score on; reads the first, and builds the model on it."""
+        objective = self._objective if self.criterion.needs_data else Objective()
+        as_yielded = objective.function is not None
+        batches = make_batches(*data, as_yielded=as_yielded, **options)
+        first = next(batches)
+        if not as_yielded:
+            check_order(self._model, *first[:2])
+        if not is_built(self._model):
+            build_on(self._model, first, objective)
+        return itertools.chain([first], batches)
+
+    @functools.cached_property
+    def context(self) -> ScoringContext:
+        """What the criterion is given; reads the data."""
+        batches = self._read() if self._batches is None else self._batches
+        model, weights = self._to_score()
+        return ScoringContext(
+            model=model,
+            weights=weights,
+            batches=batches if self.criterion.steps is None else list(batches),
+            objective=self._objective,
+            training=self._training,
+            seed=self._seed,
+        )
+
+    def _to_score(self) -> tuple[keras.Model, Mapping[str, keras.Variable]]:
+        """The model; or a copy, if scoring changes layers that others may call."""
+        changes = self.criterion.needs_data and is_changed(self._model)
+        if not changes and not self.criterion.changes_layers:
+            return self._model, self.weights
+        copied = masked_copy(self._model, self.network.masks.items())
+        by_path = Network(copied).weights
+        return copied, {path: by_path[path] for path in self.weights}
+
+    def masks_before(self) -> dict[str, np.ndarray]:
+        """Returns what the first step of a criterion that has steps is given."""
+        if self.criterion.steps is None:
+            return {}
+        return {
+            path: self.network.masks.get(path, np.ones(weight.shape, bool))
+            for path, weight in self.weights.items()
+        }
+
+    def scores(self, masks: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
+        """Returns the criterion's scores.
+
+        Args:
+            masks: of a criterion that has steps, what the step before has kept.
+
+        Raises:
+            ValueError: if they are not one array of the right shape for each weight.
+        """
+        context = self.context
+        if masks:
+            context = dataclasses.replace(context, masks=masks)
+        scores = self.criterion(context)
+        check_scores(scores, self.weights)
+        return dict(scores)
+
+
+def check_arguments(
+    model: Any, x: Any, y: Any, sample_weight: Any, or_sparsity: bool = False
+) -> None:
+    """Raises a TypeError if an argument that is given by position is misplaced.
+
+    Args:
+        model, x, y, sample_weight: what was received.
+        or_sparsity: whether a number may have been meant as the sparsity.
+    """
+    if isinstance(x, keras.Model) and not isinstance(model, keras.Model):
+        raise TypeError(
+            f"Expected `model` first, then the data. Received: the model {x.name!r} as "
+            f"`x`, and {type(model).__name__} as `model`"
+        )
+    check_model(model)
+    for name, value in {"x": x, "y": y, "sample_weight": sample_weight}.items():
+        if isinstance(value, numbers.Real):
+            number = float(value)
+            share = number / 100 if 1 < number < 100 else number
+            advice = f"; write sparsity={share:g}" if or_sparsity else ""
+            raise TypeError(
+                f"Expected `{name}` to be data as `Model.fit` takes it. "
+                f"Received: {name}={value!r} of type {type(value).__name__}{advice}"
+            )
+
+
+def check_verbose(verbose: Any) -> None:
+    """Raises a ValueError unless `verbose` is "auto", 0 or 1."""
+    if verbose not in ("auto", 0, 1):
+        raise ValueError(
+            f"Expected `verbose` to be 'auto', 0 or 1. Received: verbose={verbose!r}"
+        )
+
+
+def _check_data(x: Any, criterion: Criterion) -> None:
+    if x is None:
+        without = [name for name, known in CRITERIA.items() if not known.needs_data]
+        raise ValueError(
+            f"Expected data to score on, as `x`. Received: x=None with the criterion "
+            f"{criterion}. Criteria without data: {', '.join(without)}"
+        )
+
+
+def check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
+    """Raises a ValueError unless each weight has scores of its shape."""
+    if not isinstance(scores, Mapping) or scores.keys() != weights.keys():
+        received = (
+            list(scores) if isinstance(scores, Mapping) else type(scores).__name__
+        )
+        raise ValueError(
+            f"Expected the criterion to return scores for exactly the weights it was "
+            f"given: {', '.join(weights)}. Received: {received}"
+        )
+    for path, score in scores.items():
+        if np.shape(score) != tuple(weights[path].shape):
+            raise ValueError(
+                f"Expected scores of the shape of the weight, "
+                f"{tuple(weights[path].shape)}. Received: scores for {path!r} of shape "
+                f"{np.shape(score)}"
+            )
+
+
+def check_not_all_zero(scores: Mapping[str, Any]) -> None:
+    """Raises a ValueError if all scores are zero."""
+    # The smallest weight first, which is the quickest to read, and mostly is enough.
+    if not any(map(np.any, sorted(scores.values(), key=np.size))):
+        raise ValueError(
+            "Expected a score that is not zero. Received: scores that are zero for "
+            "every prunable weight, which leaves nothing to choose by. Is a layer "
+            "initialized with zeros, are its activations all zero on this data, or "
+            "does the loss not depend on it?"
+        )

@@ -1,0 +1,22 @@
+"""A figure of matplotlib that a notebook shows.
+
+Imports matplotlib, which is optional: `snip_tf.plots` imports it when it draws.
+"""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.figure
+
+
+class Figure(matplotlib.figure.Figure):
+    """One that is the result of a notebook's cell is shown, without pyplot.
+
+    pyplot would keep every figure until it is closed.
+    """
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()

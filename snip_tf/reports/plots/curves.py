@@ -1,0 +1,154 @@
+"""Curves of experiments: errors against sparsity, losses against iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snip_tf.reports.figures import new_axes, not_empty
+from snip_tf.reports.plots.forms import check_mapping, check_nested, wrong_form
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ERRORS = "{label: {sparsity: errors in percent, one for each seed}}"
+_LOSSES = (
+    "{label: (iterations, losses)}, such as {'fit': (history.epoch, "
+    "history.history['loss'])} of what `fit` returns"
+)
+_MARKERS = "osD^vP*X<>"
+
+
+def error_against_sparsity(
+    curves: Mapping[str, Mapping[float, Sequence[float]]],
+) -> Figure:
+    """Draws test error against sparsity: means over seeds, with standard deviations.
+
+    Args:
+        curves: `{label: {sparsity: errors in percent, one for each seed}}`.
+
+    Example:
+
+    >>> import snip_tf
+    >>> figure = snip_tf.plots.error_against_sparsity(
+    ...     {"LeNet-300-100": {0.0: [1.4, 1.5], 0.5: [1.5, 1.5], 0.9: [1.6, 1.7]}}
+    ... )
+    >>> figure.axes[0].get_xlabel()
+    'sparsity, %'
+
+    Source: figure 1 of https://arxiv.org/abs/1810.02340.
+    """
+    check_nested("curves", curves, _ERRORS)
+    figure, axes = new_axes("sparsity, %", "test error, %")
+    for label, points in not_empty(curves).items():
+        sparsities = sorted(points)
+        errors = [points[sparsity] for sparsity in sparsities]
+        axes.errorbar(
+            [100 * sparsity for sparsity in sparsities],
+            [np.mean(values) for values in errors],
+            [_spread(values) for values in errors],
+            label=label,
+            marker="o",
+            markersize=4,
+            capsize=3,
+        )
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def error_by_criterion(
+    curves: Mapping[str, Mapping[float, Sequence[float]]],
+    dense: Sequence[float] = (),
+) -> Figure:
+    """Draws test errors of criteria: means over seeds, from the lowest to the highest.
+
+    Args:
+        curves: `{label: {sparsity: errors in percent, one for each seed}}`; sparsities
+            are drawn at even distances.
+        dense: errors of the dense network, drawn as a band.
+
+    Example:
+
+    >>> import snip_tf
+    >>> figure = snip_tf.plots.error_by_criterion(
+    ...     {"snip": {0.9: [1.6, 1.7], 0.99: [3.1, 3.3]}, "random": {0.9: [2.0, 2.1]}},
+    ...     dense=[1.4, 1.5],
+    ... )
+    >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    ['90', '99']
+    """
+    check_nested("curves", curves, _ERRORS)
+    figure, axes = new_axes("sparsity, %", "test error, %")
+    sparsities = sorted({s for points in not_empty(curves).values() for s in points})
+    axes.set_xticks(range(len(sparsities)), [f"{100 * s:g}" for s in sparsities])
+    if dense:
+        axes.axhspan(min(dense), max(dense), color="0.8", label="dense")
+        axes.axhline(np.mean(dense), color="0.5", linewidth=1)
+    shift = 0.3 / max(1, len(curves) - 1)
+    for number, (label, points) in enumerate(curves.items()):
+        own = sorted(points)
+        places = [sparsities.index(s) - 0.15 + shift * number for s in own]
+        errors = [points[sparsity] for sparsity in own]
+        _draw_ranges(axes, places, errors, label, _MARKERS[number % len(_MARKERS)])
+    _scale_by_logarithm(axes)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _draw_ranges(
+    axes: Any,
+    places: Sequence[float],
+    errors: Sequence[Sequence[float]],
+    label: str,
+    marker: str,
+) -> None:
+    means = np.array([np.mean(values) for values in errors])
+    lowest = [min(values) for values in errors]
+    highest = [max(values) for values in errors]
+    axes.errorbar(
+        places,
+        means,
+        np.abs([means - lowest, highest - means]),  # of the same, off by rounding
+        label=label,
+        marker=marker,
+        markersize=4,
+        linewidth=1,
+        capsize=2,
+    )
+
+
+def _scale_by_logarithm(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="y", which="minor", labelsize="x-small")
+
+
+def loss_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
+    """Draws training loss against iterations.
+
+    Args:
+        curves: `{label: (iterations, losses)}`.
+
+    Source: figure 5 of https://arxiv.org/abs/1810.02340.
+    """
+    check_mapping("curves", curves, _LOSSES)
+    for pair in curves.values():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise wrong_form("curves", curves, _LOSSES)
+    figure, axes = new_axes("iterations", "training loss")
+    for label, (iterations, losses) in not_empty(curves).items():
+        axes.plot(iterations, losses, label=label)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure

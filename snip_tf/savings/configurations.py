@@ -1,0 +1,40 @@
+"""Which part of a model has no configuration, where a file needs one of each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import keras
+
+from snip_tf.weights import layer_tree
+
+
+@contextlib.contextmanager
+def named_configurations(model: keras.Model, format: str) -> Iterator[None]:
+    """Has an error of Keras name the part of a model that has no configuration."""
+    try:
+        yield
+    except (NotImplementedError, TypeError, ValueError) as error:
+        parts = [part for part in layer_tree(model) if not _has_configuration(part)]
+        if not parts:
+            raise
+        layer = parts[-1]  # the innermost, as those around it ask it for its own
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise ValueError(
+            f"Expected a model of which Keras can make a configuration, which "
+            f"format={format!r} keeps beside the weights. Received: "
+            f"model={model.name!r}, in which {layer.name!r} of class "
+            f"{type(layer).__name__} gives none ({reason}). Implement the `get_config` "
+            f"that is missing, or use format='saved_model' or format='litert', which "
+            f"need none."
+        ) from error
+
+
+def _has_configuration(layer: keras.Layer) -> bool:
+    try:
+        json.dumps(keras.saving.serialize_keras_object(layer))
+    except (NotImplementedError, TypeError, ValueError):
+        return False
+    return True

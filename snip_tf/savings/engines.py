@@ -1,0 +1,100 @@
+"""The engines that run a model on arrays, and the choice of the fastest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, get_args
+
+import keras
+
+from snip_tf.graph.graph import Graph, tensors, trace
+from snip_tf.masking.compiling import can_compile, compiled_calls
+from snip_tf.masking.copying import Copies
+from snip_tf.savings.layer_by_layer import LayerByLayer, passes_no_masks
+from snip_tf.savings.timing import fastest, median_seconds
+from snip_tf.structured.plan import Plan
+
+Engine = Literal["scipy", "tensorflow", "xla"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+# What is run: the name of an engine, or of each layer the way of "scipy".
+Chosen = str | dict[str, str]
+Run = Callable[[Any], Any]
+
+# "scipy" has to be faster by this much, lest noise decides.
+_CLEARLY = 0.95
+
+
+class Engines:
+    """A model in each of some engines.
+
+    Args:
+        model: a plain model, a copy that nothing else uses.
+        engines: those to choose from.
+
+    Attributes:
+        inputs: the nest of `KerasTensor`s that the model takes.
+
+    Raises:
+        ValueError: if the model runs its layers in code of its own, or none of the
+            engines can run it.
+    """
+
+    def __init__(self, model: keras.Model, engines: Iterable[Engine]):
+        graph = trace(model)
+        self._name, self.inputs = model.name, graph.inputs
+        wanted = set(engines)
+        if _has_text(graph):
+            wanted.discard("xla")
+        self._layers: LayerByLayer | None = None
+        if "scipy" in wanted and passes_no_masks(graph):
+            self._layers = LayerByLayer(graph)
+        smaller = Plan(graph, tolerance=0.0).rebuild(Copies().of).model
+        compacted = smaller.count_params() < model.count_params()
+        self._compiled = _compiled(smaller if compacted else model, wanted)
+        # The same of the model that is not compacted, if it is not the same.
+        self._whole = _compiled(model, wanted) if compacted else {}
+        self._check_some()
+
+    def fastest(self, x: Any) -> tuple[Run, Chosen]:
+        """Returns what runs batches like `x` in the least time, and what that is."""
+        runs: dict[str, Run] = {}
+        ways: dict[str, str] = {}
+        if self._layers:
+            runs["scipy"], ways = self._layers.measured(x)
+        if "xla" in self._compiled and not can_compile(self._compiled["xla"], x):
+            del self._compiled["xla"]
+            self._whole.pop("xla", None)
+            self._check_some()
+        runs |= self._compiled
+        seconds = median_seconds(runs, x)
+        if "scipy" in seconds:
+            seconds["scipy"] /= _CLEARLY
+        best = fastest(seconds)
+        if best == "scipy":
+            return runs[best], ways
+        if best in self._whole:
+            # A few filters less can take longer: a number may suit processors less.
+            runs = {best: runs[best], f"{best}, whole": self._whole[best]}
+            best = fastest(median_seconds(runs, x))
+        return runs[best], best
+
+    def _check_some(self) -> None:
+        if not self._layers and not self._compiled:
+            raise ValueError(
+                f"Expected `engines` of which one can run the model. Received: "
+                f"model={self._name!r}, which none of them can. XLA compiles no text, "
+                f"and layers are not run one by one where they hand masks on."
+            )
+
+
+def _compiled(model: keras.Model, wanted: set[Engine]) -> dict[str, Run]:
+    plain, xla = compiled_calls(model)
+    calls = {"tensorflow": plain, "xla": xla}
+    return {name: call for name, call in calls.items() if name in wanted}
+
+
+def _has_text(graph: Graph) -> bool:
+    made = (tensors(node.outputs) for node in graph.nodes)
+    known = itertools.chain(tensors(graph.inputs), *made)
+    return any(tensor.dtype == "string" for tensor in known)

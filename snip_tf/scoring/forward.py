@@ -1,0 +1,142 @@
+"""A forward pass in which every variable has a value of its own, and keeps none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from snip_tf.masking.compiling import functions_inlined
+from snip_tf.scoring.examples import Batch
+from snip_tf.scoring.objective import Part, Scored
+
+Tensors = dict[str, tf.Tensor]
+LossAt = Callable[[Tensors], tf.Tensor]
+# Computes, of the loss, the values it depends on and what it is called, the loss and
+# a tensor for each of the values.
+Derivative = Callable[[LossAt, Tensors, str], tuple[tf.Tensor, Tensors]]
+
+_HALF = (tf.float16, tf.bfloat16)
+
+
+def value_in_full(variable: keras.Variable) -> tf.Tensor:
+    """Returns the value, in float32 if it is stored in half precision."""
+    value = tf.convert_to_tensor(variable)
+    return tf.cast(value, tf.float32) if value.dtype in _HALF else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """The loss on a mini-batch, and a derivative of it.
+
+    Args:
+        model: the model that is scored.
+        weights: `{weight path: variable}` to differentiate by.
+        scored: computes the loss.
+        masks: `{weight path: bool array}` that the weights are multiplied by.
+        derivative: what is computed of the loss.
+        value: gives the value of a variable, which is not changed itself.
+    """
+
+    model: keras.Model
+    weights: Mapping[str, keras.Variable]
+    scored: Scored
+    masks: Mapping[str, np.ndarray]
+    derivative: Derivative
+    value: Callable[[keras.Variable], tf.Tensor] = value_in_full
+
+    def __call__(self, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
+        """Returns the loss and the derivative on a mini-batch."""
+        try:
+            return self._derived(batch, part, inlined=False)
+        except _ReadByFunction:
+            with functions_inlined():
+                return self._derived(batch, part, inlined=True)
+
+    def _derived(
+        self, batch: Batch, part: Part, inlined: bool
+    ) -> tuple[tf.Tensor, Tensors]:
+        variables = self.model.variables
+        known = {id(weight) for weight in self.weights.values()}
+        others = [(v, self._value_of(v)) for v in variables if id(v) not in known]
+        own = {id(variable.value) for variable in variables}
+
+        def loss_at(values: Tensors) -> tf.Tensor:
+            # Every variable has its value by the scope, so that the variables
+            # themselves, which may be mirrored over replicas, take no part.
+            given = [(weight, values[path]) for path, weight in self.weights.items()]
+            scope = _Scope(given + others, known)
+            # The inner tape records variables that are read past the scope.
+            with scope, tf.GradientTape() as past_scope:
+                loss = self.scored(batch, scope.losses, part)
+            read = {id(variable) for variable in past_scope.watched_variables()}
+            if read & own and not inlined:
+                raise _ReadByFunction
+            return loss
+
+        return self.derivative(loss_at, self._values(), self.scored.what)
+
+    def _values(self) -> Tensors:
+        values = {}
+        for path, weight in self.weights.items():
+            values[path] = self.value(weight)
+            if path in self.masks:
+                values[path] *= tf.cast(self.masks[path], values[path].dtype)
+        return values
+
+    def _value_of(self, variable: keras.Variable) -> tf.Tensor:
+        is_float = variable.dtype.startswith(("float", "bfloat"))
+        return self.value(variable) if is_float else tf.convert_to_tensor(variable)
+
+
+class _ReadByFunction(BaseException):  # past whoever catches an `Exception`
+    """A `tf.function` reads weights, which neither has nor may keep a scope's values.
+
+    One that was traced before reads the variables themselves; one that is traced now
+    would keep the values for good.
+    """
+
+
+class _Scope(keras.StatelessScope):
+    """Gives variables values, and a value assigned in it the gradient of a variable.
+
+    Training differentiates by what a variable holds when it is read: what it was
+    computed from, when it was assigned, is no part of that. In a scope of Keras' it
+    would be.
+    """
+
+    def __init__(
+        self, values: list[tuple[keras.Variable, tf.Tensor]], scored: set[int]
+    ):
+        super().__init__(collect_losses=True)
+        self._scored, self._eager = scored, tf.executing_eagerly()
+        for update in values:
+            super().add_update(update)
+
+    def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
+        if self._eager and not tf.executing_eagerly() and not _is_made_for_a_call():
+            raise _ReadByFunction
+        return super().get_current_value(variable)
+
+    def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
+        variable, value = update
+        before = self.get_current_value(variable)
+        value = tf.stop_gradient(value)
+        if before is not None:  # which may be in another precision than the variable
+            value = tf.cast(value, before.dtype)
+        if id(variable) in self._scored:
+            # To the last bit the new value, with the derivative of the one before.
+            value += before - tf.stop_gradient(before)
+        super().add_update((variable, value))
+
+
+def _is_made_for_a_call() -> bool:
+    """Whether the function that is traced is made anew for each call, and then gone.
+
+    Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
+    XLA where it is built without oneDNN, as on Apple's processors.
+    """
+    return tf.compat.v1.get_default_graph().name == "_conv_xla"

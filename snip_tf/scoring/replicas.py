@@ -1,0 +1,80 @@
+"""A mini-batch on all replicas of a `tf.distribute.Strategy`."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from snip_tf.masking.compiling import strategy_of
+from snip_tf.scoring.examples import Batch, example_count, fed, take
+from snip_tf.scoring.forward import Pass, Tensors
+from snip_tf.scoring.objective import Part
+from snip_tf.scoring.reductions import NotDivisible
+from snip_tf.weights import is_stateful
+
+
+def run_on_devices(run: Pass, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
+    """Runs on a mini-batch, shared by replicas where that gives the same."""
+    strategy = strategy_of(run.model)
+    if strategy.num_replicas_in_sync == 1:
+        return run(batch, part)
+    if not run.scored.whole and not is_stateful(run.model):
+        with contextlib.suppress(NotDivisible):
+            return _over_replicas(strategy, run, batch, part)
+    # Another thread is in no strategy's scope, in which Keras would divide its losses,
+    # but not those of others, by the number of replicas.
+    with concurrent.futures.ThreadPoolExecutor(1) as alone:
+        return alone.submit(run, batch, part).result()
+
+
+def _over_replicas(
+    strategy: tf.distribute.Strategy,
+    run: Pass,
+    batch: Batch,
+    part: Part,
+) -> tuple[tf.Tensor, Tensors]:
+    """Runs on a mini-batch that is split over the replicas of a strategy.
+
+    The gradients are added up with their signs, over all machines, so that every one
+    has the same to select by; absolute values could not be.
+    """
+    count, replicas = example_count(batch), strategy.num_replicas_in_sync
+    if count < replicas:
+        raise ValueError(
+            f"Expected a mini-batch of at least one example for each of the "
+            f"{replicas} replicas. Received: {count} examples. Raise batch_size or "
+            f"prune outside the strategy, a model built outside."
+        )
+    leaves = keras.tree.flatten(batch)
+    given = [position for position, leaf in enumerate(leaves) if leaf is not None]
+
+    def share(context: tf.distribute.ValueContext) -> list[tf.Tensor]:
+        replica = context.replica_id_in_sync_group
+        first, last = (r * count // replicas for r in (replica, replica + 1))
+        parts = fed([take(leaves[i], slice(first, last)) for i in given])
+        arrays = [p if tf.is_tensor(p) else tf.convert_to_tensor(p) for p in parts]
+        # Keras divides the mean over a replica's share by the number of replicas, so
+        # the sum is the mean over all, if the shares are equal; else each by its size.
+        return [tf.constant((last - first) * replicas / count), *arrays]
+
+    def on_replica(weight: tf.Tensor, *arrays: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        own: list[Any] = [None] * len(leaves)
+        for position, array in zip(given, arrays, strict=True):
+            own[position] = array
+        shared = dataclasses.replace(part, shared=True)
+        loss, gradients = run(keras.tree.pack_sequence_as(batch, own), shared)
+        weighed = {p: g * tf.cast(weight, g.dtype) for p, g in gradients.items()}
+        return loss * tf.cast(weight, loss.dtype), weighed
+
+    shares = strategy.experimental_distribute_values_from_function(share)
+    loss, gradients = strategy.run(on_replica, args=tuple(shares))
+
+    def add_up(value: Any) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+
+    return add_up(loss), {path: add_up(gradients.pop(path)) for path in list(gradients)}
