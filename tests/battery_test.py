@@ -1,5 +1,6 @@
 """Every kind of model through its whole life; some trained in every way."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -62,32 +63,23 @@ def compiled_by_xla(model, x, y):
     model.jit_compile = False
 
 
-class MixedFloat16:
+@contextlib.contextmanager
+def mixed_float16():
     """While models are made."""
-
-    def __enter__(self):
-        keras.config.set_dtype_policy("mixed_float16")
-
-    def __exit__(self, *_):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        yield
+    finally:
         keras.config.set_dtype_policy("float32")
 
 
-class Nothing:
-    """No scope at all."""
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *_):
-        pass
-
-
+no_scope = contextlib.nullcontext
 # How a model is made and trained.
 WAYS = {
-    "`fit`": (Nothing, fit),
-    "hand-written loop": (Nothing, hand_written_loop),
-    "`mixed_float16`": (MixedFloat16, fit_with_loss_scaling),
-    "`jit_compile`": (Nothing, compiled_by_xla),
+    "`fit`": (no_scope, fit),
+    "hand-written loop": (no_scope, hand_written_loop),
+    "`mixed_float16`": (mixed_float16, fit_with_loss_scaling),
+    "`jit_compile`": (no_scope, compiled_by_xla),
     "two replicas": (lambda: two_replicas().scope(), fit),
 }
 
@@ -113,7 +105,7 @@ def made(title, scope):
     try:
         return ALL_KINDS[title]()
     except ValueError:
-        assert scope is not Nothing
+        assert scope is not no_scope
         return None
 
 
@@ -144,40 +136,17 @@ def life(title, way, folder):
         if model_and_data is None:
             return NOT_IN_KERAS
         model, x, y = model_and_data
-        before = [v.numpy() for v in model.variables]
-        pruned = snip_tf.prune_model(
-            model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES
-        )
-    for variable, value in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(variable, value)
+        pruned = pruned_and_left_alone(model, x, y)
+    assert_pruned_exactly(pruned, model)
 
-    weights = snip_tf.prunable_weights(pruned)
-    assert list(weights) == list(snip_tf.prunable_weights(model))
     masks = snip_tf.get_masks(pruned)
-    assert list(masks) == list(weights)
-    total = sum(mask.size for mask in masks.values())
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    assert kept == round((1 - SPARSITY) * total)
-
-    start = {path: weight.numpy() for path, weight in weights.items()}
+    start = prunable_values(pruned)
     try:
         train(pruned, x, y)
     except Exception:
-        with scope():
-            dense, x, y = ALL_KINDS[title]()
-        with pytest.raises(Exception):  # noqa: B017 - whatever Keras raises
-            train(dense, x, y)
+        assert_keras_cannot_either(title, way)
         return NOT_IN_KERAS
-    for path, weight in weights.items():
-        value, mask = weight.numpy(), masks[path]
-        assert not value[~mask].any(), path
-        if mask.any():
-            assert (value != start[path])[mask].any(), f"{path} did not move"
-    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
-
-    for row in weight_rows(Network(pruned)):
-        assert (row.kept, row.total) == (masks[row.path].sum(), masks[row.path].size)
-        assert np.count_nonzero(weights[row.path].numpy()) == row.kept
+    assert_kept_weights_alone_moved(pruned, masks, start)
 
     stripped = snip_tf.strip_pruning(pruned)
     assert type(stripped) is type(model)
@@ -192,6 +161,48 @@ def life(title, way, folder):
     np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
     assert_same_outputs(loaded, pruned, x)
     return "yes"
+
+
+def pruned_and_left_alone(model, x, y):
+    before = [v.numpy() for v in model.variables]
+    pruned = snip_tf.prune_model(model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    return pruned
+
+
+def assert_pruned_exactly(pruned, model):
+    masks = snip_tf.get_masks(pruned)
+    assert list(masks) == list(snip_tf.prunable_weights(pruned))
+    assert list(masks) == list(snip_tf.prunable_weights(model))
+    total = sum(mask.size for mask in masks.values())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert kept == round((1 - SPARSITY) * total)
+
+
+def prunable_values(model):
+    weights = snip_tf.prunable_weights(model)
+    return {path: weight.numpy() for path, weight in weights.items()}
+
+
+def assert_keras_cannot_either(title, way):
+    scope, train = WAYS[way]
+    with scope():
+        dense, x, y = ALL_KINDS[title]()
+    with pytest.raises(Exception):  # noqa: B017 - whatever Keras raises
+        train(dense, x, y)
+
+
+def assert_kept_weights_alone_moved(pruned, masks, start):
+    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
+    for path, value in prunable_values(pruned).items():
+        mask = masks[path]
+        assert not value[~mask].any(), path
+        if mask.any():
+            assert (value != start[path])[mask].any(), f"{path} did not move"
+        assert np.count_nonzero(value) == mask.sum()
+    for row in weight_rows(Network(pruned)):
+        assert (row.kept, row.total) == (masks[row.path].sum(), masks[row.path].size)
 
 
 def saved_and_loaded(model, folder):

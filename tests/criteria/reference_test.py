@@ -118,7 +118,9 @@ SETTINGS = {
 def test_masks_are_those_of_the_reference(network, name, sparsity):
     model, x, y = network
     pruned = snip_tf.prune_model(
-        *(model, x, y),
+        model,
+        x,
+        y,
         sparsity=sparsity,
         loss=LOSS,
         criterion=SETTINGS.get(name, name),
