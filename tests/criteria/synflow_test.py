@@ -202,8 +202,9 @@ def test_synflow_gives_a_state_as_many_examples_as_it_is_of():
     stack = [layers.GRU(5, stateful=True, name="gru"), layers.Dense(3, name="out")]
     model = keras.Sequential([keras.Input(batch_shape=(4, 6, 2)), *stack])
     x = np.ones((4, 6, 2), np.float32)
-    found = snip_tf.prune_model(model, sparsity=0.5, criterion="synflow")
-    other = snip_tf.prune_model(model, x, sparsity=0.5, criterion="synflow")
+    options = {"sparsity": 0.5, "criterion": criteria.SynFlow(10)}
+    found = snip_tf.prune_model(model, **options)
+    other = snip_tf.prune_model(model, x, **options)
     for path, mask in snip_tf.get_masks(found).items():
         np.testing.assert_array_equal(mask, snip_tf.get_masks(other)[path])
     assert not np.any(model.layers[0].states[0])

@@ -29,6 +29,7 @@ def with_a_branch_of_zeros():
     return keras.Model(inputs, layers.Dense(4, name="head")(joined))
 
 
+@pytest.mark.filterwarnings("ignore:Pruning kept nothing")
 @pytest.mark.parametrize(
     ("zeros", "options"),
     [
