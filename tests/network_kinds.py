@@ -9,10 +9,11 @@ import importlib.util
 import keras
 import numpy as np
 
-from tests.kinds import EXAMPLES, compiled, kind, labels, normal
+from tests.kinds import EXAMPLES, KINDS, compiled, kind, labels, normal
 
 HAS_KERAS_HUB = importlib.util.find_spec("keras_hub") is not None
 
+NETWORKS = {}
 IMAGE = (32, 32, 3)
 # Each network, and the layer at which it ends here.
 APPLICATIONS = {
@@ -37,7 +38,8 @@ def application(name, end):
 
 
 for name, end in APPLICATIONS.items():
-    kind(f"keras.applications: {name}, up to `{end}`")(application(name, end))
+    title = f"keras.applications: {name}, up to `{end}`"
+    kind(title, NETWORKS)(application(name, end))
 
 
 TEXT = {
@@ -52,8 +54,8 @@ LENGTH = 8
 
 
 def hub_kind(title):
-    """Registers a network of KerasHub if that is installed."""
-    return kind(f"KerasHub: {title}") if HAS_KERAS_HUB else lambda make: make
+    """A kind of KerasHub's, where that is installed."""
+    return kind(f"KerasHub: {title}", NETWORKS) if HAS_KERAS_HUB else lambda make: make
 
 
 def tokens(*more):
@@ -117,3 +119,6 @@ def resnet():
     )
     targets = normal(*model.output_shape[1:], seed=1)
     return compiled(model, loss="mse"), normal(*IMAGE), targets
+
+
+ALL_KINDS = KINDS | NETWORKS

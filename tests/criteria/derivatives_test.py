@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
+from snip_tf.criteria import ScoringContext
+from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights
 
 layers, ops = keras.layers, keras.ops
@@ -163,5 +165,6 @@ def test_second_derivatives_keep_what_embeddings_give_in_rows():
     model = keras.Sequential([keras.Input((5,), dtype="int32"), layers.Embedding(9, 4)])
     weights = prunable_weights(model, include="*")
     x, y = RNG.integers(9, size=(6, 5)), RNG.normal(size=(6, 5, 4))
-    scores = snip_tf.criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss="mse")
+    context = ScoringContext(model, weights, [(x, y, None)], objective=Objective("mse"))
+    scores = snip_tf.criteria.Grasp(1.0)(context)
     assert all(score.any() for score in scores.values())

@@ -1,4 +1,4 @@
-"""GraSP: its temperature and its second derivatives."""
+"""What must hold of GraSP with any loss, and of its second derivatives."""
 
 import functools
 import warnings
@@ -38,7 +38,7 @@ def test_grasp_says_where_its_temperature_has_no_place():
     y = [np.arange(16) % 4] * 2
     with pytest.warns(UserWarning, match="temperature of 200 is not used"):
         snip_tf.prune_model(
-            *(model, np.ones((16, 8)), y), sparsity=0.5, loss=LOSS, criterion="grasp"
+            model, np.ones((16, 8)), y, sparsity=0.5, loss=LOSS, criterion="grasp"
         )
 
 

@@ -1,4 +1,4 @@
-"""Networks and data that several tests of criteria use."""
+"""Small networks that the tests of criteria share, with data."""
 
 import keras
 import numpy as np
@@ -6,7 +6,6 @@ import numpy as np
 import snip_tf
 
 layers = keras.layers
-
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 import snip_tf
-import tests.network_kinds  # noqa: F401 - more of KINDS
 from snip_tf.masking.copying import copy_unmasked
-from tests.kinds import KINDS
+from tests.network_kinds import ALL_KINDS
 
 layers = keras.layers
 
@@ -107,7 +106,7 @@ def test_compiled_with_an_optimizer_of_its_own():
 
 
 def test_symbolic_attributes_belong_to_the_graph_of_the_copy():
-    model, x, _ = KINDS["a Functional model with a constructor of its own"]()
+    model, x, _ = ALL_KINDS["a Functional model with a constructor of its own"]()
     copy = copy_unmasked(model)
     assert copy.hidden is copy.layers[1]
     copy.hidden.kernel.assign(0 * copy.hidden.kernel)
@@ -132,9 +131,9 @@ def test_a_vocabulary_and_an_optional_input_are_kept():
     np.testing.assert_array_equal(copy(x), model(x))
 
 
-@pytest.mark.parametrize("title", KINDS)
+@pytest.mark.parametrize("title", ALL_KINDS)
 def test_computes_the_same_with_the_same_names(title):
-    model, x, _ = KINDS[title]()
+    model, x, _ = ALL_KINDS[title]()
     x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
     copy = copy_unmasked(model)
     assert [(v.path, v.trainable) for v in copy.variables] == [
