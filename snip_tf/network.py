@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -89,14 +89,6 @@ class Network:
     ) -> dict[str, keras.Variable]:
         """Returns the weights that pruning considers; see `prunable_weights`."""
         return choose_prunable(self.model, self.weights, include, exclude)
-
-    def paths_of(self, weights: Iterable[keras.Variable]) -> list[str]:
-        """Returns the paths of some of the weights, in the order given."""
-        return [self._paths[id(weight)] for weight in weights]
-
-    @functools.cached_property
-    def _paths(self) -> dict[int, str]:
-        return {id(weight): path for path, weight in self.weights.items()}
 
 
 def mask_of(weight: keras.Variable) -> keras.Variable | None:

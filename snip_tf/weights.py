@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 
 from snip_tf._keras import held_layers
-from snip_tf.checks import check_built, check_takes, near_misses
+from snip_tf.checks import check_built, check_signature, near_misses
 
 # A selection of weights: a glob pattern or a layer, several, or a predicate.
 Patterns: TypeAlias = (
@@ -272,7 +272,7 @@ def _chosen_by(
     weights: dict[str, keras.Variable],
     argument: str,
 ) -> set[str]:
-    check_takes(argument, predicate, ("path", "variable"))
+    check_signature(argument, predicate, ("path", "variable"))
     matched = {path for path, variable in weights.items() if predicate(path, variable)}
     if not matched:
         raise ValueError(

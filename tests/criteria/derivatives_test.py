@@ -1,5 +1,6 @@
 """Where a model has no derivative, or takes no numbers: what is said."""
 
+import contextlib
 from typing import ClassVar
 
 import keras
@@ -11,6 +12,7 @@ import snip_tf
 from snip_tf.criteria import ScoringContext
 from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights
+from tests.replicas import two_replicas
 
 layers, ops = keras.layers, keras.ops
 RNG = np.random.default_rng(0)
@@ -168,3 +170,26 @@ def test_second_derivatives_keep_what_embeddings_give_in_rows():
     context = ScoringContext(model, weights, [(x, y, None)], objective=Objective("mse"))
     scores = snip_tf.criteria.Grasp(1.0)(context)
     assert all(score.any() for score in scores.values())
+
+
+def test_second_derivatives_on_replicas_are_those_on_one_device():
+    """Each replica runs in a thread of its own, in which moments must be in full."""
+    x, y = RNG.normal(size=(12, 5)).astype(np.float32), np.arange(12) % 3
+    masks = []
+    for scope in (contextlib.nullcontext(), two_replicas().scope()):
+        with scope:
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential(
+                [
+                    keras.Input((5,)),
+                    layers.Dense(6, "tanh"),
+                    layers.LayerNormalization(),
+                    layers.Dense(3),
+                ]
+            )
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            pruned = snip_tf.prune_model(
+                model, x, y, sparsity=0.5, loss=loss, criterion="grasp"
+            )
+        masks.append(list(snip_tf.get_masks(pruned).values()))
+    np.testing.assert_equal(*masks)
