@@ -64,7 +64,7 @@ def test_the_score_of_a_unit_is_the_gradient_of_its_gate():
         "flat": layers.Flatten(),
         "dense": layers.Dense(5, activation="tanh", name="dense"),
         "dense_gate": Gate(),
-        "out": layers.Dense(3),
+        "out": layers.Dense(3, name="out"),
     }
     gated = keras.Sequential([keras.Input((6, 6, 2)), *stack.values()])
     plain = [layer for name, layer in stack.items() if "gate" not in name]
