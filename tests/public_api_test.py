@@ -48,6 +48,7 @@ def signature(name: str, value: Any) -> str:
     except ValueError:  # an exception that adds nothing
         return name
     arguments = [str(part.replace(annotation=part.empty)) for part in parts]
+    arguments = [re.sub(r"<built-in function (\w+)>", r"\1", a) for a in arguments]
     by_name = [part.kind is part.KEYWORD_ONLY for part in parts]
     if any(by_name):
         arguments.insert(by_name.index(True), "*")
