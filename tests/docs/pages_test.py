@@ -23,8 +23,8 @@ def what_pages_start_with():
     """The compiled model and its data, from which the examples go on."""
     keras.utils.set_random_seed(0)
     layers = [
-        keras.layers.Dense(128, "relu", name="dense"),
-        keras.layers.Dense(64, "relu", name="conv"),
+        keras.layers.Dense(128, "tanh", name="dense"),
+        keras.layers.Dense(64, "tanh", name="conv"),
         keras.layers.Dense(10, name="head"),
     ]
     model = keras.Sequential([keras.Input((64,)), *layers])
