@@ -86,7 +86,7 @@ def test_a_layer_that_ends_with_nothing_is_scored_until_the_last_step():
     dense = [layers.Dense(50), layers.Dense(4, name="out")]
     model = keras.Sequential([keras.Input((20,)), *dense])
     x = np.random.default_rng(0).normal(size=(16, 20)).astype(np.float32)
-    options = {"scope": {"out/*": 0.999}, "sparsity": 0.99, "loss": LOSS}
+    options = {"sparsity": {"out/*": 0.999, "*": 0.99}, "loss": LOSS}
     with pytest.warns(UserWarning, match="Pruning kept nothing of out/kernel"):
         snip_tf.prune_model(
             model, x, np.arange(16) % 4, criterion=Watched(4), **options
