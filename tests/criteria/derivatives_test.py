@@ -60,7 +60,9 @@ def test_second_derivatives_behind_sparse_inputs(activation):
         )
         masks.append(snip_tf.get_masks(pruned))
     np.testing.assert_equal(*masks)
-    assert not hasattr(tf.IndexedSlices, "__mul__")
+    rows = tf.IndexedSlices(tf.ones((1, 2)), [0])
+    with pytest.raises(TypeError, match="unsupported operand"):
+        rows * 2.0
 
 
 def test_a_loss_without_a_finite_second_derivative():
