@@ -46,7 +46,7 @@ def custom_gradients_freed():
 
     It never does so itself. Keras makes two in each training step that is traced (they
     are those of `all_reduce`), and each holds the graph of that step: 15 MB for a small
-    model, 5 GB in a run of all tests.
+    model, gigabytes in a run of all tests.
     """
     registry = ops.gradient_registry._registry
     before = set(registry)

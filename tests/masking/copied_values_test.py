@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tests.network_kinds  # noqa: F401 - more of KINDS
 from snip_tf.masking.copying import copy_unmasked
 
 layers = keras.layers

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.masking.masked_weights import StoredMasks
+from snip_tf.masking.stored_masks import StoredMasks
 from tests.masking.networks import (
     RNG,
     assert_zeros,
