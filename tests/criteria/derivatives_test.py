@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.weights import prunable_weights
 
 layers, ops = keras.layers, keras.ops
 RNG = np.random.default_rng(0)
@@ -159,7 +158,7 @@ def test_synflow_tries_single_precision_only_for_the_type(words, calls):
 
 def test_second_derivatives_keep_what_embeddings_give_in_rows():
     model = keras.Sequential([keras.Input((5,), dtype="int32"), layers.Embedding(9, 4)])
-    weights = prunable_weights(model, include="*")
     x, y = RNG.integers(9, size=(6, 5)), RNG.normal(size=(6, 5, 4))
-    scores = snip_tf.criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss="mse")
+    grasp = snip_tf.criteria.Grasp(temperature=1.0)
+    scores = snip_tf.score(model, x, y, criterion=grasp, loss="mse", include="*")
     assert all(score.any() for score in scores.values())
