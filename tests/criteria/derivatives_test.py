@@ -1,3 +1,5 @@
+import contextlib
+
 """Where a model has no derivative, or takes no numbers: what is said."""
 
 from typing import ClassVar
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf.weights import prunable_weights
+from tests.replicas import two_replicas
 
 layers, ops = keras.layers, keras.ops
 RNG = np.random.default_rng(0)
@@ -165,3 +168,26 @@ def test_second_derivatives_keep_what_embeddings_give_in_rows():
     x, y = RNG.integers(9, size=(6, 5)), RNG.normal(size=(6, 5, 4))
     scores = snip_tf.criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss="mse")
     assert all(score.any() for score in scores.values())
+
+
+def test_second_derivatives_on_replicas_are_those_on_one_device():
+    """Each replica runs in a thread of its own, in which moments must be in full."""
+    x, y = RNG.normal(size=(12, 5)).astype(np.float32), np.arange(12) % 3
+    masks = []
+    for scope in (contextlib.nullcontext(), two_replicas().scope()):
+        with scope:
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential(
+                [
+                    keras.Input((5,)),
+                    layers.Dense(6, "tanh"),
+                    layers.LayerNormalization(),
+                    layers.Dense(3),
+                ]
+            )
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            pruned = snip_tf.prune_model(
+                model, x, y, sparsity=0.5, loss=loss, criterion="grasp"
+            )
+        masks.append(list(snip_tf.get_masks(pruned).values()))
+    np.testing.assert_equal(*masks)

@@ -1,3 +1,4 @@
+import concurrent.futures
 import contextlib
 import threading
 
@@ -197,3 +198,38 @@ def test_nothing_is_recomputed_in_one_thread_only():
         other.join()
     look()
     assert recomputing == [False, True, True]
+
+
+class Compiling(Composite):
+    """Calls its dense layer in a function that TensorFlow traces."""
+
+    @tf.function
+    def apply(self, x):
+        return self.dense(x)
+
+    def call(self, x):
+        return self.apply(x)
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp"])
+def test_several_threads_score_at_once(criterion):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            Compiling(name="composite"),
+            keras.layers.LayerNormalization(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+    def masks():
+        pruned = snip_tf.prune_model(
+            model, X, Y, sparsity=0.5, loss=LOSS, criterion=criterion
+        )
+        return snip_tf.get_masks(pruned)
+
+    alone = masks()
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        for together in [threads.submit(masks) for _ in range(6)]:
+            np.testing.assert_equal(together.result(), alone)
