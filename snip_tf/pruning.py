@@ -210,7 +210,8 @@ def prune_model(
     _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
     others = {p: m for p, m in scoring.network.masks.items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
-    return masked_copy(model, itertools.chain(unpacked, others.items()))
+    masks_of_all = itertools.chain(unpacked, others.items())
+    return masked_copy(scoring.network, masks_of_all).model
 
 
 def _masks(

@@ -109,9 +109,8 @@ class Scoring:
         changes = self.criterion.needs_data and is_changed(self._model)
         if not changes and not self.criterion.changes_layers:
             return self._model, self.weights
-        copied = masked_copy(self._model, self.network.masks.items())
-        by_path = Network(copied).weights
-        return copied, {path: by_path[path] for path in self.weights}
+        copied = masked_copy(self.network, self.network.masks.items())
+        return copied.model, {path: copied.weights[path] for path in self.weights}
 
     def masks_before(self) -> dict[str, np.ndarray]:
         """Returns what the first step of a criterion that has steps is given."""

@@ -13,14 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf._keras import logits_of
 from snip_tf.checks import check_count, has_call
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.masking.compiling import inlined
 from snip_tf.scoring.calling import call_model
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.forward import Pass, Tensors, value_in_full
 from snip_tf.scoring.gradients import gradient
-from snip_tf.scoring.losses import logits
 from snip_tf.scoring.objective import Part
 from snip_tf.scoring.precision import computing_in
 from snip_tf.weights import is_stateful, layer_tree
@@ -149,7 +148,7 @@ def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Te
         return tf.zeros_like(value) if id(variable) in subtracted else value
 
     run = Pass(model, context.weights, _Flow(model), context.masks, gradient, magnitude)
-    with inlined(model), computing_in(dtype, model), _without_shifts(model):
+    with computing_in(dtype, model), _without_shifts(model):
         return run((x, None, None), Part(None))
 
 
@@ -169,7 +168,7 @@ class _Flow:
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
         del added, part
         outputs = keras.tree.flatten(call_model(self._model, batch[0]))
-        sums = [tf.reduce_sum(tf.cast(logits(y), tf.float64)) for y in outputs]
+        sums = [tf.reduce_sum(tf.cast(logits_of(y), tf.float64)) for y in outputs]
         return tf.add_n(sums)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from snip_tf.graph.graph import Node, has_graph, tensors, trace
 from snip_tf.graph.rules.rule import Rule, Use
-from snip_tf.masking.copying import Copies, copy_unmasked
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import Copies, plain_copy
 from snip_tf.network import Network
 from snip_tf.structured.plan import Plan
 
@@ -101,8 +100,7 @@ def analysed(
     network: Network, compacted: bool = True
 ) -> tuple[list[LayerRow], dict[str, np.ndarray]]:
     """Returns `layer_rows`, and by path which inputs of kernels are constant."""
-    model = network.model
-    plain = strip_pruning(model) if network.masks else copy_unmasked(model)
+    plain = plain_copy(network)
     if not has_graph(plain):
         return [_not_analysed(layer) for layer in plain.layers if layer.weights], {}
     plan = Plan(trace(plain), tolerance=0.0)

@@ -12,9 +12,8 @@ import keras
 
 from snip_tf.checks import check_built, check_count, check_one_of, has_call
 from snip_tf.files import check_folder, whole_file, whole_folder
-from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import plain_copy
+from snip_tf.network import Network
 from snip_tf.savings.configurations import named_configurations
 from snip_tf.savings.keras_archive import save_compressed
 from snip_tf.savings.litert import convert
@@ -107,7 +106,7 @@ def export(
     _check_path(path, format)
     if format in ("saved_model", "litert"):
         _check_has_call(model, format)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    plain = plain_copy(Network(model))
     with _named_disk_errors(path):
         before, notes = _write(plain, path, format, bool(int8), batch_size)
     sizes = ExportSizes(before, _size(path))

@@ -9,9 +9,8 @@ import keras
 import numpy as np
 
 from snip_tf.checks import check_built, check_count
-from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import plain_copy
+from snip_tf.network import Network
 from snip_tf.savings.engines import ENGINES, Chosen, Engine, Engines, Run
 from snip_tf.savings.inputs import Inputs, filled_up
 from snip_tf.weights import layer_tree
@@ -68,7 +67,7 @@ def sparse_runtime(
         check_count("batch_size", batch_size)
     _check_engines(engines)
     _check_stateless(model)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    plain = plain_copy(Network(model))
     runtime = SparseRuntime(plain, ENGINES if engines is None else engines)
     if batch_size is not None:
         runtime.measure(batch_size)

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from snip_tf._keras import input_signature
 from snip_tf.checks import list_of
 from snip_tf.savings.quiet import quiet
 from snip_tf.weights import layer_tree
@@ -124,16 +125,13 @@ def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
 
 def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
     """Returns what the model takes, an entry for each argument of its `call`."""
-    # There is no public name for what `model.export` finds out. (A test calls it.)
-    from keras.src.export.export_utils import get_input_signature
-
     if isinstance(model, keras.Sequential) and not hasattr(model, "inputs"):
         raise ValueError(
             f"Expected a model whose inputs are known. Received: the Sequential model "
             f"{model.name!r}, one of whose layers has been run on numbers alone. Begin "
             f"it with a `keras.Input`, and give that layer a `compute_output_shape`."
         )
-    signature = get_input_signature(model)
+    signature = input_signature(model)
     _check_arguments(model, len(signature))
     if batch_size is None:
         return signature

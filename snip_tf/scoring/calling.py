@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -31,22 +30,6 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
             f"Expected the model to run on the mini-batch. Received: inputs of shape "
             f"{shapes(x)}, on which {model.name!r} fails{place}. "
             f"{_advice(model, x, str(error))}The error: {error}"
-        ) from error
-
-
-def check_signature(name: str, function: Callable, arguments: Sequence[str]) -> None:
-    """Raises a TypeError if an argument is a function of other arguments."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return  # not every callable tells
-    try:
-        signature.bind(*arguments)
-    except TypeError as error:
-        raise TypeError(
-            f"Expected `{name}` to be a function of ({', '.join(arguments)}). "
-            f"Received: {name}={function!r} of {signature}, which cannot be called "
-            f"like that: {error}"
         ) from error
 
 

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.masking.compiling import inlined
 from snip_tf.scoring.data_loss import Adjustment
 from snip_tf.scoring.examples import Batch, as_tensors, example_count
 from snip_tf.scoring.forward import Derivative, LossAt, Pass, Tensors
@@ -147,7 +146,7 @@ def _counted(
 
 
 def _on_batch(run: Pass, batch: Batch, part: Part) -> Tensors:
-    with inlined(run.model), computing_in("float32", run.model):
+    with computing_in("float32", run.model):
         loss, derivatives = run_on_devices(run, as_tensors(batch), part)
     if not np.isfinite(loss):
         raise _not_finite(run.model, float(loss), run.scored.what)

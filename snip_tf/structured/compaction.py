@@ -11,9 +11,8 @@ import keras
 from snip_tf.checks import check_built, visible
 from snip_tf.graph.graph import trace
 from snip_tf.masking.compiling import compile_like, strategy_scope
-from snip_tf.masking.copying import Copies, copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import Copies, plain_copy
+from snip_tf.network import Network
 from snip_tf.structured.plan import Plan
 
 
@@ -64,7 +63,7 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     """
     check_built(model)
     _check_tolerance(tolerance)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    plain = plain_copy(Network(model))
     with strategy_scope(model):
         plan = Plan(trace(plain), tolerance)
         rebuilt = plan.rebuild(Copies().of).model

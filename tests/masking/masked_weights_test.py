@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.masking.masked_weights import StoredMasks
+from snip_tf.masking.stored_masks import StoredMasks
 from snip_tf.weights import weights_by_path
 from tests.replicas import two_replicas
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from snip_tf.experiments.training import loop, seals
 from snip_tf.files import DAMAGE, locked, read_json, write_json
-from snip_tf.masking.pruned_model import current_masks
+from snip_tf.network import Network
 from snip_tf.reports.sparsity import sparsity as sparsity_of
 from snip_tf.weights import weights_by_path
 
@@ -126,7 +126,7 @@ def check_model(
         for m in (model, network)
     )
     # Of a dense model `snip_tf.sparsity` counts zeros, which may be weights by chance.
-    received = sparsity_of(model) if current_masks(model) else 0
+    received = sparsity_of(model) if Network(model).mask_variables else 0
     found = None
     if shapes != expected:
         found = f"one of {model.name!r}, whose weights have other names or shapes"
