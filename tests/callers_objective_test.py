@@ -117,7 +117,7 @@ def test_every_criterion_takes_an_objective(name):
     steps = {"force": criteria.Force(3), "iterative_snip": criteria.IterativeSnip(3)}
     options = {"criterion": steps.get(name, name), "sparsity": 0.5}
     if name == "units":
-        options = {"pattern": "units", "sparsity": 0.5}
+        options = {"structure": "units", "sparsity": 0.5}
     model = dense("net", 6, 8, 7, 2)
     traced = tf.function(squares)  # it must not keep the values of the first step
     masks = [

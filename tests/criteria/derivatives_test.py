@@ -1,7 +1,6 @@
-import contextlib
-
 """Where a model has no derivative, or takes no numbers: what is said."""
 
+import contextlib
 from typing import ClassVar
 
 import keras
@@ -10,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
+from tests.replicas import two_replicas
 
 layers, ops = keras.layers, keras.ops
 RNG = np.random.default_rng(0)

@@ -130,9 +130,7 @@ def test_synflow_flows_through(kind):
     assert min(found) > 0
     if kind != "activations with a bound":  # which are in proportion up to it
         np.testing.assert_allclose(found, found[0], rtol=1e-6)
-    pruned = snip_tf.prune_model(
-        model, sparsity=0.9, criterion=criteria.SynFlow(10), on_collapse="raise"
-    )
+    pruned = snip_tf.prune_model(model, sparsity=0.9, criterion=criteria.SynFlow(10))
     assert min(mask.sum() for mask in snip_tf.get_masks(pruned).values()) > 0
     np.testing.assert_array_equal(model(x), before)  # it computes as it did
 
@@ -161,7 +159,6 @@ def test_synflow_cuts_no_layer_where_a_path_is_possible(units, more, seed):
         model,
         sparsity=1 - (kept + 0.1) / size if kept < size else 0.0,
         criterion="synflow",
-        on_collapse="raise",
     )
     masks = snip_tf.get_masks(pruned)
     assert sum(m.sum() for m in masks.values()) == kept
