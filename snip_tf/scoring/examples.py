@@ -49,9 +49,8 @@ def take(leaf: Any, rows: slice | np.ndarray) -> Any:
         return leaf
     if isinstance(leaf, tf.SparseTensor):
         return _take_sparse(leaf, rows)
-    if isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice):
-        return tf.gather(leaf, rows)
-    return leaf[rows]
+    by_number = isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice)
+    return tf.gather(leaf, rows) if by_number else leaf[rows]
 
 
 def _take_sparse(tensor: tf.SparseTensor, rows: slice | np.ndarray) -> tf.SparseTensor:
@@ -74,9 +73,8 @@ def join(leaves: Sequence[Any]) -> Any:
         return None
     if isinstance(leaves[0], tf.SparseTensor):
         return tf.sparse.concat(0, list(leaves))
-    if tf.is_tensor(leaves[0]):
-        return tf.concat(leaves, axis=0)
-    return np.concatenate(leaves)
+    are_tensors = tf.is_tensor(leaves[0])
+    return tf.concat(leaves, axis=0) if are_tensors else np.concatenate(leaves)
 
 
 def fed(nest: Any) -> Any:
@@ -84,14 +82,12 @@ def fed(nest: Any) -> Any:
     nest = keras.tree.map_structure(_fed, nest)
     if not any(map(tf.is_tensor, keras.tree.flatten(nest))):
         return nest
-    # Keras refuses tensors beside arrays.
-    return keras.tree.map_structure(
-        lambda leaf: tf.convert_to_tensor(leaf) if _is_dense(leaf) else leaf, nest
-    )
+    return keras.tree.map_structure(_as_tensor, nest)  # Keras refuses arrays beside
 
 
-def _is_dense(leaf: Any) -> bool:
-    return is_array(leaf) and not isinstance(leaf, _RAGGED_OR_SPARSE)
+def _as_tensor(leaf: Any) -> Any:
+    dense = is_array(leaf) and not isinstance(leaf, _RAGGED_OR_SPARSE)
+    return tf.convert_to_tensor(leaf) if dense else leaf
 
 
 def _fed(leaf: Any) -> Any:

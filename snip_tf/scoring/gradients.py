@@ -52,11 +52,10 @@ def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[tf.Tensor, Te
     """
     with saying_what_lacks("a gradient", "'magnitude' and 'random' need none"):
         loss, found = differentiate(loss_at, values)
-    gradients = {path: g for path, g in found.items() if g is not None}
-    if len(gradients) < len(found):
-        missing = [path for path in found if path not in gradients]
+    missing = [path for path, g in found.items() if g is None]
+    if missing:
         raise unreached(missing, list(found), what)
-    return loss, gradients
+    return loss, {path: g for path, g in found.items() if g is not None}
 
 
 @contextlib.contextmanager

@@ -68,13 +68,12 @@ def read_objective(loss: Any, objective: Any) -> Objective:
 
 def check_has_call(model: keras.Model) -> None:
     """Raises a ValueError if a model only holds others, and has no outputs."""
-    if has_call(model):
-        return
-    raise ValueError(
-        f"Expected a model with a `call`, or an `objective` that calls its parts. "
-        f"Received: model={model.name!r} of class {type(model).__name__}, which has no "
-        f"`call`. Pass {_EXAMPLE}."
-    )
+    if not has_call(model):
+        raise ValueError(
+            f"Expected a model with a `call`, or an `objective` that calls its parts. "
+            f"Received: model={model.name!r} of class {type(model).__name__}, which "
+            f"has no `call`. Pass {_EXAMPLE}."
+        )
 
 
 def _overrides(model: keras.Model, name: str) -> bool:

@@ -140,13 +140,11 @@ def _check_exact(path: str, scores: Scores) -> None:
 
 
 def chunks(scores: Scores) -> Iterator[np.ndarray]:
-    """Yields the scores in order, in flat arrays that the next may overwrite."""
+    """Returns the scores in order, in flat arrays that the next may overwrite."""
     if isinstance(scores, Product):
-        yield from scores.chunks()
-        return
+        return scores.chunks()
     flat = scores.reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        yield flat[start : start + _CHUNK]
+    return (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
 
 
 def sample(scores: Scores, step: int) -> np.ndarray:

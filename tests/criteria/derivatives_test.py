@@ -9,9 +9,6 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.criteria import ScoringContext
-from snip_tf.scoring.objective import Objective
-from snip_tf.weights import prunable_weights
 from tests.replicas import two_replicas
 
 layers, ops = keras.layers, keras.ops
@@ -165,10 +162,9 @@ def test_synflow_tries_single_precision_only_for_the_type(words, calls):
 
 def test_second_derivatives_keep_what_embeddings_give_in_rows():
     model = keras.Sequential([keras.Input((5,), dtype="int32"), layers.Embedding(9, 4)])
-    weights = prunable_weights(model, include="*")
     x, y = RNG.integers(9, size=(6, 5)), RNG.normal(size=(6, 5, 4))
-    context = ScoringContext(model, weights, [(x, y, None)], objective=Objective("mse"))
-    scores = snip_tf.criteria.Grasp(1.0)(context)
+    grasp = snip_tf.criteria.Grasp(temperature=1.0)
+    scores = snip_tf.score(model, x, y, criterion=grasp, loss="mse", include="*")
     assert all(score.any() for score in scores.values())
 
 
