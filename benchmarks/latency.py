@@ -213,9 +213,11 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines).lstrip() + "\n"
 
 
-def effect(model: keras.Model, run: dict[str, Any]) -> dict[str, Any]:
+def effect(
+    model: keras.Model, run: dict[str, Any], data_dir: str | None
+) -> dict[str, Any]:
     """Measures what `compact` does to a trained network."""
-    images, _ = snip_tf.datasets.load(run["datasource"], FLAGS.data_dir).test
+    images, _ = snip_tf.datasets.load(run["datasource"], data_dir).test
     small = snip_tf.compact(model)
     classes = [m.predict(images, 1000, verbose=0).argmax(1) for m in (model, small)]
     totals = snip_tf.report(model).totals()
@@ -251,7 +253,8 @@ def main(argv: list[str]) -> None:
         keras.utils.set_random_seed(0)
         run = json.loads((logdir / "flags.json").read_text())
         model = keras.models.load_model(logdir / "model.keras")
-        found = {"sparsity": run["target_sparsity"], "effect": effect(model, run)}
+        found = {"sparsity": run["target_sparsity"]}
+        found["effect"] = effect(model, run, FLAGS.data_dir)
         with tempfile.TemporaryDirectory() as folder:
             found |= rows(network(run["arch"]), model, Path(folder))
         keep(f"{run['arch']} trained on {run['datasource']}, {run['criterion']}", found)
