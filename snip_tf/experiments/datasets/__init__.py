@@ -85,7 +85,7 @@ def load(
     Raises:
         TypeError: if `seed` is not an integer.
         ValueError: if the name is not known, or `seed` is negative.
-        OSError: if the data set is neither there nor can be downloaded, or is damaged,
+        OSError: if the data set neither exists nor can be downloaded, or is damaged,
             or the folder does not exist.
 
     Example:
