@@ -1,4 +1,12 @@
-"""The paper's data sets, normalized and split: one file for each, loaded by name."""
+"""The paper's data sets, normalized and split: one file for each, loaded by name.
+
+Example:
+
+>>> import snip_tf
+>>> x, y = snip_tf.datasets.load("digits").train
+>>> x.shape, y.shape
+((1350, 28, 28, 1), (1350,))
+"""
 
 from __future__ import annotations
 
