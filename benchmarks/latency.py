@@ -127,8 +127,9 @@ def batch_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
 
 def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any]:
     x, y = batch_of(model)
+    half = snip_tf.Units(cost="multiply_adds")
     structured = snip_tf.prune_model(
-        model, x, y, loss=LOSS, sparsity=0.5, pattern="units", budget="multiply_adds"
+        model, x, y, sparsity=0.5, structure=half, loss=LOSS
     )
     made = {
         "dense": model,

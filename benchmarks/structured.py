@@ -4,8 +4,8 @@
     python benchmarks/structured.py --train --data_dir=FOLDER
 
 Half of the multiply-adds of VGG-like and ResNet-20 are removed at initialization by
-`pattern="units"`, and the model is compacted. The first command times training steps of
-the dense and the small one, in turn, on random images: medians of paired rounds and
+`structure="units"`, and the model is compacted. The first command times training steps
+of the dense and the small one, in turn, on random images: medians of paired rounds and
 the range of their middle half; beside them a ResNet-20 made narrower by hand to the
 same multiply-adds. The second trains the three ResNet-20 on CIFAR-10 for some epochs,
 all by one recipe; each finished run is kept, and not run again. The results are in
@@ -58,8 +58,7 @@ def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
         x,
         y,
         sparsity=0.5,
-        pattern="units",
-        budget="multiply_adds",
+        structure=snip_tf.Units(cost="multiply_adds"),
         loss=LOSS,
         batch_size=len(x),
     )
