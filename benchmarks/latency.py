@@ -127,8 +127,10 @@ def batch_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
 
 def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any]:
     x, y = batch_of(model)
-    half = {"sparsity": 0.5, "structure": snip_tf.Units(cost="multiply_adds")}
-    structured = snip_tf.prune_model(model, x, y, loss=LOSS, **half)
+    half = snip_tf.Units(cost="multiply_adds")
+    structured = snip_tf.prune_model(
+        model, x, y, sparsity=0.5, structure=half, loss=LOSS
+    )
     made = {
         "dense": model,
         "pruned": pruned,
@@ -212,9 +214,11 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines).lstrip() + "\n"
 
 
-def effect(model: keras.Model, run: dict[str, Any]) -> dict[str, Any]:
+def effect(
+    model: keras.Model, run: dict[str, Any], data_dir: str | None
+) -> dict[str, Any]:
     """Measures what `compact` does to a trained network."""
-    images, _ = snip_tf.datasets.load(run["datasource"], FLAGS.data_dir).test
+    images, _ = snip_tf.datasets.load(run["datasource"], data_dir).test
     small = snip_tf.compact(model)
     classes = [m.predict(images, 1000, verbose=0).argmax(1) for m in (model, small)]
     totals = snip_tf.report(model).totals()
@@ -250,7 +254,8 @@ def main(argv: list[str]) -> None:
         keras.utils.set_random_seed(0)
         run = json.loads((logdir / "flags.json").read_text())
         model = keras.models.load_model(logdir / "model.keras")
-        found = {"sparsity": run["target_sparsity"], "effect": effect(model, run)}
+        found = {"sparsity": run["target_sparsity"]}
+        found["effect"] = effect(model, run, FLAGS.data_dir)
         with tempfile.TemporaryDirectory() as folder:
             found |= rows(network(run["arch"]), model, Path(folder))
         keep(f"{run['arch']} trained on {run['datasource']}, {run['criterion']}", found)

@@ -33,10 +33,10 @@ FITTED_FROM = 10**7
 ROUNDS = 5
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("scores", None, "Selects from so many; internal.")
+flags.DEFINE_integer("scores", None, "Selects from this many; internal.")
 flags.DEFINE_enum("by", "snip_tf", SELECTORS, "With what; internal.")
-flags.DEFINE_integer("parameters", None, "Prunes a network of so many; internal.")
-flags.DEFINE_integer("replicas", 1, "On so many; internal.")
+flags.DEFINE_integer("parameters", None, "Prunes a network of this many; internal.")
+flags.DEFINE_integer("replicas", 1, "On this many; internal.")
 
 _RESULTS = Path(__file__).resolve().parent / "results"
 _INPUTS, _CLASSES, _HIDDEN_LAYERS = 784, 10, 4

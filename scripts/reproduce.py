@@ -66,6 +66,7 @@ if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Its runs are ended, too. The same command continues.", grace=12)
 with command_line.silent():
     from snip_tf.experiments import pictures, recipes, reproduction, runner
+    from snip_tf.experiments.results import ExperimentError
 
 _TRAIN = Path(__file__).with_name("train.py")
 _TRAIN_FLAGS = _TRAIN.with_name("train_flags.py")
@@ -95,7 +96,7 @@ class Options:
 def main() -> None:
     """Runs what is missing, then makes the table and the pictures."""
     options = command_line.read(Options)
-    with command_line.running_into(options.folder):
+    with command_line.running_into(options.folder, ExperimentError):
         if options.experiment == "retained":
             _draw_retained(options)
         else:

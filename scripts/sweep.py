@@ -143,7 +143,7 @@ if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Its runs are ended, too. The same command continues.", grace=12)
 with command_line.silent():
     from snip_tf.experiments import recipes, runner, sweep
-    from snip_tf.experiments.results import Results
+    from snip_tf.experiments.results import ExperimentError, Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +170,7 @@ def main() -> None:
     outdir = Path(options.outdir)
     defaults = command_line.default_flags(_TRAIN_FLAGS)
     kept = Results(outdir / "runs", defaults, sweep.check)
-    with command_line.running_into(outdir):
+    with command_line.running_into(outdir, ExperimentError):
         failed = [] if options.table_only else _run_missing(options, kept)
         found = sweep.found_in(kept)
         if found:

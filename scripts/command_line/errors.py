@@ -24,10 +24,15 @@ def told(
 
 
 @contextlib.contextmanager
-def running_into(folder: object) -> Iterator[None]:
-    """Ends a program that runs others with the error of its results or its folder."""
+def running_into(folder: object, kind: type[Exception]) -> Iterator[None]:
+    """Ends a program that runs others with what an error says.
+
+    Args:
+        folder: where it writes.
+        kind: of the errors that the program is written to expect.
+    """
     try:
-        with told(kinds=(ImportError, ValueError)):  # the first of what draws
+        with told(kinds=(ImportError, kind)):  # the first of what draws
             yield
     except OSError as error:
         sys.exit(f"Expected to be able to write to {folder}. Received: {error}")

@@ -13,7 +13,7 @@ def load_model(path: str) -> keras.Model:
     """Returns the model in a `.keras` file.
 
     Raises:
-        ValueError: if there is none in it; the file is named.
+        ValueError: if it holds no model; names the file.
     """
     # Once the flags are read: it takes seconds.
     import keras

@@ -45,7 +45,7 @@ class Reproduction:
         has_data: whether there are data sets, or `"smoke"` takes a stand-in.
 
     Raises:
-        ValueError: if the experiment lacks a row.
+        ExperimentError: if the experiment lacks a row.
     """
 
     experiment: str
@@ -59,7 +59,7 @@ class Reproduction:
         rows = recipes.EXPERIMENTS[self.experiment]
         unknown = [name for name in self.rows if name not in rows]
         if unknown:
-            raise ValueError(
+            raise results.ExperimentError(
                 f"Expected --rows to be some of {', '.join(rows)}, those of "
                 f"--experiment={self.experiment}. Received: {', '.join(unknown)}"
             )
@@ -199,7 +199,7 @@ def draw(
     """Draws what belongs to an experiment, from the runs that did not diverge.
 
     Raises:
-        ValueError: if the picture needs data that does not exist.
+        ExperimentError: if the picture needs data that does not exist.
     """
     ended = {
         name: {
@@ -216,4 +216,4 @@ def draw(
     except OSError as error:
         if error.errno is not None:
             raise  # of the disk
-        raise ValueError(f"The picture needs the data: {error}") from error
+        raise results.ExperimentError(f"The picture needs the data: {error}") from error

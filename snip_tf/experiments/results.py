@@ -34,6 +34,10 @@ _NO_RESULT = (
 )
 
 
+class ExperimentError(ValueError):
+    """An experiment cannot go on; says what is wrong, and what to do."""
+
+
 class Run(NamedTuple):
     """One run of `scripts/train.py`.
 
@@ -73,12 +77,16 @@ class Results:
         write_json(self.path(run), {**run.about, **result})
 
     def read(self, path: Path) -> Result:
-        """Returns a result; raises a ValueError that names the file if it is none."""
+        """Returns a result.
+
+        Raises:
+            ExperimentError: if the file, which is named, holds none.
+        """
         try:
             result = read_object(path)
             self.check(path, result)
         except _NO_RESULT as error:
-            raise ValueError(
+            raise ExperimentError(
                 f"Expected {path} to be a result as a run left it. Received: one that "
                 f"is damaged ({error!r}). Remove it, and it is run again."
             ) from error
@@ -88,7 +96,7 @@ class Results:
         """Whether a run has a result, which may be that it diverged.
 
         Raises:
-            ValueError: if the result is damaged, or was made with other flags.
+            ExperimentError: if the result is damaged, or was made with other flags.
         """
         path = self.path(run)
         if not path.exists():
@@ -96,7 +104,7 @@ class Results:
         found = self.read(path)["flags"]
         different = differences({**self.defaults, **run.flags}, found)
         if different:
-            raise ValueError(
+            raise ExperimentError(
                 f"Expected results of the same flags in --outdir. Received: {path}, "
                 f"made with {'; '.join(different)}. Name another --outdir, or remove "
                 f"the file."

@@ -18,7 +18,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from snip_tf.experiments import datasets
-from snip_tf.experiments.results import Result, Results, Run, read_object
+from snip_tf.experiments.results import (
+    ExperimentError,
+    Result,
+    Results,
+    Run,
+    read_object,
+)
 from snip_tf.files import locked, read_json
 
 Outcome = TypeVar("Outcome")
@@ -54,8 +60,8 @@ def run_missing(
         A line for each run that failed.
 
     Raises:
-        ValueError: if another process uses the folder of results, a result is damaged
-            or of other flags, or a data set cannot be loaded.
+        ExperimentError: if another process uses the folder of results, a result is
+            damaged or of other flags, or a data set cannot be loaded.
         OSError: if a folder cannot be written to.
     """
     with sole_user(results.folder):
@@ -84,7 +90,7 @@ def sole_user(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(folder))
         except BlockingIOError as error:
-            raise ValueError(
+            raise ExperimentError(
                 f"Expected an --outdir that no other process writes to. "
                 f"Received: {folder}, which one writes to now. Wait for it, or name "
                 f"another --outdir."
@@ -98,7 +104,7 @@ def download(names: Iterable[str], data_dir: str | None) -> None:
         try:
             datasets.load(name, data_dir, max_examples=20)
         except (OSError, ImportError) as error:
-            raise ValueError(f"The data set {name!r}: {error}") from error
+            raise ExperimentError(f"The data set {name!r}: {error}") from error
 
 
 def _execute(

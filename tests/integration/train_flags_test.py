@@ -162,6 +162,12 @@ def test_a_folder_that_cannot_be_made(main, tmp_path):
             main("--logdir=/proc/logs", *SHORT)
 
 
+def test_shuffled_connections_have_no_structure(parse):
+    parse("--control=shuffle")
+    with pytest.raises(flags.Error, match=r"--structure=weights with --control=shuf"):
+        parse("--control=shuffle", "--structure=2:4")
+
+
 def test_path_data_is_the_releases_name_of_data_dir(parse, tmp_path):
     parse(f"--path_data={tmp_path}")
     assert str(tmp_path) == flags.FLAGS.data_dir

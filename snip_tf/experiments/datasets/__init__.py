@@ -1,4 +1,12 @@
-"""The paper's data sets, normalized and split: one file for each, loaded by name."""
+"""The paper's data sets, normalized and split: one file for each, loaded by name.
+
+Example:
+
+>>> import snip_tf
+>>> x, y = snip_tf.datasets.load("digits").train
+>>> x.shape, y.shape
+((1350, 28, 28, 1), (1350,))
+"""
 
 from __future__ import annotations
 
@@ -85,7 +93,7 @@ def load(
     Raises:
         TypeError: if `seed` is not an integer.
         ValueError: if the name is not known, or `seed` is negative.
-        OSError: if the data set is neither there nor can be downloaded, or is damaged,
+        OSError: if the data set neither exists nor can be downloaded, or is damaged,
             or the folder does not exist.
 
     Example:

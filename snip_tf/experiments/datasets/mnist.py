@@ -19,6 +19,6 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
         [0, 1], labels int32.
 
     Raises:
-        OSError: if it is neither there nor can be downloaded, or the folder is damaged.
+        OSError: if it neither exists nor can be downloaded, or is damaged.
     """
     return load_images("mnist", data_dir)

@@ -1,4 +1,12 @@
-"""The paper's networks: one file for each family, made by name."""
+"""The paper's networks: one file for each family, made by name.
+
+Example:
+
+>>> import snip_tf
+>>> model = snip_tf.models.build("lenet5")
+>>> model.output_shape
+(None, 10)
+"""
 
 from __future__ import annotations
 

@@ -15,8 +15,10 @@ from snip_tf.masking.pruned_model import apply_masks, get_masks
 from snip_tf.network import Network
 from snip_tf.pruning import prune_model
 from snip_tf.scoring.sampling import sample_per_class
+from snip_tf.selecting import structures
 from snip_tf.selecting.kernels import kernels_of
 from snip_tf.selecting.selection import Selection
+from snip_tf.selecting.structures.units import Units
 
 
 def make_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
@@ -45,11 +47,24 @@ def build_network(settings: Settings, data: Dataset) -> keras.Model:
         settings, data, settings.initializer_w_bp, settings.initializer_b_bp
     )
     if settings.is_pruned:
-        read = Network(network)
-        kernels = kernels_of(read.owners, read.prunable(_include(settings)))
-        sparsity, least = settings.target_sparsity, settings.least_kept
-        Selection(kernels, sparsity, settings.scope, least)
+        _check_selection(settings, Network(network))
     return network
+
+
+def _check_selection(settings: Settings, network: Network) -> None:
+    """Raises a ValueError if the flags of pruning cannot be met together."""
+    structure = structures.get(settings.structure)
+    sparsity, scope, least = (
+        settings.target_sparsity,
+        settings.scope,
+        settings.least_kept,
+    )
+    if isinstance(structure, Units):
+        structures.check_request(structure, sparsity, scope, least)
+    else:
+        weights = network.prunable(_include(settings))
+        kernels = kernels_of(network.owners, weights)
+        Selection(kernels, sparsity, scope, least, structure)
 
 
 def _build(

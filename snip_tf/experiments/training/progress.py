@@ -12,8 +12,8 @@ class Progress:
     """A bar on a terminal; elsewhere a line for each checkpoint.
 
     Args:
-        iterations: all that there are.
-        done: those before this process began.
+        iterations: how many the run has.
+        done: how many were made before this process began.
     """
 
     def __init__(self, iterations: int, done: int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 from snip_tf.experiments.training import loop
 from snip_tf.selecting.allocation import Scope
@@ -28,7 +29,7 @@ class Settings:
     # Pruning
     target_sparsity: float
     criterion: str
-    control: str
+    control: Literal["none", "shuffle", "reinitialize", "invert"]
     structure: str
     scope: Scope
     min_kept: float
@@ -39,12 +40,12 @@ class Settings:
     batch_size: int
     train_iterations: int
     optimizer: str
-    lr_decay_type: str
+    lr_decay_type: Literal["constant", "piecewise"]
     lr: float
     decay_boundaries: Sequence[str]
     decay_values: Sequence[str]
     weight_decay: float
-    weight_decay_form: str
+    weight_decay_form: Literal["l2", "decoupled"]
     dtype_policy: str
     jit_compile: bool
     seed: int
@@ -53,7 +54,7 @@ class Settings:
     check_interval: int
     save_interval: int
     # Several processors or machines
-    strategy: str
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"]
     worker_timeout: float
 
     @property

@@ -97,6 +97,15 @@ def test_blocks_are_kept_or_removed_whole(made):
         assert np.isin(blocks, [0, 8]).all()
 
 
+def test_each_unit_by_itself(made):
+    """Each keeps its share of its inputs, rounded down or up."""
+    masks = masks_of(made, "--scope=unit", "--target_sparsity=0.75")
+    for mask in masks.values():
+        share = len(mask) / 4
+        assert set(mask.sum(axis=0)) <= {np.floor(share), np.ceil(share)}
+    assert sum(counts(masks)) == round(0.25 * 266_200)
+
+
 def test_scope_and_min_kept(made):
     masks = masks_of(made, "--scope=layer", "--target_sparsity=0.5")
     assert counts(masks) == [mask.size / 2 for mask in masks.values()]
@@ -141,5 +150,11 @@ def test_the_form_of_weight_decay(made, form):
 def test_errors_name_the_flags(made):
     with pytest.raises(ValueError, match=r"--decay_boundaries.*one more value"):
         made("--lr_decay_type=piecewise", "--decay_boundaries=3")
-    with pytest.raises(ValueError, match=r"min_kept"):
-        made("--min_kept=1000000")
+    for flags, words in (
+        (["--min_kept=1000000"], "min_kept=1000000"),
+        (["--structure=units", "--scope=layer"], "scope='layer'"),
+        (["--structure=4x4"], "logits/kernel"),
+        (["--structure=4:2"], "structure='4:2'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            made(*flags)
