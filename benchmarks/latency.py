@@ -126,7 +126,7 @@ def batch_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
 
 def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any]:
     x, y = batch_of(model)
-    half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
+    half = {"sparsity": 0.5, "structure": snip_tf.Units(cost="multiply_adds")}
     structured = snip_tf.prune_model(model, x, y, loss=LOSS, **half)
     made = {
         "dense": model,

@@ -4,8 +4,8 @@
     python benchmarks/structured.py --train --data_dir=FOLDER
 
 Half of the multiply-adds of VGG-like and ResNet-20 are removed at initialization by
-`pattern="units"`, and the model is compacted. The first command times training steps of
-the dense and the small one, in turn, on random images: medians of paired rounds and
+`structure="units"`, and the model is compacted. The first command times training steps
+of the dense and the small one, in turn, on random images: medians of paired rounds and
 the range of their middle half; beside them a ResNet-20 made narrower by hand to the
 same multiply-adds. The second trains the three ResNet-20 on CIFAR-10 for some epochs,
 all by one recipe; each finished run is kept, and not run again. The results are in
@@ -52,7 +52,7 @@ _RESULTS = Path(__file__).resolve().parent / "results"
 def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
     """The dense network, and those with half of its multiply-adds."""
     dense = models.build(name)
-    half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
+    half = {"sparsity": 0.5, "structure": snip_tf.Units(cost="multiply_adds")}
     pruned = snip_tf.prune_model(dense, x, y, batch_size=len(x), loss=LOSS, **half)
     made = {"dense": dense, "units": snip_tf.compact(pruned)}
     if name == "resnet_20":

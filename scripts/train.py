@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,6 +256,7 @@ with command_line.silent():
     from snip_tf.files import whole_file, write_json
     from snip_tf.network import Network
     from snip_tf.reports.sparsity import weight_rows
+    from snip_tf.selecting.kernels import kernels_of
     from snip_tf.selecting.selection import Selection
 
 
@@ -388,7 +390,7 @@ def _told(about: str = "") -> Iterator[None]:
     """Ends the program with what a ValueError says, and no traceback."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, snip_tf.CollapseWarning) as error:
         sys.exit(command_line.one_line(f"{about}{error}"))
 
 
@@ -436,11 +438,12 @@ def _load_data() -> snip_tf.datasets.Dataset:
 
 def _check_kept(network: keras.Model) -> None:
     """Ends the program, before it writes, if the sparsity does not allow --min_kept."""
-    weights = snip_tf.prunable_weights(network, _include())
-    shapes = {path: tuple(weight.shape) for path, weight in weights.items()}
+    read = Network(network)
+    weights = read.prunable(_include())
+    kernels = kernels_of(read.owners, weights)
     if FLAGS.target_sparsity:
         with _told():
-            Selection(shapes, FLAGS.target_sparsity, FLAGS.scope, _min_kept())
+            Selection(kernels, FLAGS.target_sparsity, FLAGS.scope, _min_kept())
 
 
 def _with_random_labels(data: snip_tf.datasets.Dataset) -> snip_tf.datasets.Dataset:
@@ -552,7 +555,9 @@ def _make_model(
     if FLAGS.control == "invert":
         criterion = controls.invert(criterion)
     seconds, masks, model = 0.0, {}, dense
-    with strategy.scope(), _told():
+    with strategy.scope(), _told(), warnings.catch_warnings():
+        if FLAGS.on_collapse == "raise":
+            warnings.simplefilter("error", snip_tf.CollapseWarning)
         if FLAGS.target_sparsity:
             start = time.perf_counter()
             scored = data.train
@@ -569,7 +574,6 @@ def _make_model(
                 criterion=criterion,
                 scope=FLAGS.scope,
                 min_kept=_min_kept(),
-                on_collapse=FLAGS.on_collapse,
                 include=_include(),
                 seed=FLAGS.seed,
             )
@@ -599,6 +603,8 @@ def _include() -> str | None:
 
 
 def _min_kept() -> float:
+    if FLAGS.on_collapse == "keep" and not FLAGS.min_kept:
+        return 1
     return FLAGS.min_kept if FLAGS.min_kept < 1 else int(FLAGS.min_kept)
 
 

@@ -23,17 +23,24 @@ from snip_tf.savings.export import ExportSizes, export
 from snip_tf.savings.runtime import SparseRuntime, sparse_runtime
 from snip_tf.savings.sparse_format import load_sparse
 from snip_tf.scoring.sampling import sample_per_class
-from snip_tf.selecting.selection import select_masks
+from snip_tf.selecting.selection import CollapseWarning, select_masks
+from snip_tf.selecting.structures.blocks import Blocks
+from snip_tf.selecting.structures.n_of_m import NOfM
+from snip_tf.selecting.structures.units import Units
 from snip_tf.structured.compaction import compact
 from snip_tf.weights import prunable_weights
 
 __all__ = [
+    "Blocks",
+    "CollapseWarning",
     "DeadUnits",
     "ExportSizes",
     "LayerRow",
     "MaskedLayer",
+    "NOfM",
     "Report",
     "SparseRuntime",
+    "Units",
     "WeightRow",
     "apply_masks",
     "compact",

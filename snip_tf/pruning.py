@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from snip_tf import criteria
-from snip_tf.checks import visible
 from snip_tf.criteria import ScoringContext
 from snip_tf.criteria.reading import (
     Scoring,
@@ -21,11 +19,15 @@ from snip_tf.criteria.reading import (
 )
 from snip_tf.masking.masked_weights import check_not_low_rank
 from snip_tf.masking.masks import PackedMask
-from snip_tf.masking.pruned_model import apply_masks, masked_copy
-from snip_tf.selecting import structure
-from snip_tf.selecting.allocation import Scope, check_scope, check_sparsity
-from snip_tf.selecting.selection import Selection, warn_of_zeros
-from snip_tf.structured.units import BUDGETS, unit_masks
+from snip_tf.masking.pruned_model import masked_copy
+from snip_tf.selecting import structures
+from snip_tf.selecting.allocation import Scope, Sparsity
+from snip_tf.selecting.kernels import kernels_of
+from snip_tf.selecting.selection import Selection
+from snip_tf.selecting.structures import check_request
+from snip_tf.selecting.structures.base import Structure
+from snip_tf.selecting.structures.units import Units
+from snip_tf.structured.units import NetworkUnits
 from snip_tf.weights import Patterns
 
 
@@ -35,13 +37,11 @@ def prune_model(
     y: Any = None,
     sample_weight: Any = None,
     *,
-    sparsity: float | None = None,
+    sparsity: Sparsity | None = None,
     criterion: str | Callable[[ScoringContext], Mapping[str, Any]] = "snip",
+    structure: str | Structure | Units = "weights",
     scope: Scope = "global",
     min_kept: float = 0,
-    on_collapse: str = "warn",
-    pattern: str = "weights",
-    budget: str = "units",
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     loss: Any = None,
@@ -84,40 +84,32 @@ def prune_model(
         y: the targets, where `x` does not yield them.
         sample_weight: weights of the examples, where `x` does not yield them.
         sparsity: float, always needed: the fraction of the prunable weights that is
-            removed, 0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %.
+            removed, 0 <= sparsity < 1, exact to one weight. Write 0.95 for 95 %. Or
+            `{path pattern: float}`: a weight belongs to the first glob pattern that
+            matches it, and `scope` ranks within each pattern, which is met exactly;
+            what no pattern matches is left whole (`"*"` stands for the rest).
         criterion: `"snip"`; `"iterative_snip"` or `"force"`, SNIP in many steps;
             `"grasp"`, `"synflow"`, `"magnitude"`, `"random"`; one of them with settings
             of your own, such as `snip_tf.criteria.Force(steps=20)`; or a function of
             one `snip_tf.criteria.ScoringContext` that returns
             `{weight path: scores}`. The largest scores are kept.
-        scope: `"global"` ranks all connections together; `"layer"` gives every weight
-            the same sparsity, each exact to one connection (so that the total may be
-            off by half a connection for each weight); `"erk"` (Erdos-Renyi kernels)
-            keeps of each weight a fraction in proportion to the sum over the product of
-            its dimensions; or `{path pattern: sparsity}`: the weights that a glob
-            pattern matches are ranked together, with a sparsity of their own; a weight
-            belongs to the first pattern that matches, and the rest makes up for the
-            total. Where there is no rest, theirs is the total, from which `sparsity`
-            may differ by 0.001.
+        structure: what is kept or removed as a whole: `"weights"`, each connection by
+            itself; `"2:4"` (N:M), N of each M successive connections along the input
+            axis (`sparsity` is 1 - N / M); `"4x4"`, blocks of inputs by outputs, ranked
+            by the sum of their scores (`sparsity` is the fraction of blocks);
+            `"units"`, filters, dense and recurrent units, see `snip_tf.Units`. Or one
+            of these with settings, such as `snip_tf.Units(cost="multiply_adds")`.
+        scope: what is ranked together: `"global"`, all connections; `"layer"`, those of
+            each weight; `"unit"`, those of each output of a weight (an index of its
+            last axis; of a query kernel of attention, of its axes (heads, dim));
+            `"erk"` (Erdos-Renyi kernels), those of each weight, which keeps a fraction
+            in proportion to the sum over the product of its dimensions. With `"layer"`
+            and `"unit"` each keeps its share, rounded up or down: the first ones up, as
+            many as make the total exact.
         min_kept: int or float, the number, or below 1 the fraction, of connections that
-            each weight keeps at least; the others give them, the total stays exact.
-        on_collapse: if nothing is kept of a weight: `"warn"`, `"raise"`, or `"keep"`
-            the best connection of each weight in any case.
-        pattern: `"weights"`, connections by themselves; `"N:M"`, such as `"2:4"`: of
-            each M in a row along the input axis, N are kept (`sparsity` is 1 - N / M);
-            `"IxO"`, such as `"4x4"`: blocks of inputs by outputs, ranked by the sum of
-            their scores (`sparsity` is of blocks); or `"units"`, whole units (filters,
-            dense and recurrent units), ranked over the whole network by
-
-                |dL/dc|  at c = 1,  of a gate c on all that the unit gives to others.
-
-            What is added up is one unit; each layer keeps its best; the inputs and the
-            outputs of the model stay. `snip_tf.compact` then makes the network smaller,
-            and its training faster. For Sequential and Functional models.
-        budget: what `sparsity` is a fraction of, with `pattern="units"`: of the
-            `"units"`, exactly; or of the kernels' `"parameters"` or the
-            `"multiply_adds"`, at least. Then units count by what they cost, and go in
-            blocks of eight, which is what makes a processor faster.
+            each weight keeps at least, at the expense of the others; the total stays
+            exact. With `min_kept=1` no weight is removed as a whole; without, a
+            `snip_tf.CollapseWarning` names those that are.
         include: weights to prune beside the kernels: a glob pattern on weight paths, a
             layer, a list of them, or a callable `(path, variable) -> bool`.
         exclude: weights to leave alone, in the same forms.
@@ -156,8 +148,8 @@ def prune_model(
         ValueError: if an argument has a bad value, there is nothing prunable, no loss
             (or nobody can know it, in a `train_step`), weights that it does not reach,
             too little data, labels that are no output of the model, or a score that is
-            NaN; if budgets cannot be met together, a pattern does not divide a weight
-            (which is named), or a layer is cut off, with `on_collapse="raise"`.
+            NaN; if `sparsity`, `structure`, `scope` and `min_kept` cannot be met
+            together, or the structure does not divide a weight (which is named).
 
     Example:
 
@@ -173,11 +165,12 @@ def prune_model(
     Connection Sensitivity", ICLR 2019, https://arxiv.org/abs/1810.02340
     """
     check_arguments(model, x, y, sample_weight, or_sparsity=True)
-    check_sparsity(sparsity)
-    check_scope(scope)
+    groups = structures.get(structure)
+    sparsity = check_request(groups, sparsity, scope, min_kept)
     check_verbose(verbose)
-    _check_one_of("on_collapse", on_collapse, ("warn", "raise", "keep"))
-    _check_units(pattern, budget, criterion, scope, min_kept)
+    if isinstance(groups, Units):
+        _check_of_units(criterion)
+        criterion = _OfUnits()
     scoring = Scoring(
         model,
         (x, y, sample_weight),
@@ -192,23 +185,21 @@ def prune_model(
         seed=seed,
     )
     check_not_low_rank(scoring.weights)
-    if pattern == "units":
-        gradients = scoring.context.gradients()
-        return apply_masks(
-            model, unit_masks(model, scoring.weights, gradients, sparsity, budget)
-        )
+    network = scoring.network
+    if isinstance(groups, Units):
+        groups = NetworkUnits(groups, model, scoring.weights)
     selection = Selection(
-        {path: tuple(weight.shape) for path, weight in scoring.weights.items()},
+        kernels_of(network.owners, scoring.weights),
         sparsity,
         scope,
-        min_kept or (1 if on_collapse == "keep" else 0),
-        structure.parse(pattern, model, scoring.weights),
-        {p: m for p, m in scoring.network.masks.items() if p in scoring.weights},
+        min_kept,
+        groups,
+        {p: m for p, m in network.masks.items() if p in scoring.weights},
     )
     masks = _masks(scoring, selection, verbose)
-    warn_of_zeros(selection.zeros, stacklevel=3)
-    _check_collapse(masks, on_collapse, by_position=bool(selection.zeros))
-    others = {p: m for p, m in scoring.network.masks.items() if p not in masks}
+    selection.warn_of_zeros(stacklevel=3)
+    selection.warn_of_collapse(masks, stacklevel=3)
+    others = {p: m for p, m in network.masks.items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
     return masked_copy(model, itertools.chain(unpacked, others.items()))
 
@@ -235,46 +226,21 @@ def _masks(
     return left
 
 
-def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
+class _OfUnits(criteria.Criterion):
+    """SNIP of a gate on each unit, which `NetworkUnits` makes of these gradients."""
+
+    def __call__(self, context: ScoringContext) -> Mapping[str, Any]:
+        return context.gradients()
+
+    def __repr__(self) -> str:
+        return repr(criteria.Snip())
+
+
+def _check_of_units(criterion: Any) -> None:
+    """Raises a ValueError unless units can be ranked by a criterion."""
+    if criteria.get(criterion) != criteria.Snip():
         raise ValueError(
-            f"Expected `{name}` to be one of {', '.join(map(repr, known))}. "
-            f"Received: {name}={value!r}"
+            f"Expected criterion='snip' with structure='units', which are ranked by "
+            f"the sensitivity of a gate on each. "
+            f"Received: criterion={criteria.get(criterion)}"
         )
-
-
-def _check_units(
-    pattern: str, budget: str, criterion: Any, scope: Scope, min_kept: float
-) -> None:
-    if pattern != "units":
-        if budget != "units":
-            raise ValueError(
-                f'Expected pattern="units" with a `budget`; of single weights, '
-                f"`sparsity` is of their number. Received: pattern={pattern!r}, "
-                f"budget={budget!r}"
-            )
-        return
-    _check_one_of("budget", budget, BUDGETS)
-    if criteria.get(criterion) != criteria.Snip() or scope != "global" or min_kept:
-        raise ValueError(
-            f'Expected criterion="snip", scope="global" and min_kept=0 with '
-            f'pattern="units". Received: criterion={criterion}, '
-            f"scope={scope!r}, min_kept={min_kept}"
-        )
-
-
-def _check_collapse(
-    masks: Mapping[str, PackedMask], on_collapse: str, by_position: bool
-) -> None:
-    cut = [path for path, mask in masks.items() if not mask.bits.any()]
-    if not cut:
-        return
-    # (Where zeros are kept by their position, a lower sparsity would keep more.)
-    advice = "Exclude them" if by_position else "Lower the sparsity, exclude them"
-    words = (
-        f"Pruning kept nothing of {', '.join(map(visible, cut))}: nothing passes "
-        f"through these weights any more. {advice}, or set `min_kept`."
-    )
-    if on_collapse == "raise":
-        raise ValueError(words)
-    warnings.warn(words, stacklevel=3)

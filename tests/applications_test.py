@@ -65,7 +65,7 @@ def test_is_compacted_and_loses_units(name, record_property):
             weight.assign(rng.normal(scale=0.1, size=weight.shape))
     x, y = IMAGES, np.arange(4)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    half = {"sparsity": 0.5, "pattern": "units", "budget": "multiply_adds"}
+    half = {"sparsity": 0.5, "structure": snip_tf.Units(cost="multiply_adds")}
     for asked in ({"sparsity": 0.9}, half):
         pruned = snip_tf.prune_model(model, x, y, batch_size=4, loss=loss, **asked)
         smaller = compacted(pruned)

@@ -120,8 +120,10 @@ def test_arguments_are_checked_before_data_are_read():
     for options in (
         {"exclude": "*"},
         {"sparsity": 0.9, "min_kept": 0.5},
-        {"scope": {"zzz": 0.5}},
-        {"pattern": "3:4:5"},
+        {"sparsity": {"zzz": 0.5}},
+        {"structure": "3:4:5"},
+        {"structure": "units", "scope": "layer"},
+        {"structure": "2:4", "exclude": "hidden/*"},
         {"seed": -1},
         {"batches": 0},
     ):

@@ -39,7 +39,7 @@ class SynFlow(Criterion):
 
     Where the flow is not a product of weights, as in an LSTM, in gates, in attention,
     or behind a LayerNormalization, which makes ones to zeros, the sums differ, and a
-    layer can be cut off: `min_kept` prevents it.
+    layer can be cut off: `min_kept=1` prevents it.
 
     In float64: R is a sum over all paths. A final softmax or sigmoid is left out, and
     shifts are (Rescaling, Normalization, BatchNormalization). Where an activation is

@@ -2,57 +2,185 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fractions
 import math
 import numbers
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from snip_tf.checks import near_misses
+from snip_tf.selecting.kernels import Kernel, Rows
 from snip_tf.weights import is_like
 
-SCOPES = ("global", "layer", "erk")
-Shapes = Mapping[str, Sequence[int]]
-Scope = str | Mapping[str, float]
+SCOPES = ("global", "layer", "unit", "erk")
+Scope = Literal["global", "layer", "unit", "erk"]
+Sparsity = float | Mapping[str, float]
+Kernels = Mapping[str, Kernel]
 
 
-class Group(NamedTuple):
-    """Weights whose connections are ranked together, and how many of them are kept."""
+class Share(NamedTuple):
+    """Weights with a sparsity of their own.
+
+    Attributes:
+        paths: the weights, in the order of the model.
+        sparsity: the fraction of them all that is removed.
+    """
+
+    paths: tuple[str, ...]
+    sparsity: float
+
+
+class Part(NamedTuple):
+    """Weights that are ranked together.
+
+    Attributes:
+        paths: the weights.
+        kept: how many of their groups are kept; or what these may cost, where the
+            structure counts costs.
+        sparsity: that of the share to which the part belongs.
+        rows: where each row of the one weight is ranked by itself; the first rows keep
+            one more where `kept` does not divide.
+        at_most: whether fewer are kept where fewer are left.
+    """
 
     paths: tuple[str, ...]
     kept: int
+    sparsity: float
+    rows: Rows | None = None
+    at_most: bool = False
 
 
-def groups(shapes: Shapes, sparsity: float, scope: Scope, area: int = 1) -> list[Group]:
-    """Shares out the connections that are kept.
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What is kept in all.
 
-    Args:
-        shapes: `{weight path: shape}` of all weights to prune.
-        sparsity: the fraction removed of all.
-        scope: as in `snip_tf.prune_model`.
-        area: the number of connections in a block, if blocks are counted.
+    Attributes:
+        parts: the weights that are ranked together.
+        minimums: `{weight path: int}`, how many groups each weight keeps at least.
+        left: `{weight path: int}`, how many groups there are to choose from.
+    """
+
+    parts: list[Part]
+    minimums: Mapping[str, int]
+    left: Mapping[str, int]
+
+    def left_of(self, part: Part) -> int:
+        """Returns how many groups there are to choose from in a part."""
+        return sum(self.left[path] for path in part.paths)
+
+    def minimum_of(self, part: Part) -> int:
+        """Returns how many groups a part has to keep."""
+        return sum(self.minimums.get(path, 0) for path in part.paths)
+
+
+def shares_by_pattern(paths: Iterable[str], sparsity: Sparsity) -> list[Share]:
+    """Returns the sparsity of each weight; those that are left whole are in none.
 
     Raises:
-        TypeError, ValueError: if `sparsity` or `scope` is none, or a pattern matches
-            nothing, or the rest cannot make up for what the patterns say.
+        ValueError: if a pattern matches nothing, or only what another before it does.
     """
-    check_sparsity(sparsity)
-    check_scope(scope)
-    sizes = {path: math.prod(shape) // area for path, shape in shapes.items()}
-    kept = kept_count(sum(sizes.values()), sparsity)
-    if isinstance(scope, Mapping):
-        return _by_pattern(sizes, kept, sparsity, scope)
+    rest = list(paths)
+    if not isinstance(sparsity, Mapping):
+        return [Share(tuple(rest), float(sparsity))]
+    known, found = list(rest), []
+    for pattern, own in sparsity.items():
+        matched = tuple(path for path in rest if is_like(path, pattern))
+        if not matched:
+            _refuse_pattern(pattern, known)
+        found.append(Share(matched, float(own)))
+        rest = [path for path in rest if path not in matched]
+    return found
+
+
+def _refuse_pattern(pattern: str, known: list[str]) -> None:
+    if any(is_like(path, pattern) for path in known):
+        raise ValueError(
+            f"Expected each pattern of `sparsity` to match a weight that none before "
+            f"it matches. Received: {pattern!r}, whose weights are all taken"
+        )
+    raise ValueError(
+        f"Expected each pattern of `sparsity` to match a weight that is pruned. "
+        f"Received: {pattern!r}, which matches none. {near_misses(pattern, known)}"
+    )
+
+
+def allocate(
+    kernels: Kernels,
+    sizes: Mapping[str, int],
+    shares: Iterable[Share],
+    scope: Scope,
+    minimums: Mapping[str, int],
+) -> list[Part]:
+    """Divides what is kept among the weights.
+
+    Args:
+        kernels: `{weight path: kernel}`.
+        sizes: `{weight path: int}`, the number of groups of each.
+        shares: which sparsity the weights have; each is met exactly.
+        scope: as in `snip_tf.prune_model`.
+        minimums: `{weight path: int}`, how many groups each weight keeps at least, at
+            the expense of others of the same sparsity.
+    """
+    parts = []
+    for share in shares:
+        own = {path: sizes[path] for path in share.paths}
+        parts += raise_to_minimum(_divide(kernels, own, share, scope), minimums)
+    return parts
+
+
+def _divide(
+    kernels: Kernels, sizes: dict[str, int], share: Share, scope: Scope
+) -> list[Part]:
+    kept = kept_count(sum(sizes.values()), share.sparsity)
     if scope == "global":
-        return [Group(tuple(sizes), kept)]
-    if scope == "layer":
-        each = {path: kept_count(size, sparsity) for path, size in sizes.items()}
+        return [Part(share.paths, kept, share.sparsity)]
+    rows: dict[str, Rows | None] = dict.fromkeys(sizes)
+    if scope == "erk":
+        counts = _erdos_renyi(kernels, sizes, kept)
+    elif scope == "layer":
+        counts = _evenly(sizes, dict.fromkeys(sizes, 1), share.sparsity, kept)
     else:
-        each = _erdos_renyi(shapes, sizes, kept)
-    return [Group((path,), count) for path, count in each.items()]
+        rows |= {path: kernels[path].rows_of_outputs() for path in sizes}
+        outputs = {path: kernels[path].output_count for path in sizes}
+        counts = _evenly(sizes, outputs, share.sparsity, kept)
+    return [Part((p,), counts[p], share.sparsity, rows[p]) for p in sizes]
 
 
-def _erdos_renyi(shapes: Shapes, sizes: dict[str, int], kept: int) -> dict[str, int]:
+def _evenly(
+    sizes: Mapping[str, int], rows: Mapping[str, int], sparsity: float, kept: int
+) -> dict[str, int]:
+    """Gives every row of every weight the same sparsity, and keeps `kept` in all.
+
+    Each row keeps its share rounded down or up; the first rows whose share is no whole
+    number are rounded up, as many as the total takes.
+
+    Args:
+        sizes: `{weight path: int}`, the number of groups.
+        rows: `{weight path: int}`, into how many equal rows these are divided.
+        sparsity: the fraction removed.
+        kept: the total.
+    """
+    # As it was written: 0.1 of 10 is 1, whatever 1 - 0.9 is in binary.
+    density = 1 - fractions.Fraction(repr(sparsity))
+    counts, fractional = {}, {}
+    for path, size in sizes.items():
+        share = density * size / max(rows[path], 1)
+        counts[path] = math.floor(share) * rows[path]
+        fractional[path] = 0 if share.denominator == 1 else rows[path]
+    rest = kept - sum(counts.values())
+    for path in sizes:
+        more = min(rest, fractional[path])
+        counts[path] += more
+        rest -= more
+    return counts
+
+
+def _erdos_renyi(
+    kernels: Kernels, sizes: Mapping[str, int], kept: int
+) -> dict[str, int]:
     """Densities in proportion to the sum over the product of a weight's dimensions.
 
     A weight that would be more than dense is dense, and the others share the rest.
@@ -60,14 +188,13 @@ def _erdos_renyi(shapes: Shapes, sizes: dict[str, int], kept: int) -> dict[str, 
     Reference: Evci et al., "Rigging the lottery: making all tickets winners", ICML
     2020, https://arxiv.org/abs/1911.11134
     """
+    raw = {p: sum(kernels[p].shape) / max(kernels[p].size, 1) for p in sizes}
     whole: set[str] = set()
     while True:
-        raw = {
-            p: sum(shapes[p]) / math.prod(shapes[p]) for p in sizes if p not in whole
-        }
         left = kept - sum(sizes[path] for path in whole)
-        scale = left / max(1e-300, sum(raw[path] * sizes[path] for path in raw))
-        more = {path for path in raw if scale * raw[path] > 1}
+        weighed = sum(raw[path] * sizes[path] for path in sizes if path not in whole)
+        scale = left / max(1e-300, weighed)
+        more = {p for p in sizes if p not in whole and scale * raw[p] > 1}
         if not more:
             break
         whole |= more
@@ -75,45 +202,7 @@ def _erdos_renyi(shapes: Shapes, sizes: dict[str, int], kept: int) -> dict[str, 
     return _rounded(wanted, kept)
 
 
-def _by_pattern(
-    sizes: dict[str, int], kept: int, sparsity: float, scope: Mapping[str, float]
-) -> list[Group]:
-    rest, wanted, chosen = dict(sizes), {}, {}
-    for pattern, own in scope.items():
-        if not any(is_like(path, pattern) for path in sizes):
-            raise ValueError(
-                f"Expected each pattern of `scope` to match a weight that is pruned. "
-                f"Received: {pattern!r}, which matches none. "
-                f"{near_misses(pattern, list(sizes))}"
-            )
-        paths = [path for path in rest if is_like(path, pattern)]
-        if not paths:
-            raise ValueError(
-                f"Expected each pattern of `scope` to match a weight that none before "
-                f"it matches. Received: {pattern!r}, whose weights are all taken"
-            )
-        chosen[pattern] = tuple(paths)
-        wanted[pattern] = (1 - float(own)) * sum(rest.pop(path) for path in paths)
-    total, room = sum(sizes.values()), sum(rest.values())
-    left = kept - sum(wanted.values())
-    # Up to rounding: of the total to a whole number, or of a sparsity in decimals.
-    slack = 0.5 if rest else max(0.5, 1e-3 * total)
-    if not -slack <= left <= room + slack:
-        most, least = (1 - (kept - left + more) / total for more in (0, room))
-        reach = f"from {least:.4g} to {most:.4g}" if rest else f"{most:.4g}"
-        raise ValueError(
-            f"Expected a `sparsity` that the sparsities in `scope` leave possible: "
-            f"{reach}. Received: sparsity={sparsity}, scope={dict(scope)}"
-        )
-    if rest:
-        chosen[""], wanted[""] = tuple(rest), min(max(left, 0), room)
-    else:
-        kept = round(sum(wanted.values()))
-    counts = _rounded(wanted, kept)
-    return [Group(paths, counts[pattern]) for pattern, paths in chosen.items()]
-
-
-def _rounded(wanted: dict[Any, float], total: int) -> dict[Any, int]:
+def _rounded(wanted: Mapping[Any, float], total: int) -> dict[Any, int]:
     """Whole numbers near those wanted, with the given sum: largest remainders first."""
     counts = {name: math.floor(value + 1e-9) for name, value in wanted.items()}
     by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
@@ -122,12 +211,88 @@ def _rounded(wanted: dict[Any, float], total: int) -> dict[Any, int]:
     return counts
 
 
-def floors(shapes: Shapes, min_kept: float, area: int = 1) -> dict[str, int]:
-    """How many connections, or blocks of them, are kept of each weight at least.
+def minimums_of(kernels: Kernels, min_kept: float, area: int = 1) -> dict[str, int]:
+    """Returns how many groups of each weight are kept at least.
 
-    Raises:
-        TypeError, ValueError: if `min_kept` is no count and no fraction.
+    Args:
+        kernels: `{weight path: kernel}`.
+        min_kept: the number of connections, or below 1 the fraction of them.
+        area: the number of connections of a group.
     """
+    found = {}
+    for path, kernel in kernels.items():
+        least = min(int(min_kept), kernel.size)
+        if not isinstance(min_kept, numbers.Integral):
+            least = math.ceil(min_kept * kernel.size - 1e-9)
+        found[path] = max(-(-least // area), int(min_kept > 0))
+    return found
+
+
+def raise_to_minimum(parts: list[Part], minimums: Mapping[str, int]) -> list[Part]:
+    """Raises each part to its minimum, at the expense of the parts above theirs.
+
+    The total stays the same. Where it is too small for all, nothing changes.
+    """
+    least = [sum(minimums.get(path, 0) for path in part.paths) for part in parts]
+    short = sum(max(0, n - p.kept) for n, p in zip(least, parts, strict=True))
+    over = [max(0, p.kept - n) for n, p in zip(least, parts, strict=True)]
+    if not 0 < short <= sum(over):
+        return parts
+    wanted = {
+        number: max(n, part.kept) - short * over[number] / sum(over)
+        for number, (n, part) in enumerate(zip(least, parts, strict=True))
+    }
+    counts = _rounded(wanted, sum(part.kept for part in parts))
+    return [part._replace(kept=counts[i]) for i, part in enumerate(parts)]
+
+
+def kept_count(size: float, sparsity: float) -> int:
+    """k = round((1 - sparsity) * m), the number of connections kept of m."""
+    # In double precision, whichever number `sparsity` is.
+    return round((1 - float(sparsity)) * size)
+
+
+def check_sparsity(sparsity: Any) -> Sparsity:
+    """Raises unless `sparsity` is a fraction to remove, or `{pattern: fraction}`."""
+    if not isinstance(sparsity, Mapping):
+        return _checked_fraction(sparsity, "sparsity")
+    if not sparsity:
+        raise ValueError(
+            "Expected `sparsity` to have at least one {path pattern: sparsity}. "
+            "Received: sparsity={}"
+        )
+    for pattern, own in sparsity.items():
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"Expected each pattern of `sparsity` to be a string. "
+                f"Received: {pattern!r} of type {type(pattern).__name__}"
+            )
+        _checked_fraction(own, f"sparsity[{pattern!r}]")
+    return sparsity
+
+
+def _checked_fraction(sparsity: Any, name: str) -> float:
+    expected = (
+        f"Expected `{name}` to be a number with 0 <= sparsity < 1, the fraction of the "
+        f"prunable weights that is removed. "
+    )
+    if isinstance(sparsity, (bool, np.bool_)) or not isinstance(sparsity, numbers.Real):
+        raise TypeError(
+            f"{expected}Received: {name}={sparsity!r} of type {type(sparsity).__name__}"
+        )
+    fraction = float(sparsity)
+    if not 0 <= fraction < 1:  # also catches NaN
+        hint = ""
+        if 1 < fraction < 100:
+            hint = f". For {fraction:g} % write {name}={fraction / 100:g}"
+        elif fraction in (1, 100):
+            hint = ". That would remove every weight"
+        raise ValueError(f"{expected}Received: {name}={sparsity!r}{hint}")
+    return fraction
+
+
+def check_min_kept(min_kept: Any) -> None:
+    """Raises unless `min_kept` is a count, or a fraction below 1."""
     expected = (
         "Expected `min_kept` to be a whole number of connections, or a fraction of "
         "each weight below 1. "
@@ -137,78 +302,6 @@ def floors(shapes: Shapes, min_kept: float, area: int = 1) -> dict[str, int]:
             f"{expected}Received: min_kept={min_kept!r} of type "
             f"{type(min_kept).__name__}"
         )
-    whole = isinstance(min_kept, numbers.Integral)
-    if not (min_kept >= 0 and (whole or min_kept < 1)):
+    whole, number = isinstance(min_kept, numbers.Integral), float(min_kept)
+    if not (number >= 0 and (whole or number < 1)):
         raise ValueError(f"{expected}Received: min_kept={min_kept!r}")
-    found = {}
-    for path, shape in shapes.items():
-        size = math.prod(shape)
-        least = min(min_kept, size) if whole else math.ceil(min_kept * size - 1e-9)
-        found[path] = max(-(-least // area), int(min_kept > 0))
-    return found
-
-
-def lifted(groups: list[Group], floors: Mapping[str, int]) -> list[Group]:
-    """The same total, with each group at its floors; those above theirs give it.
-
-    Where all together have too little, they stay as they are.
-    """
-    least = [sum(floors[path] for path in group.paths) for group in groups]
-    short = sum(max(0, n - g.kept) for n, g in zip(least, groups, strict=True))
-    over = [max(0, g.kept - n) for n, g in zip(least, groups, strict=True)]
-    if not 0 < short <= sum(over):
-        return groups
-    total = sum(group.kept for group in groups)
-    wanted = {
-        number: max(n, g.kept) - short * over[number] / sum(over)
-        for number, (n, g) in enumerate(zip(least, groups, strict=True))
-    }
-    counts = _rounded(wanted, total)
-    return [group._replace(kept=counts[i]) for i, group in enumerate(groups)]
-
-
-def kept_count(size: int, sparsity: float) -> int:
-    """k = round((1 - sparsity) * m), the number of connections kept of m."""
-    # In double precision, whichever number `sparsity` is.
-    return round((1 - float(sparsity)) * size)
-
-
-def check_sparsity(sparsity: Any, name: str = "sparsity") -> None:
-    """Raises unless `sparsity` is a number with 0 <= sparsity < 1."""
-    expected = (
-        f"Expected `{name}` to be a number with 0 <= sparsity < 1, the fraction of the "
-        f"prunable weights that is removed. "
-    )
-    if isinstance(sparsity, (bool, np.bool_)) or not isinstance(sparsity, numbers.Real):
-        raise TypeError(
-            f"{expected}Received: {name}={sparsity!r} of type {type(sparsity).__name__}"
-        )
-    if not 0 <= sparsity < 1:  # also catches NaN
-        hint = ""
-        if 1 < sparsity < 100:
-            hint = f". For {sparsity:g} % write {name}={sparsity / 100:g}"
-        elif sparsity in (1, 100):
-            hint = ". That would remove every weight"
-        raise ValueError(f"{expected}Received: {name}={sparsity!r}{hint}")
-
-
-def check_scope(scope: Any) -> None:
-    """Raises unless `scope` is one of `SCOPES`, or sparsities by pattern."""
-    if isinstance(scope, Mapping):
-        if not scope:
-            raise ValueError(
-                "Expected `scope` to have at least one {pattern: sparsity}. "
-                "Received: scope={}"
-            )
-        for pattern, sparsity in scope.items():
-            if not isinstance(pattern, str):
-                raise TypeError(
-                    f"Expected each pattern of `scope` to be a string. "
-                    f"Received: {pattern!r} of type {type(pattern).__name__}"
-                )
-            check_sparsity(sparsity, f"scope[{pattern!r}]")
-    elif not isinstance(scope, str) or scope not in SCOPES:
-        raise ValueError(
-            f"Expected `scope` to be one of {', '.join(map(repr, SCOPES))}, or a dict "
-            f"{{path pattern: sparsity}}. Received: scope={scope!r}"
-        )

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from snip_tf.checks import visible
 from snip_tf.masking.masks import PackedMask
-from snip_tf.scoring.scores import Scores, as_floats
-from snip_tf.selecting.allocation import Scope, Shapes, floors, groups, lifted
-from snip_tf.selecting.structure import Blocks, NOfM
-from snip_tf.selecting.threshold import Zeros, keep_largest
+from snip_tf.scoring.scores import as_floats
+from snip_tf.selecting import structures
+from snip_tf.selecting.allocation import (
+    Budget,
+    Kernels,
+    Part,
+    Scope,
+    Sparsity,
+    minimums_of,
+    shares_by_pattern,
+)
+from snip_tf.selecting.kernels import plain_kernels
+from snip_tf.selecting.structures.base import Masks, Structure
+from snip_tf.selecting.structures.connections import Connections
+from snip_tf.selecting.structures.units import Units
+from snip_tf.selecting.threshold import Zeros
+
+
+class CollapseWarning(UserWarning):
+    """Nothing is kept of a weight, so that nothing passes through its layer.
+
+    Example:
+
+    >>> import warnings, snip_tf
+    >>> warnings.simplefilter("error", snip_tf.CollapseWarning)  # now it is raised
+    >>> warnings.simplefilter("default", snip_tf.CollapseWarning)
+    """
 
 
 def select_masks(
     scores: Mapping[str, np.ndarray],
-    sparsity: float,
+    sparsity: Sparsity,
     scope: Scope = "global",
-    *,
+    structure: str | Structure = "weights",
     min_kept: float = 0,
 ) -> dict[str, np.ndarray]:
     """Keeps the connections with the largest scores.
@@ -33,10 +56,14 @@ def select_masks(
     Args:
         scores: `{weight path: array of numbers}`, of any shapes: floats up to 64 bits,
             or integers. Of larger types, values that are exact in 64 bits.
-        sparsity: the fraction removed, 0 <= sparsity < 1.
-        scope: `"global"` ranks all scores together; `"layer"` removes the same fraction
-            from each weight by itself; `"erk"` more from larger ones; or
-            `{path pattern: sparsity}`: see `prune_model`.
+        sparsity: float, the fraction removed, 0 <= sparsity < 1; or `{path pattern:
+            float}`, see `prune_model`.
+        scope: what is ranked together: `"global"`, all scores; `"layer"`, those of each
+            weight; `"unit"`, those of each index of its last axis; or `"erk"`, those
+            of each weight, of which larger ones keep a smaller fraction.
+        structure: what is kept as a whole: `"weights"`, `"2:4"` (N:M) or `"4x4"`
+            (blocks), or a value such as `snip_tf.NOfM(2, 4)`; see `prune_model`. The
+            inputs of a weight are its last axis but one, the outputs its last.
         min_kept: int or float, the number, or the fraction, of connections that each
             weight keeps at least, at the expense of the others.
 
@@ -44,11 +71,11 @@ def select_masks(
         `{weight path: bool array}` of the same shapes; True is kept.
 
     Raises:
-        TypeError: if `sparsity` is not a number, or scores are not arrays of numbers
-            that float64 has exactly.
-        ValueError: if `sparsity` is outside [0, 1), `scope` is unknown, `scores` is
-            empty, a score is NaN or infinite (the weight is named), or the budgets
-            cannot be met together.
+        TypeError: if an argument is of the wrong kind, or scores are not arrays of
+            numbers that float64 has exactly.
+        ValueError: if an argument has a bad value, `structure` does not divide a weight
+            or needs a model (`"units"`), the arguments cannot be met together, `scores`
+            is empty, or a score is NaN or infinite (the weight is named).
 
     Example:
 
@@ -57,38 +84,28 @@ def select_masks(
     >>> snip_tf.select_masks(scores, sparsity=0.5)
     {'a': array([ True, False]), 'b': array([ True, False])}
     """
+    chosen = structures.get(structure)
+    if isinstance(chosen, Units):
+        raise ValueError(
+            f"Expected a structure of connections, since scores alone do not say which "
+            f"units a network has. Received: structure={structure!r}. Use "
+            f"snip_tf.prune_model(model, ..., structure={structure!r})."
+        )
     arrays = as_floats(scores)
-    shapes = {path: array.shape for path, array in arrays.items()}
-    selection = Selection(shapes, sparsity, scope, min_kept)
-    chosen = selection.masks(arrays)
-    warn_of_zeros(selection.zeros, stacklevel=3)
-    return {path: mask.unpack() for path, mask in chosen.items()}
-
-
-def warn_of_zeros(zeros: Mapping[str, int], stacklevel: int) -> None:
-    """Warns of connections that are kept by their position alone."""
-    if not zeros:
-        return
-    listing = ", ".join(f"{count} of {path!r}" for path, count in zeros.items())
-    warnings.warn(
-        f"{sum(zeros.values())} of the kept connections have a score of zero, as "
-        f"others that are removed, and were chosen by their position alone: {listing}. "
-        f"The usual reason is a layer that is initialized with zeros, this one or one "
-        f"after it: initialize it with small random numbers, score after a few steps "
-        f"of training, or leave these weights out with exclude={list(zeros)}. Another "
-        f"is inputs or activations that are zero in all examples: score on more of "
-        f"them.",
-        stacklevel=stacklevel,
-    )
+    kernels = plain_kernels({path: array.shape for path, array in arrays.items()})
+    selection = Selection(kernels, sparsity, scope, min_kept, chosen)
+    masks = selection.masks(arrays)
+    selection.warn_of_zeros(stacklevel=3)
+    return {path: mask.unpack() for path, mask in masks.items()}
 
 
 class Selection:
     """What is to be kept of some weights, before there are scores.
 
     Args:
-        shapes: `{weight path: shape}`.
+        kernels: `{weight path: kernel}`.
         sparsity, scope, min_kept: as in `snip_tf.prune_model`.
-        pattern: connections that go together; None if each goes by itself.
+        structure: what is ranked; each connection by itself by default.
         earlier: `{weight path: bool array}`, of weights that are pruned already: what
             was removed stays removed.
 
@@ -102,39 +119,36 @@ class Selection:
 
     def __init__(
         self,
-        shapes: Shapes,
-        sparsity: float,
+        kernels: Kernels,
+        sparsity: Sparsity,
         scope: Scope = "global",
         min_kept: float = 0,
-        pattern: NOfM | Blocks | None = None,
-        earlier: Mapping[str, np.ndarray] | None = None,
+        structure: Structure | None = None,
+        earlier: Masks | None = None,
     ):
-        self._area = area = pattern.area if isinstance(pattern, Blocks) else 1
-        self._shapes, self._pattern, self._earlier = (
-            shapes,
-            pattern,
-            dict(earlier or {}),
-        )
-        self.zeros: dict[str, int] = {}
+        self._structure = structure or Connections()
+        structures.check_request(self._structure, sparsity, scope, min_kept)
+        shares = shares_by_pattern(kernels, sparsity)
+        pruned = {path for share in shares for path in share.paths}
+        self._kernels = {p: k for p, k in kernels.items() if p in pruned}
+        self._structure.check(self._kernels)
+        self._all = {path: kernel.shape for path, kernel in kernels.items()}
+        self._earlier = dict(earlier or {})
         self._divided: set[str] = set()  # where zeros were removed, in any step
-        self._groups = groups(shapes, sparsity, scope, area)
-        # How many there are to choose from.
-        self._there = {path: math.prod(shape) // area for path, shape in shapes.items()}
-        for path, mask in self._earlier.items():
-            self._there[path] = self._count(path, mask)
-        least = floors(shapes, min_kept, area)
-        self._floors = {path: min(n, self._there[path]) for path, n in least.items()}
-        self._groups = lifted(self._groups, self._floors)
-        if isinstance(pattern, NOfM):
-            _check_n_of_m(pattern, sparsity, scope, min_kept)
-        else:
-            self._check(shapes, sparsity, scope, min_kept)
+        self.zeros: dict[str, int] = {}
+        left = self._structure.sizes(self._kernels, self._earlier)
+        least = minimums_of(self._kernels, min_kept, self._structure.area)
+        minimums = {path: min(n, left.get(path, n)) for path, n in least.items()}
+        parts = self._structure.allocate(self._kernels, shares, scope, minimums)
+        self._budget = Budget(parts, minimums, left)
+        for part in parts:
+            self._check_left(part, scope)
+            self._check_minimum(part, scope, min_kept)
 
     def all(self) -> dict[str, PackedMask]:
-        """The masks before anything more is removed."""
-        masks = {path: np.ones(shape, bool) for path, shape in self._shapes.items()}
-        masks |= self._earlier
-        return {p: PackedMask(np.packbits(m), m.shape) for p, m in masks.items()}
+        """Returns the masks before anything more is removed."""
+        masks = {path: np.ones(shape, bool) for path, shape in self._all.items()}
+        return {p: _packed(m) for p, m in (masks | self._earlier).items()}
 
     def masks(
         self,
@@ -146,130 +160,108 @@ class Selection:
 
         Args:
             scores: `{weight path: scores}`.
-            share: of the way from all to what is to be kept in the end: the fraction
+            share: how much of the way from all to what is kept in the end: the fraction
                 keep^share is kept.
             left: masks outside of which nothing is kept.
         """
         among = self._earlier if left is None else {p: left[p].unpack() for p in left}
-        arrays = as_floats(
-            {path: self._ranked(path, s, among.get(path)) for path, s in scores.items()}
-        )
+        ranked = as_floats(self._structure.scores(self._kernels, scores, among))
         zeros: Zeros = {}
-        if isinstance(self._pattern, NOfM):
-            masks = self._pattern.keep(arrays, share, zeros)
-        else:
-            masks = {}
-            for group in self._groups:
-                there = sum(self._there[path] for path in group.paths)
-                kept = group.kept
-                if share < 1 and there:
-                    # One at least, so that there are scores until the last step.
-                    kept = round(there * (max(kept, 1) / there) ** share)
-                one = {path: arrays[path] for path in group.paths}
-                masks.update(_keep_with_floors(one, kept, self._floors, zeros))
-            if self._pattern:
-                masks = {
-                    p: self._pattern.of_connections(p, m) for p, m in masks.items()
-                }
-            masks = {path: masks[path] for path in scores}
+        chosen = self._structure.choose(ranked, self._budget, share, zeros)
+        masks = self._structure.masks(self._kernels, chosen)
         self._note_zeros(zeros)
-        for path, mask in among.items():
-            # A group of M may have had fewer than N left, a block less than all.
-            bits = masks[path].bits & np.packbits(mask)
-            masks[path] = PackedMask(bits, masks[path].shape)
-        return masks
+        return {
+            path: _within(masks.get(path), among.get(path), shape)
+            for path, shape in self._all.items()
+        }
+
+    def warn_of_zeros(self, stacklevel: int) -> None:
+        """Warns of what the masks made last keep by its position alone."""
+        if self.zeros:
+            words = self._structure.describe_zeros(self.zeros)
+            warnings.warn(words, stacklevel=stacklevel)
+
+    def warn_of_collapse(
+        self, masks: Mapping[str, PackedMask], stacklevel: int
+    ) -> None:
+        """Warns of weights of which nothing is kept."""
+        cut = [path for path, mask in masks.items() if not mask.bits.any()]
+        if cut:
+            # (Where zeros are kept by position, a lower sparsity would keep more.)
+            advice = (
+                "Exclude them" if self.zeros else "Lower the sparsity, exclude them"
+            )
+            warnings.warn(
+                f"Pruning kept nothing of {', '.join(map(visible, cut))}: nothing "
+                f"passes through these weights any more. {advice}, or set `min_kept`.",
+                CollapseWarning,
+                stacklevel=stacklevel,
+            )
 
     def _note_zeros(self, zeros: Zeros) -> None:
-        for group in self._groups:
-            here = [zeros[path] for path in group.paths if path in zeros]
-            if sum(kept for kept, _ in here) < sum(equal for _, equal in here):
-                self._divided |= {path for path in group.paths if path in zeros}
+        for part in self._budget.parts:
+            here = {path: zeros[path] for path in part.paths if path in zeros}
+            removed = sum(equal - kept for kept, equal in here.values())
+            if removed:
+                self._divided |= here.keys()
         self.zeros = {
-            path: kept * self._area
+            path: kept * self._structure.area
             for path, (kept, _) in zeros.items()
             if kept and path in self._divided
         }
 
-    def _ranked(self, path: str, score: Any, mask: np.ndarray | None) -> Any:
-        """The scores of what is counted, the lowest possible where none is left."""
-        if isinstance(self._pattern, Blocks):
-            score = np.asarray(score) if mask is None else np.where(mask, score, 0)
-            score = self._pattern.of_blocks(path, score)
-            mask = None if mask is None else self._blocks_left(path, mask)
-        if mask is None or mask.all():
-            return score
-        score = np.asarray(as_floats({path: score})[path])
-        return np.where(mask, score, np.finfo(score.dtype).min)
+    def _check_left(self, part: Part, scope: Scope) -> None:
+        """Raises a ValueError if more is to be kept than is left."""
+        fraction = 1.0 if part.at_most else self._fraction_left(part)
+        if fraction < 1:
+            raise ValueError(
+                f"Expected a sparsity of at least {1 - fraction:g}, as the model is "
+                f"pruned to that already and what was removed stays removed. Received: "
+                f"sparsity={part.sparsity}, scope={scope!r}. Prune the original model "
+                f"instead."
+            )
 
-    def _blocks_left(self, path: str, mask: np.ndarray) -> np.ndarray:
-        return self._pattern.of_blocks(path, mask.astype(np.float32)) > 0
+    def _fraction_left(self, part: Part) -> float:
+        """Returns the fraction left of a part that should keep more; 1 if it can."""
+        if part.rows is None:
+            left = self._budget.left_of(part)
+            if part.kept <= left:
+                return 1.0
+            total = sum(self._kernels[path].size for path in part.paths)
+            return left * self._structure.area / total
+        [path] = part.paths
+        if path not in self._earlier or not part.kept:
+            return 1.0
+        groups = self._structure.groups_left(self._kernels[path], self._earlier[path])
+        rows = part.rows.of(groups)
+        left_of_each = rows.sum(axis=1)
+        of_each, more = divmod(part.kept, len(left_of_each))
+        wanted = of_each + (np.arange(len(left_of_each)) < more)
+        if (wanted <= left_of_each).all():
+            return 1.0
+        return float(left_of_each.min() / rows.shape[1])
 
-    def _count(self, path: str, mask: np.ndarray) -> int:
-        if isinstance(self._pattern, Blocks):
-            mask = self._blocks_left(path, mask)
-        return np.count_nonzero(mask)
-
-    def _check(
-        self, shapes: Shapes, sparsity: float, scope: Scope, min_kept: float
-    ) -> None:
-        for group in self._groups:
-            there = sum(self._there[path] for path in group.paths)
-            if group.kept > there:
-                total = sum(math.prod(shapes[path]) for path in group.paths)
-                raise ValueError(
-                    f"Expected a sparsity of at least "
-                    f"{1 - there * self._area / total:g}, as the model is pruned to "
-                    f"that already and what was removed stays removed. Received: "
-                    f"sparsity={sparsity}, scope={scope!r}. Prune the original model "
-                    f"instead."
-                )
-            least = sum(self._floors[path] for path in group.paths)
-            if group.kept < least:
-                raise ValueError(
-                    f"Expected a `min_kept` (with on_collapse='keep' it is 1 at least) "
-                    f"that the sparsity leaves room for. "
-                    f"Received: min_kept={min_kept}, which keeps {least} of "
-                    f"{', '.join(group.paths)}, where sparsity={sparsity} and "
-                    f"scope={scope!r} keep {group.kept}"
-                )
+    def _check_minimum(self, part: Part, scope: Scope, min_kept: float) -> None:
+        least = self._budget.minimum_of(part)
+        if part.kept < least:
+            raise ValueError(
+                f"Expected a `min_kept` that the sparsity leaves room for. Received: "
+                f"min_kept={min_kept}, which keeps {least} of {', '.join(part.paths)}, "
+                f"where sparsity={part.sparsity} and scope={scope!r} keep {part.kept}"
+            )
 
 
-def _keep_with_floors(
-    scores: Mapping[str, Scores], kept: int, floors: Mapping[str, int], zeros: Zeros
-) -> dict[str, PackedMask]:
-    """The `kept` largest, but of each weight its floor at least."""
-    own: Zeros = {}
-    masks = keep_largest(scores, kept, own)
-    short = {
-        path: floors[path]
-        for path, mask in masks.items()
-        if floors[path] > np.bitwise_count(mask.bits).sum()
-    }
-    if not short:
-        zeros.update(own)
-        return masks
-    for path, least in short.items():
-        masks.update(keep_largest({path: scores[path]}, least, zeros))
-    # With fewer for the rest the threshold rises: the short ones stay short.
-    rest = {path: score for path, score in scores.items() if path not in short}
-    if rest:
-        left = kept - sum(short.values())
-        masks.update(_keep_with_floors(rest, left, floors, zeros))
-    return masks
+def _within(
+    mask: PackedMask | None, among: np.ndarray | None, shape: tuple[int, ...]
+) -> PackedMask:
+    """Returns what is in both masks; None stands for one that keeps everything."""
+    if mask is None:
+        mask = _packed(np.ones(shape, bool))
+    if among is None:
+        return mask
+    # A group of M may have had fewer than N left, a block less than all.
+    return PackedMask(mask.bits & np.packbits(among), mask.shape)
 
 
-def _check_n_of_m(
-    pattern: NOfM, sparsity: float, scope: Scope, min_kept: float
-) -> None:
-    removed = 1 - pattern.n / pattern.m
-    if (
-        abs(sparsity - removed) > 5e-4  # thirds in a few decimals
-        or scope != "global"
-        or min_kept not in (0, 1)
-    ):
-        raise ValueError(
-            f"Expected sparsity={removed:g}, scope='global' and no `min_kept` with "
-            f"pattern='{pattern.n}:{pattern.m}', which says what is kept of every "
-            f"weight. Received: sparsity={sparsity}, scope={scope!r}, "
-            f"min_kept={min_kept}"
-        )
+def _packed(mask: np.ndarray) -> PackedMask:
+    return PackedMask(np.packbits(mask), mask.shape)

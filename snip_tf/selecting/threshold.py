@@ -57,8 +57,8 @@ def keep_largest(
     if not kept:
         for path, score in scores.items():
             check_finite(path, score)
-    elif _on_accelerator(scores):
-        threshold, ties = _threshold_on_accelerator(scores, kept)
+    elif products := _on_accelerator(scores):
+        threshold, ties = _threshold_on_accelerator(products, kept)
         _keep_above(scores, masks, threshold, ties)
     else:
         lowest, highest = _likely_range(scores, kept)
@@ -85,8 +85,9 @@ def _count_zeros(
         for chunk in chunks(score):
             zero = chunk == 0
             bits = masks[path].bits[start // 8 :]
-            equal += np.count_nonzero(zero)
-            kept += np.count_nonzero(zero & np.unpackbits(bits, count=zero.size))
+            equal += int(np.count_nonzero(zero))
+            here = zero & np.unpackbits(bits, count=zero.size)
+            kept += int(np.count_nonzero(here))
             start += chunk.size
         zeros[path] = kept, equal
     return zeros
@@ -111,7 +112,7 @@ def _keep_in_one_pass(
         for chunk in chunks(score):
             _check_chunk(chunk, path, score)
             above = chunk > highest
-            wanted -= np.count_nonzero(above)
+            wanted -= int(np.count_nonzero(above))
             _pack(above, bits, start)
             inside = np.flatnonzero(np.not_equal(chunk >= lowest, above, out=above))
             room -= inside.size
@@ -125,7 +126,7 @@ def _keep_in_one_pass(
     if not wanted:
         return highest, 0
     threshold = np.partition(values, values.size - wanted)[values.size - wanted]
-    ties = left = wanted - np.count_nonzero(values > threshold)
+    ties = left = wanted - int(np.count_nonzero(values > threshold))
     for bits, positions, values in near:
         keep, left = _above(values, threshold, left)
         positions = positions[keep]
@@ -141,10 +142,11 @@ def _keep_above(
     ties: int,
 ) -> None:
     """Sets the masks of scores above the threshold, and of `ties` that equal it."""
-    there = _on_accelerator(scores)
+    products = _on_accelerator(scores)
     for path, score in scores.items():
         start = 0
-        for chunk in score.chunks_on_accelerator() if there else chunks(score):
+        there = products.get(path)
+        for chunk in there.chunks_on_accelerator() if there else chunks(score):
             keep, ties = _above(chunk, threshold, ties)
             _pack(keep, masks[path].bits, start)
             start += keep.size
@@ -231,7 +233,7 @@ def _count(
             _check_chunk(chunk, path, score)
             # The floats are compared, so that keys need be made of few only.
             outside = chunk > highest
-            above += np.count_nonzero(outside)
+            above += int(np.count_nonzero(outside))
             outside |= chunk < lowest
             keys = _sort_keys(chunk.compress(np.logical_not(outside, out=outside)))
             bins = ((keys - keys.dtype.type(low)) >> shift).astype(np.intp)
@@ -242,8 +244,13 @@ def _count(
     return above, histogram
 
 
-def _on_accelerator(scores: Mapping[str, Scores]) -> bool:
-    return all(isinstance(s, Product) and s.on_accelerator for s in scores.values())
+def _on_accelerator(scores: Mapping[str, Scores]) -> dict[str, Product]:
+    """The scores if a GPU or a TPU holds them all, else none."""
+    products = {path: s for path, s in scores.items() if isinstance(s, Product)}
+    there = len(products) == len(scores) and all(
+        product.on_accelerator for product in products.values()
+    )
+    return products if there else {}
 
 
 def _check_chunk(chunk: np.ndarray, path: str, scores: Scores) -> None:

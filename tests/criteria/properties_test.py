@@ -199,9 +199,7 @@ def test_synflow_flows_through(kind):
     assert min(found) > 0
     if kind != "activations with a bound":  # which are in proportion up to it
         np.testing.assert_allclose(found, found[0], rtol=1e-6)
-    pruned = snip_tf.prune_model(
-        model, sparsity=0.9, criterion=criteria.SynFlow(10), on_collapse="raise"
-    )
+    pruned = snip_tf.prune_model(model, sparsity=0.9, criterion=criteria.SynFlow(10))
     assert min(mask.sum() for mask in snip_tf.get_masks(pruned).values()) > 0
     np.testing.assert_array_equal(model(x), before)  # it computes as it did
 
@@ -230,7 +228,6 @@ def test_synflow_cuts_no_layer_where_a_path_is_possible(units, more, seed):
         model,
         sparsity=1 - (kept + 0.1) / size if kept < size else 0.0,
         criterion="synflow",
-        on_collapse="raise",
     )
     masks = snip_tf.get_masks(pruned)
     assert sum(m.sum() for m in masks.values()) == kept
@@ -329,7 +326,7 @@ def test_a_layer_that_ends_with_nothing_is_scored_until_the_last_step():
     dense = [layers.Dense(50), layers.Dense(4, name="out")]
     model = keras.Sequential([keras.Input((20,)), *dense])
     x = np.random.default_rng(0).normal(size=(16, 20)).astype(np.float32)
-    options = {"scope": {"out/*": 0.999}, "sparsity": 0.99, "loss": LOSS}
+    options = {"sparsity": {"out/*": 0.999, "*": 0.99}, "loss": LOSS}
     with pytest.warns(UserWarning, match="Pruning kept nothing of out/kernel"):
         snip_tf.prune_model(
             model, x, np.arange(16) % 4, criterion=Watched(4), **options
@@ -517,8 +514,8 @@ def with_a_branch_of_zeros():
         ("branch", {"criterion": criteria.Force(steps=4)}),
         ("last", {"criterion": "grasp", "scope": "layer"}),
         ("last", {"criterion": "magnitude", "scope": "layer"}),
-        ("branch", {"pattern": "2:4"}),
-        ("branch", {"pattern": "2x2"}),
+        ("branch", {"structure": "2:4"}),
+        ("branch", {"structure": "2x2"}),
         ("branch", {"scope": "erk"}),
     ],
     ids=str,
@@ -546,7 +543,7 @@ def test_units_of_zeros_that_are_kept_by_their_position_are_told():
     model = keras.Sequential([keras.Input((8,)), *stack])
     model.layers[1].kernel.assign(np.eye(8) * (np.arange(8) == 3)[:, np.newaxis])
     x, y = np.random.rand(32, 8), np.arange(32) % 4
-    options = {"sparsity": 0.25, "loss": LOSS, "pattern": "units"}
+    options = {"sparsity": 0.25, "loss": LOSS, "structure": "units"}
     with pytest.warns(UserWarning, match="kept units have a score of zero"):
         snip_tf.prune_model(model, x, y, **options)
 
