@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -87,7 +87,8 @@ def litert(path: Path, x: np.ndarray, int8: bool = False) -> Callable[[], Any]:
 
 def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
     """Microseconds of each call, block by block, in turn."""
-    counts, times = {}, {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    counts = {}
     for name, call in calls.items():
         call()
         start = time.perf_counter()
@@ -126,29 +127,23 @@ def batch_of(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
 
 def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any]:
     x, y = batch_of(model)
-    half = {"sparsity": 0.5, "structure": snip_tf.Units(cost="multiply_adds")}
-    structured = snip_tf.prune_model(model, x, y, loss=LOSS, **half)
+    half = snip_tf.Units(cost="multiply_adds")
+    structured = snip_tf.prune_model(
+        model, x, y, sparsity=0.5, structure=half, loss=LOSS
+    )
     made = {
         "dense": model,
         "pruned": pruned,
         "compacted": snip_tf.compact(pruned),
         "structured": snip_tf.compact(structured),
     }
-    names = ("bytes", "microseconds", "over_dense", "chosen")
+    names = ("microseconds", "over_dense", "chosen")
     result: dict[str, Any] = {name: {} for name in names}
-    for kind, each in made.items():
-        path = folder / f"{kind}.keras"
-        snip_tf.export(each, path, print_fn=lambda line: None)
-        result["bytes"][kind] = path.stat().st_size
     files = {"LiteRT, dense": model, "LiteRT": pruned, "LiteRT, int8": pruned}
-    for kind, each in files.items():
-        path = folder / f"{kind}.tflite"
-        int8 = "weights" if kind.endswith("int8") else False
-        snip_tf.export(each, path, "litert", int8=int8, print_fn=lambda line: None)
-        result["bytes"][kind] = path.stat().st_size
+    result["bytes"] = bytes_of(made, files, folder)
     for batch_size in BATCHES:
         batch = x[:batch_size]
-        calls = {}
+        calls: dict[str, Callable[[], Any]] = {}
         for kind, each in made.items():
             plain, xla = compiled_calls(each)
             calls[kind] = functools.partial(plain, batch)
@@ -166,6 +161,24 @@ def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any
         print(model.name, batch_size, json.dumps(result["microseconds"][batch_size]))
         print(_OVER_DENSE, result["over_dense"][batch_size], run.chosen[batch_size])
     return result
+
+
+def bytes_of(
+    made: dict[str, keras.Model], files: dict[str, keras.Model], folder: Path
+) -> dict[str, int]:
+    """Writes all files that are measured, and returns their sizes."""
+    sizes = {}
+    for kind, model in made.items():
+        path = folder / f"{kind}.keras"
+        snip_tf.export(model, path, print_fn=lambda line: None)
+        sizes[kind] = path.stat().st_size
+    for kind, model in files.items():
+        path = folder / f"{kind}.tflite"
+        int8: Literal[False, "weights"]
+        int8 = "weights" if kind.endswith("int8") else False
+        snip_tf.export(model, path, "litert", int8=int8, print_fn=lambda line: None)
+        sizes[kind] = path.stat().st_size
+    return sizes
 
 
 def cell(of: dict[str, Any], digits: int = 0) -> str:
@@ -201,9 +214,11 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines).lstrip() + "\n"
 
 
-def effect(model: keras.Model, run: dict[str, Any]) -> dict[str, Any]:
-    """What `compact` does to a trained network."""
-    images, _ = snip_tf.datasets.load(run["datasource"], FLAGS.data_dir).test
+def effect(
+    model: keras.Model, run: dict[str, Any], data_dir: str | None
+) -> dict[str, Any]:
+    """Measures what `compact` does to a trained network."""
+    images, _ = snip_tf.datasets.load(run["datasource"], data_dir).test
     small = snip_tf.compact(model)
     classes = [m.predict(images, 1000, verbose=0).argmax(1) for m in (model, small)]
     totals = snip_tf.report(model).totals()
@@ -239,7 +254,8 @@ def main(argv: list[str]) -> None:
         keras.utils.set_random_seed(0)
         run = json.loads((logdir / "flags.json").read_text())
         model = keras.models.load_model(logdir / "model.keras")
-        found = {"sparsity": run["target_sparsity"], "effect": effect(model, run)}
+        found = {"sparsity": run["target_sparsity"]}
+        found["effect"] = effect(model, run, FLAGS.data_dir)
         with tempfile.TemporaryDirectory() as folder:
             found |= rows(network(run["arch"]), model, Path(folder))
         keep(f"{run['arch']} trained on {run['datasource']}, {run['criterion']}", found)

@@ -57,7 +57,7 @@ def _mlp(inputs: int, *units: int) -> keras.Model:
 
 
 def masked_as(dtype: str, model: keras.Model, masks: dict) -> keras.Model:
-    """The masked model, with masks of another type than the library's."""
+    """Returns the masked model, with masks of another type than the library's."""
 
     def mask_variable(path, mask):
         return keras.Variable(mask, dtype=dtype, trainable=False)
@@ -77,7 +77,7 @@ def step_seconds(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def ratio(build: Callable, dtype: str) -> tuple[float, int]:
-    """The median step time over the dense model's, and the bytes of the masks."""
+    """Returns the median step time over the dense model's, and the masks' bytes."""
     model, shape = build()
     rng = np.random.default_rng(0)
     x = rng.normal(size=(STEPS * BATCH_SIZE, *shape)).astype(np.float32)

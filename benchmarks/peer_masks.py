@@ -96,7 +96,7 @@ def _imported(folder: str, name: str):
 
 
 def differing(network: str, peer: Callable, folder: str, sparsity: float) -> dict:
-    """How many connections either keeps, and on how many they disagree."""
+    """Returns how many connections either keeps, and on how many they disagree."""
     keras.utils.set_random_seed(0)
     model = models.build(network)
     images, labels = datasets.load("digits").train

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def measured_alone(script: str, *arguments: str, cores: int = 1) -> dict[str, float]:
-    """What a script prints last, as JSON, run by itself on the first `cores` cores."""
+    """Returns what a script prints last, as JSON, run alone on `cores` cores."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
     done = subprocess.run(
         ["taskset", "--cpu-list", f"0-{cores - 1}", sys.executable, script, *arguments],
@@ -40,7 +40,7 @@ class PeakMemory:
         Path("/proc/self/clear_refs").write_text("5")
 
     def above_base(self) -> int:
-        """Bytes."""
+        """Returns the highest since then, in bytes."""
         return _status("VmHWM") - self._base
 
 

@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from processes import PeakMemory, measured_alone
@@ -51,7 +52,7 @@ _TOKENS = 128
 
 
 def measured(network: str, library: str, measure: str) -> dict[str, float]:
-    """One measurement, in a new process."""
+    """Makes one measurement, in a new process."""
     arguments = [f"--networks={network}", f"--library={library}"]
     return measured_alone(
         __file__, *arguments, f"--measure={measure}", cores=FLAGS.cores
@@ -96,14 +97,18 @@ def _with_snip_tf(network: str, batch_size: int) -> tuple[dict[str, Callable], i
     keras.utils.set_random_seed(0)
     model = _keras_model(network)
     rng = np.random.default_rng(0)
+    x: Any
+    y: np.ndarray
+    loss: keras.losses.Loss
     if network == "gpt2_355m":
         tokens = rng.integers(50_257, size=(batch_size, _TOKENS))
         x = {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
         y = rng.normal(size=(batch_size, _TOKENS, 1024)).astype(np.float32)
         loss = keras.losses.MeanSquaredError()
     else:
-        x = rng.normal(size=(batch_size, *model.inputs[0].shape[1:]))
-        x, y = x.astype(np.float32), rng.integers(10, size=batch_size)
+        shape = (batch_size, *model.inputs[0].shape[1:])
+        x = rng.normal(size=shape).astype(np.float32)
+        y = rng.integers(10, size=batch_size)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     weights = snip_tf.prunable_weights(model)
 
@@ -230,6 +235,7 @@ def main(argv: list[str]) -> None:
     if result.get("cores") != FLAGS.cores:
         result = {"cores": FLAGS.cores, "networks": {}}
     for network in FLAGS.networks:
+        row: dict[str, Any]
         row = {m: measured(network, "snip_tf", m) for m in MEASURES}
         print(network, json.dumps(row), flush=True)
         if FLAGS.torch and network in _TORCH_NETWORKS:

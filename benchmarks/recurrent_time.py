@@ -66,7 +66,7 @@ def main() -> None:
             for unroll in (False, True)
             for jit in (False, True)
         }
-        rounds = {name: [] for name in ways}
+        rounds: dict[str, list[float]] = {name: [] for name in ways}
         for run in ways.values():
             run(tf.constant(1))  # traces and compiles
         for _ in range(ROUNDS):

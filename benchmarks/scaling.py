@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -32,18 +33,18 @@ FITTED_FROM = 10**7
 ROUNDS = 5
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("scores", None, "Selects from so many; internal.")
+flags.DEFINE_integer("scores", None, "Selects from this many; internal.")
 flags.DEFINE_enum("by", "snip_tf", SELECTORS, "With what; internal.")
-flags.DEFINE_integer("parameters", None, "Prunes a network of so many; internal.")
-flags.DEFINE_integer("replicas", 1, "On so many; internal.")
+flags.DEFINE_integer("parameters", None, "Prunes a network of this many; internal.")
+flags.DEFINE_integer("replicas", 1, "On this many; internal.")
 
 _RESULTS = Path(__file__).resolve().parent / "results"
 _INPUTS, _CLASSES, _HIDDEN_LAYERS = 784, 10, 4
 _BATCH_SIZE = 32
 
 
-def measured(**arguments: int | str) -> dict[str, float]:
-    """One point, in a new process."""
+def measured(**arguments: int | str) -> dict[str, Any]:
+    """Measures one point, in a new process."""
     flags_given = [f"--{name}={value}" for name, value in arguments.items()]
     point = {**arguments, **measured_alone(__file__, *flags_given)}
     print(json.dumps(point), flush=True)
@@ -54,7 +55,8 @@ def select(scores: int, by: str) -> dict[str, float]:
     """Seconds and extra bytes of a selection, without the masks."""
     rng = np.random.default_rng(0)
     # In pieces, as a network has them.
-    arrays, left = {}, scores
+    arrays: dict[str, np.ndarray] = {}
+    left = scores
     while left:
         size = min(left, 50_000_000)
         arrays[f"{len(arrays)}"] = rng.random(size, np.float32)
@@ -98,7 +100,7 @@ def prune(parameters: int, replicas: int) -> dict[str, float]:
 
 
 def _pruning(parameters: int, strategy) -> Callable:
-    """A call of `prune_model` on a plain network of so many parameters."""
+    """Returns a call of `prune_model` on a plain network of this many parameters."""
     import keras
 
     import snip_tf
@@ -121,7 +123,7 @@ def _pruning(parameters: int, strategy) -> Callable:
 def _measure(
     call: Callable, peak: PeakMemory, rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """The median time, and the memory of the first call."""
+    """Returns the median time, and the memory of the first call."""
     peak.restart()
     call()
     extra = peak.above_base()
@@ -135,14 +137,14 @@ def _measure(
 
 
 def exponent(points: list[dict[str, float]], size: str) -> float:
-    """b of seconds = a * size^b, where fixed costs do not count any more."""
+    """Returns b of seconds = a * size^b, for sizes where fixed costs vanish."""
     large = [point for point in points if point[size] >= FITTED_FROM]
     sizes, seconds = (np.log([point[k] for point in large]) for k in (size, "seconds"))
     return float(np.polyfit(sizes, seconds, 1)[0])
 
 
 def draw(result: dict) -> None:
-    """Time against size, each axis logarithmic."""
+    """Draws time against size, on logarithmic axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -179,7 +181,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.parameters:
         print(json.dumps(prune(FLAGS.parameters, FLAGS.replicas)))
         return
-    result = {
+    result: dict[str, Any] = {
         "selection": [measured(scores=size) for size in SELECTIONS],
         "selectors": [measured(scores=COMPARED_AT, by=name) for name in SELECTORS],
         "prune_model": [measured(parameters=size) for size in NETWORKS],

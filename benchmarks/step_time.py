@@ -79,7 +79,7 @@ NETWORKS = {
 
 
 def ratios(make: Callable) -> dict[str, float]:
-    """Median times of a step, over the dense model's of the same round."""
+    """Returns median times of a step, over the dense model's of the same round."""
     dense, x, classes = make()
     y = np.arange(len(x)) % classes
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -100,7 +100,7 @@ def ratios(make: Callable) -> dict[str, float]:
         for model in versions.values():
             run(model)  # traces the step
         steps = 1 + int(SECONDS / _seconds(lambda run=run: run(dense)))
-        rounds = {name: [] for name in versions}
+        rounds: dict[str, list[float]] = {name: [] for name in versions}
         for _ in range(ROUNDS):
             for name, model in versions.items():
                 took = _seconds(lambda run=run, model=model: run(model), steps)

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,10 +51,17 @@ _RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
-    """The dense network, and those with half of its multiply-adds."""
+    """Returns the dense network, and those with half of its multiply-adds."""
     dense = models.build(name)
-    half = {"sparsity": 0.5, "structure": snip_tf.Units(cost="multiply_adds")}
-    pruned = snip_tf.prune_model(dense, x, y, batch_size=len(x), loss=LOSS, **half)
+    pruned = snip_tf.prune_model(
+        dense,
+        x,
+        y,
+        sparsity=0.5,
+        structure=snip_tf.Units(cost="multiply_adds"),
+        loss=LOSS,
+        batch_size=len(x),
+    )
     made = {"dense": dense, "units": snip_tf.compact(pruned)}
     if name == "resnet_20":
         # As `models.build` draws its weights.
@@ -64,7 +72,7 @@ def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
     return made
 
 
-def sizes(model: keras.Model) -> dict[str, int]:
+def sizes(model: keras.Model) -> dict[str, Any]:
     totals = snip_tf.report(model).totals()
     return {name: totals[name] for name in ("parameters", "multiply_adds")}
 
@@ -97,12 +105,14 @@ def steps(name: str, batch_size: int) -> dict[str, dict]:
     return found
 
 
-def trained(kind: str, data: snip_tf.datasets.Dataset, seed: int) -> dict[str, float]:
+def trained(
+    kind: str, data: snip_tf.datasets.Dataset, seed: int, epochs: int
+) -> dict[str, Any]:
     """Trains one network, and gives its error on the test set."""
     keras.utils.set_random_seed(seed)
     x, y = (array[:BATCH_SIZE] for array in data.train)
     model = networks("resnet_20", x, y)[kind]
-    iterations = FLAGS.epochs * len(data.train[0]) // BATCH_SIZE
+    iterations = epochs * len(data.train[0]) // BATCH_SIZE
     warm_up = round(WARM_UP * iterations)
     schedule = keras.optimizers.schedules.CosineDecay(
         RATE / 100, iterations - warm_up, warmup_target=RATE, warmup_steps=warm_up
@@ -182,7 +192,7 @@ def main(argv: list[str]) -> None:
             name = f"resnet_20, {FLAGS.epochs} epochs, {kind}, seed {seed}"
             done = json.loads(path.read_text()).get("runs", {}) if path.exists() else {}
             if name not in done:
-                keep(path, "runs", trained(kind, data, int(seed)), name)
+                keep(path, "runs", trained(kind, data, int(seed), FLAGS.epochs), name)
 
 
 if __name__ == "__main__":

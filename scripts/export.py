@@ -6,11 +6,10 @@ python scripts/export.py --model=logs/model.keras --path=small.keras --nocompact
 
 import command_line  # isort: split
 
-import sys
+import dataclasses
+from typing import Literal
 
 from absl import flags
-
-FLAGS = flags.FLAGS
 
 command_line.group("Files")
 flags.DEFINE_string("model", None, "A `.keras` file, pruned or not; must be given.")
@@ -19,7 +18,7 @@ command_line.group("How")
 FORMATS = command_line.names("savings/export.py", "FORMATS")
 flags.DEFINE_enum("format", "keras", FORMATS, "See `snip_tf.export`.")
 flags.DEFINE_bool("int8", False, "Weights of eight bits, with --format=litert.")
-flags.DEFINE_bool("compact", True, "Removes what is dead before.")
+flags.DEFINE_bool("compact", True, "Removes dead units first.")
 command_line.check_paths()
 command_line.check_apart("model", "path")  # what is exported has no masks any longer
 command_line.require("model", "FILE, a `.keras` file")
@@ -29,19 +28,29 @@ if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("Nothing is half-written; the same command starts anew.")
 with command_line.silent():
     import snip_tf
+    from snip_tf.savings.export import Format
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The flags."""
+
+    model: str
+    path: str
+    format: Format
+    int8: bool
+    compact: bool
 
 
 def main() -> None:
     """Reads, compacts and writes."""
-    try:
-        model = command_line.load_model(FLAGS.model)
-        if FLAGS.compact:
+    options = command_line.read(Options)
+    with command_line.told(kinds=(OSError, TypeError, ValueError, ImportError)):
+        model = command_line.load_model(options.model)
+        if options.compact:
             model = snip_tf.compact(model)
-        snip_tf.export(
-            model, FLAGS.path, FLAGS.format, int8="weights" if FLAGS.int8 else False
-        )
-    except (OSError, TypeError, ValueError, ImportError) as error:
-        sys.exit(command_line.one_line(error))
+        int8: Literal[False, "weights"] = "weights" if options.int8 else False
+        snip_tf.export(model, options.path, options.format, int8=int8)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ python scripts/report.py --model=logs/model.keras --html=report.html
 
 import command_line  # isort: split
 
-import sys
+import dataclasses
 from pathlib import Path
 
 from absl import flags
-
-FLAGS = flags.FLAGS
 
 command_line.group("Files")
 flags.DEFINE_string("model", None, "A `.keras` file, pruned or not; must be given.")
@@ -29,21 +27,31 @@ with command_line.silent():
     from snip_tf.files import whole_file, write_json
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The flags."""
+
+    model: str
+    html: str | None
+    csv: str | None
+    markdown: str | None
+    json: str | None
+
+
 def main() -> None:
-    """Reads a model, prints its report and writes it in what forms are asked for."""
-    try:
-        report = snip_tf.report(command_line.load_model(FLAGS.model))
+    """Reads a model, prints its report, and writes it in the forms asked for."""
+    options = command_line.read(Options)
+    with command_line.told(kinds=(OSError, TypeError, ValueError, ImportError)):
+        report = snip_tf.report(command_line.load_model(options.model))
         report.print()
-        if FLAGS.html:
-            report.write_html(FLAGS.html)
-        if FLAGS.csv:
-            _write(FLAGS.csv, report.to_csv())
-        if FLAGS.markdown:
-            _write(FLAGS.markdown, report.to_markdown())
-        if FLAGS.json:
-            write_json(FLAGS.json, report.to_dict())
-    except (OSError, TypeError, ValueError, ImportError) as error:
-        sys.exit(command_line.one_line(error))
+        if options.html:
+            report.write_html(options.html)
+        if options.csv:
+            _write(options.csv, report.to_csv())
+        if options.markdown:
+            _write(options.markdown, report.to_markdown())
+        if options.json:
+            write_json(options.json, report.to_dict())
 
 
 def _write(path: str, text: str) -> None:

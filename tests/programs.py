@@ -9,8 +9,15 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from absl.testing import flagsaver
 
 ROOT = Path(__file__).parents[1]
+# Flags that must be given.
+REQUIRED = {
+    "reproduce.py": ["--experiment=table1"],
+    "report.py": [f"--model={__file__}"],
+    "export.py": [f"--model={__file__}", "--path=b.keras"],
+}
 
 
 @contextlib.contextmanager
@@ -19,7 +26,7 @@ def loaded(path):
     path = ROOT / path
     spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    before = set(flags.FLAGS)
+    before, modules = set(flags.FLAGS), set(sys.modules)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent))  # as for a program
     try:
@@ -28,7 +35,17 @@ def loaded(path):
     finally:
         sys.path.remove(str(path.parent))
         flags.FLAGS.remove_flag_values(set(flags.FLAGS) - before)
-        del sys.modules[spec.name]
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if file.startswith(str(path.parent)):
+                del sys.modules[name]
+
+
+def run_main(program, *arguments):
+    """Runs a program that is `loaded`, with these flags."""
+    with flagsaver.flagsaver():
+        flags.FLAGS(["program", *arguments])
+        program.main()
 
 
 def run_program(name, *arguments, cwd, first=()):
@@ -37,7 +54,7 @@ def run_program(name, *arguments, cwd, first=()):
     Modules in the folders `first` are found before all others.
     """
     options = {"text": True, "capture_output": True}
-    return subprocess.run(**_process(name, arguments, cwd, first), **options)
+    return subprocess.run(**process(name, arguments, cwd, first), **options)
 
 
 def start_program(name, *arguments, cwd, first=()):
@@ -46,30 +63,16 @@ def start_program(name, *arguments, cwd, first=()):
     # A shell has its background processes, and so theirs, ignore the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return subprocess.Popen(**_process(name, arguments, cwd, first), **options)
+        return subprocess.Popen(**process(name, arguments, cwd, first), **options)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def run_smoke(name, cwd, *arguments, code=0):
-    """Runs it in its `smoke` budget with one seed, and returns what it says."""
-    done = run_program(name, *_SMOKE, *arguments, cwd=cwd)
-    assert done.returncode == code, done.stderr[-3000:] + done.stdout[-3000:]
-    return done.stdout + done.stderr
-
-
-def start_smoke(name, cwd, *arguments):
-    """Starts it in this budget."""
-    return start_program(name, *_SMOKE, *arguments, cwd=cwd)
-
-
-_SMOKE = ("--budget=smoke", "--seeds=0")
-
-
-def _process(name, arguments, cwd, first=()):
+def process(name, arguments, cwd, first=(), **environment):
+    """The arguments of `subprocess.Popen` for a program."""
     path = os.pathsep.join([*map(str, first), str(ROOT), *filter(None, sys.path)])
     return {
         "args": [sys.executable, str(ROOT / "scripts" / name), *arguments],
         "cwd": cwd,
-        "env": {**os.environ, "PYTHONPATH": path},
+        "env": {**os.environ, "PYTHONPATH": path, **environment},
     }

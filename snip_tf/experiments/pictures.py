@@ -84,7 +84,7 @@ def _loss_curves(folder: Path, found: Results) -> None:
 
 
 def _mean_images(folder: Path, found: Results, data_dir: str | None) -> None:
-    """Of the images that the networks were scored on."""
+    """Draws the mean of the images that each network was scored on."""
     runs = [
         results[0]["flags"] for cells in found.values() for results in cells.values()
     ]
@@ -101,7 +101,7 @@ def _mean_images(folder: Path, found: Results, data_dir: str | None) -> None:
 
 
 def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> None:
-    """Figure 2: what LeNet-300-100 keeps of its first layer, scored on one class.
+    """Draws figure 2: what LeNet-300-100 keeps of its first layer, scored on a class.
 
     Each class gives 100 examples to one network at initialization; shown is the mean of
     the first layer's mask over its 300 units, at nine sparsities.
@@ -131,7 +131,7 @@ def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> 
 
 
 def _at_each_sparsity(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The first layer's mask at each."""
+    """Returns the first layer's mask at each sparsity."""
     with warnings.catch_warnings():
         # Pixels at the edge are zero in all images of a digit, so that the scores of
         # their connections are, too: at low sparsities some must be kept, here as in

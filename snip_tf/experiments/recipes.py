@@ -5,9 +5,11 @@ Errors are in percent, of the test set. Figures marked there as a plot are read 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Flags = dict[str, Any]  # of scripts/train.py
+Budget = Literal["smoke", "short", "full"]
+BUDGETS = ("smoke", "short", "full")
 
 
 class Cell(NamedTuple):
@@ -24,7 +26,7 @@ class Row(NamedTuple):
     cells: tuple[Cell, ...]
     flags: Flags
     # In which budgets it is run without being asked for by name.
-    budgets: tuple[str, ...] = ("smoke", "short", "full")
+    budgets: tuple[str, ...] = BUDGETS
 
 
 class Recipe(NamedTuple):
@@ -36,7 +38,7 @@ class Recipe(NamedTuple):
 
 
 def _decayed(iterations: int, boundaries: list[int], interval: int) -> Flags:
-    """The rate, 0.1, falls to a tenth after each of `boundaries`.
+    """Returns flags for a rate of 0.1 that falls to a tenth at each of `boundaries`.
 
     A checkpoint is evaluated and saved at each `interval`.
     """
@@ -52,7 +54,7 @@ def _decayed(iterations: int, boundaries: list[int], interval: int) -> Flags:
 
 
 def constant(rate: float) -> Flags:
-    """The rate stays as it is."""
+    """Returns flags for a rate that stays as it is."""
     return {
         "lr_decay_type": "constant",
         "lr": rate,
@@ -116,21 +118,21 @@ SMOKE = {
 
 
 def recipe_of(arch: str) -> Recipe:
-    """How a network is trained."""
+    """Returns how a network is trained."""
     for name, recipe in RECIPES.items():
         if arch.startswith(name):
             return recipe
     return RECIPES["cifar"]
 
 
-def flags_of(arch: str, own: Flags, budget: str, has_data: bool) -> Flags:
-    """The flags of the main program in a budget, but for the seed and the places.
+def flags_of(arch: str, own: Flags, budget: Budget, has_data: bool) -> Flags:
+    """Returns the flags of the main program, but for the seed and folders.
 
     Args:
         arch: the network.
         own: flags that are more important than those of its recipe.
-        budget: `"smoke"`, `"short"` or `"full"`.
-        has_data: whether there is the data set, or `"smoke"` takes a stand-in.
+        budget: one of `BUDGETS`.
+        has_data: whether there are data sets, or `"smoke"` takes a stand-in.
     """
     recipe = recipe_of(arch)
     if budget == "full":
@@ -158,7 +160,7 @@ def _at_sparsities(errors: dict[float, float | None], **flags: Any) -> tuple[Cel
 # paper's rate in the first hundred iterations, with every seed.
 _SLOWER = {"decay_values": "0.03,0.003"}
 # What was tried to come closer to the figures of table 1.
-_TRIED = {
+_TRIED: dict[str, Flags] = {
     "lenet300_scored_on_10000": {"scoring_batch_size": 10_000},
     "lenet300_scored_on_1000": {"scoring_batch_size": 1_000},
     "lenet300_as_the_release": {"initializer_w_ap": "vs", "prune_biases": True},
@@ -204,8 +206,8 @@ def _figure1() -> dict[str, Row]:
 
 
 def _table2() -> dict[str, Row]:
-    """The paper's figure beside each sparsity; none where it has no such run."""
-    errors = {
+    """Returns the rows of table 2: the paper's figure, or None, for each sparsity."""
+    errors: dict[str, dict[float, float | None]] = {
         "alexnet_s": {0: 14.12, 0.90: 14.99, 0.95: None},
         "alexnet_b": {0: 13.92, 0.90: 14.50},
         "vgg_c": {0: 6.82, 0.95: 7.27},
@@ -226,15 +228,14 @@ def _table2() -> dict[str, Row]:
     large += ["wrn_16_8", "wrn_16_10", "wrn_22_8"]
     budgets = dict.fromkeys(large, ("smoke", "full"))
     budgets |= dict.fromkeys(["resnet_20", "wrn_16_1"], ("smoke", "short"))
-    every = ("smoke", "short", "full")
     return {
-        arch: Row(_at_sparsities(figures), {"arch": arch}, budgets.get(arch, every))
+        arch: Row(_at_sparsities(figures), {"arch": arch}, budgets.get(arch, BUDGETS))
         for arch, figures in errors.items()
     }
 
 
 def _table3() -> dict[str, Row]:
-    """Adam at 0.001, no weight decay, 90 %; all are trained from VS-X."""
+    """Returns the rows of table 3: Adam at 0.001, no weight decay, 90 %, from VS-X."""
     errors = {
         "lenet300": (1.90, 1.96, 1.91, 1.88),
         "lenet5": (0.89, 0.87, 0.88, 0.85),
@@ -272,7 +273,10 @@ def _batch_size() -> dict[str, Row]:
 
 
 def _random_labels() -> dict[str, Row]:
-    """The paper shows the loss: it stays at ln 10 = 2.30 if pruned, else it falls."""
+    """Returns one network, of which the paper shows the loss.
+
+    It stays at ln 10 = 2.30 if the network is pruned, and falls if it is dense.
+    """
     # With weight decay the dense network does not learn such labels by heart either.
     flags = {"arch": "lenet5", "random_labels": True, "weight_decay": 0, **_SLOWER}
     return {"lenet5": Row(_at_sparsities({0: None, 0.99: None}), flags)}

@@ -61,4 +61,4 @@ def test_recipes_by_network():
     assert recipes.recipe_of("lstm_b") is named["lstm"]
     assert recipes.recipe_of("wrn_16_8") is named["cifar"]
     assert recipes.recipe_of("lenet300") is named["lenet300"]
-    assert recipes["lenet300"].full["decay_values"] == "0.1,0.01"
+    assert named["lenet300"].full["decay_values"] == "0.1,0.01"

@@ -1,23 +1,21 @@
-"""What all programs do with flags and signals, before they load a library."""
+"""What all programs do with flags, before they load a library."""
 
 import fcntl
-import io
 import json
 import os
 import re
-import signal
-import sys
 
 import pytest
 
 from snip_tf import criteria, datasets, models
-from snip_tf.experiments import recipes
+from snip_tf.experiments import recipes, sweep
 from snip_tf.experiments.models import initializers
-from snip_tf.experiments.training import augmentation, schedules
+from snip_tf.experiments.training import augmentation, schedules, strategies
 from snip_tf.savings import export
 from snip_tf.selecting import allocation
-from tests.programs import ROOT, loaded, run_program, start_program
+from tests.programs import REQUIRED, ROOT, loaded, run_program
 
+SCRIPTS = ROOT / "scripts"
 GROUPS = {
     "train.py": [
         "Data",
@@ -32,17 +30,12 @@ GROUPS = {
     "report.py": ["Files"],
     "export.py": ["Files", "How"],
 }
-REQUIRED = {
-    "reproduce.py": ["--experiment=table1"],
-    "report.py": [f"--model={__file__}"],
-    "export.py": [f"--model={__file__}", "--path=b.keras"],
-}
 
 
 @pytest.fixture(scope="module")
 def command_line():
-    with loaded("scripts/command_line.py") as module:
-        yield module
+    with loaded("scripts/export.py") as program:
+        yield program.command_line
 
 
 @pytest.fixture
@@ -85,6 +78,13 @@ def run(tmp_path, without_libraries):
             initializers.INITIALIZERS,
         ),
         ("experiments/recipes.py", "EXPERIMENTS", recipes.EXPERIMENTS),
+        ("experiments/recipes.py", "BUDGETS", recipes.BUDGETS),
+        ("experiments/sweep.py", "CONTROLS", sweep.CONTROLS),
+        (
+            "experiments/training/strategies.py",
+            "STRATEGIES",
+            strategies.STRATEGIES,
+        ),
         (
             "experiments/training/augmentation.py",
             "AUGMENTATIONS",
@@ -117,7 +117,7 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
     titles = re.findall(r"^(\w[^\n]*):$", text, re.MULTILINE)
     for title, expected in zip(titles, GROUPS[name], strict=True):
         assert title.startswith(expected)
-    script = (ROOT / "scripts" / name).read_text()
+    script = "".join(path.read_text() for path in SCRIPTS.glob(f"{name[:-3]}*.py"))
     defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', script)
     shown = re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE)
     assert shown == defined
@@ -165,6 +165,8 @@ def test_help_shows_the_programs_own_flags_in_groups(run, name):
         ("reproduce.py", "--seeds=4294967296", "below 2"),
         ("reproduce.py", "--seeds=\N{SUPERSCRIPT TWO}", "expected whole numbers"),
         ("train.py", "--min_kept=nan", "expected a whole number, or a fraction"),
+        ("train.py", "--structure=2", "expected weights, units, N:M"),
+        ("train.py", "--pattern=2:4", "Did you mean --structure?"),
         ("reproduce.py", "--data_dir=mistyped", r"\(mkdir\)"),
         ("report.py", "--format=html", "Unknown flag --format"),
         ("report.py", "--model=none.keras", "existing file"),
@@ -222,14 +224,19 @@ def test_a_folder_with_a_run_of_other_flags_is_refused_at_once(run, tmp_path):
     "text", ["[[1, 2]]", '[["seed", 3]]', "3", "null", "[" * 10**5]
 )
 def test_flags_that_are_none_are_left_to_the_run(command_line, tmp_path, text):
+    """Which says what is wrong with them: see run_folder_test."""
     (tmp_path / "checkpoint.keras").touch()
+    (tmp_path / "flags.json").write_text(json.dumps({"seed": 3}))
+    with pytest.raises(SystemExit):
+        command_line.refuse_taken(tmp_path, {"seed": 0})
     (tmp_path / "flags.json").write_text(text)
-    command_line.refuse_taken(tmp_path, {"seed": 0})
+    assert command_line.refuse_taken(tmp_path, {"seed": 0}) is None
 
 
-def test_a_pipe_in_the_place_of_flags_is_left_to_the_run(command_line, tmp_path):
+def test_a_pipe_instead_of_flags_is_left_to_the_run(command_line, tmp_path):
+    """A pipe would be waited for without end."""
     os.mkfifo(tmp_path / "flags.json")
-    command_line.refuse_taken(tmp_path, {"seed": 0})
+    assert command_line.refuse_taken(tmp_path, {"seed": 0}) is None
 
 
 def test_flags_of_others_are_shown_in_a_line(command_line, tmp_path):
@@ -241,95 +248,14 @@ def test_flags_of_others_are_shown_in_a_line(command_line, tmp_path):
 
 
 def test_flags_of_another_program_are_read_without_an_import(command_line):
-    found = command_line.defined_flags(ROOT / "scripts" / "train.py")
-    assert {"arch", "min_kept", "path_data", "worker_timeout"} <= found
-    assert not {"outdir", "jobs"} & found
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_flags_are_known(tmp_path, number):
-    (tmp_path / "absl.py").write_text(
-        "import time\nprint('imported', flush=True)\ntime.sleep(100)\n"
+    found = command_line.default_flags(SCRIPTS / "train_flags.py")
+    assert {"arch", "min_kept", "path_data", "worker_timeout"} <= found.keys()
+    assert not {"outdir", "jobs"} & found.keys()
+    assert (found["lr"], found["aug_kinds"], found["initializer_w_ap"]) == (
+        0.1,
+        [],
+        None,
     )
-    with start_program("report.py", cwd=tmp_path, first=[tmp_path]) as process:
-        assert process.stdout.readline() == "imported\n"
-        process.send_signal(number)
-        rest = process.stdout.read()
-    assert process.returncode == 128 + number
-    assert re.fullmatch(rf"\nInterrupted \({number.name}\) before [^\n]+\.\n", rest)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", GROUPS)
-def test_a_signal_while_libraries_are_imported(name, number, tmp_path):
-    """Twice, as by somebody impatient."""
-    (tmp_path / "keras.py").write_text(
-        "import sys, time\n"
-        "sys.stderr.write('says much')\n"
-        "print('imported', flush=True)\n"
-        "time.sleep(100)\n"
-    )
-    flags = REQUIRED.get(name, ())
-    with start_program(name, *flags, cwd=tmp_path, first=[tmp_path]) as process:
-        assert process.stdout.readline() == "imported\n"
-        process.send_signal(number)
-        process.send_signal(number)
-        rest = process.stdout.read()
-    assert process.returncode == 128 + number
-    assert re.fullmatch(rf"\nInterrupted \({number.name}\)\. [^\n]+\.\n", rest)
-
-
-def test_a_signal_that_python_does_not_get_to(tmp_path):
-    """As in a long step of TensorFlow: here a lock that is waited for in C."""
-    (tmp_path / "keras.py").write_text(
-        "import ctypes\n"
-        "print('imported', flush=True)\n"
-        "lock = ctypes.create_string_buffer(256)\n"
-        "for _ in range(2):\n"
-        "    ctypes.CDLL(None).pthread_mutex_lock(lock)\n"
-    )
-    with start_program("train.py", cwd=tmp_path, first=[tmp_path]) as process:
-        assert process.stdout.readline() == "imported\n"
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-    assert process.returncode == 130
-    assert rest == "\nInterrupted (SIGINT). The same command continues.\n"
-
-
-def test_what_libraries_say_is_shown_where_they_fail(tmp_path):
-    (tmp_path / "keras.py").write_text(
-        "import sys\nsys.stderr.write('no GPU')\n1 / 0\n"
-    )
-    done = run_program("train.py", cwd=tmp_path, first=[tmp_path])
-    assert "no GPU" in done.stderr
-    assert "ZeroDivisionError" in done.stderr
-
-
-def test_keras_runs_on_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    (tmp_path / "keras.py").write_text(
-        "import os, sys\nsys.exit(os.environ['KERAS_BACKEND'])\n"
-    )
-    done = run_program("train.py", cwd=tmp_path, first=[tmp_path])
-    assert done.stderr == "tensorflow\n"
-
-
-def test_output_that_goes_nowhere_ends_a_program(command_line):
-    reader, writer = os.pipe()
-    os.close(reader)
-    full = os.open("/dev/full", os.O_WRONLY)
-    for descriptor, code in ((writer, 141), (full, "standard output: .* No space")):
-        output = command_line._Output(descriptor, "w")
-        with output, pytest.raises(SystemExit, match=str(code)) as ending:
-            output.write(b"a")
-        assert type(ending.value.code) is type(code)
-
-
-def test_any_character_is_shown(command_line, capfd, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
-    command_line._watch_output()
-    print("\xb1 1")
-    assert capfd.readouterr().out == "\\xb1 1\n"
 
 
 def test_words_of_others_are_made_plain(command_line):

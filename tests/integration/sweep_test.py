@@ -1,35 +1,24 @@
 """scripts/sweep.py, in its `smoke` budget, on digits."""
 
-import csv
 import functools
 import json
-import math
 import re
 import shutil
 import signal
 import time
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
+from snip_tf.experiments import results
 from snip_tf.files import PARTIAL
-from tests.programs import ROOT, loaded, run_smoke, start_smoke
+from tests.canned_runs import CannedRuns, diverged, refuses_in_a_line, result_of, rows
+from tests.programs import ROOT, loaded, run_main, run_program, start_program
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-CRITERIA = ["snip", "force", "snip:shuffle", "snip:reinitialize", "snip:invert"]
-
-run = functools.partial(run_smoke, "sweep.py")
-
-
-def start_until_it_trains(folder, *arguments):
-    sweep = start_smoke("sweep.py", folder, *arguments)
-    while not list(folder.glob("logs/sweep/*/*/flags.json")):
-        assert sweep.poll() is None, sweep.stdout.read()
-        time.sleep(0.05)
-    return sweep
+SMOKE = ("--budget=smoke", "--seeds=0")
+ONE = ("--criteria=random", "--sparsities=0.9")
 
 
 @pytest.fixture(scope="module")
@@ -39,300 +28,212 @@ def sweep():
 
 
 @pytest.fixture
-def main(sweep):
-    """The program in this process, in its `smoke` budget with one seed."""
-
-    def run_main(folder, *arguments):
-        outdir = f"--outdir={folder / 'results/sweep'}"
-        with flagsaver.flagsaver():
-            flags.FLAGS(["sweep.py", "--budget=smoke", "--seeds=0", outdir, *arguments])
-            sweep.main()
-
-    return run_main
+def main(sweep, tmp_path):
+    """The program in this process."""
+    folders = (f"--outdir={tmp_path / 'out'}", f"--logdir={tmp_path / 'logs'}")
+    return functools.partial(run_main, sweep, *SMOKE, *folders)
 
 
-@pytest.fixture
-def show(main, tmp_path, capsys):
-    """What `--table_only` says of the results in tmp_path."""
-
-    def show_it():
-        main(tmp_path, "--table_only")
-        return capsys.readouterr().out
-
-    return show_it
+def result_path(folder, name):
+    return folder / f"runs/lenet300-digits/{name}-seed0.json"
 
 
-def rows(folder):
-    with open(folder / "results" / "sweep" / "results.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_criteria_and_controls(tmp_path):
-    output = run(tmp_path, f"--criteria={','.join(CRITERIA)}", "--sparsities=0.9")
-    found = {row["criterion"]: row for row in rows(tmp_path)}
-    assert list(found) == ["dense", "force", *sorted(CRITERIA)[1:]]
-    results = {
-        name: json.loads(
-            (
-                tmp_path
-                / f"results/sweep/runs/lenet300-digits/{name.replace(':', '-')}"
-                f"-{90 if name != 'dense' else 0}-seed0.json"
-            ).read_text()
-        )
-        for name in found
-    }
-    kept = {
-        name: [layer["kept"] for layer in result["layers"]]
-        for name, result in results.items()
-    }
-    assert kept["snip"] == kept["snip:shuffle"] == kept["snip:reinitialize"]
-    assert len({tuple(kept[name]) for name in ("snip", "force", "snip:invert")}) == 3
-    for name, row in found.items():
-        result = results[name]
-        assert float(row["final_error"]) == result["final_error"]
-        assert float(row["sparsity"]) == pytest.approx(result["sparsity"], abs=1e-4)
-        assert row["sparsity"] == ("0.0" if name == "dense" else "0.9")
-        dead = sum(layer["idle_units"] for layer in result["layers"])
-        assert int(row["dead_units"]) == dead
-    page = (tmp_path / "results/sweep/table.md").read_text()
-    for name, row in found.items():
-        error = f"{float(row['final_error']):.2f}"
-        line = f"Dense: {error} %" if name == "dense" else f"| {name} | {error} |"
-        assert line in page
-    assert page.strip() in output
-    assert "6 runs: 0 done already, 6 to do, 2 at a time." in output
-    for number in range(1, 7):
-        left = r" \(about \d+ \w+ left\)" if number < 6 else ""
-        assert re.search(
-            rf"\[{number} of 6\] lenet300-digits/[^ ]+: .*s{left}\n", output
-        )
+def test_a_process_with_a_run(main, monkeypatch, tmp_path):
+    """The other result is there already."""
+    CannedRuns().install(monkeypatch)
+    main(*ONE, "--outdir=" + str(tmp_path / "results/sweep"))
+    folder = tmp_path / "results/sweep"
+    path = result_path(folder, "random-90")
+    path.unlink()
+    done = run_program("sweep.py", *SMOKE, *ONE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    output = done.stdout + done.stderr
+    assert "2 runs: 1 done already, 1 to do." in output
+    assert re.search(r"\[2 of 2\] lenet300-digits/random.* of training\n", output)
     assert not re.search(r"^[IWEF]\d{4} |absl::InitializeLog", output, re.MULTILINE)
+    [dense, row] = rows(folder / "results.csv")
+    assert (dense["criterion"], row["criterion"]) == ("dense", "random")
+    result = json.loads(path.read_text())
+    assert float(row["final_error"]) == result["final_error"]
+    assert float(row["sparsity"]) == pytest.approx(result["sparsity"], abs=1e-4)
+    assert result["history"][-1]["iteration"] == 4
+    dead = sum(results.dead_units(layer) for layer in result["layers"])
+    assert int(row["dead_units"]) == dead
+    assert (folder / "table.md").read_text().strip() in output
+
+
+def test_a_run_for_each_criterion_and_control(main, monkeypatch, tmp_path, capsys):
+    criteria = ["snip", "force", "snip:shuffle", "snip:invert"]
+    errors = dict(zip(["none", "shuffle", "invert"], [2.0, 3.0, 80.0], strict=True))
+
+    def outcome(flags):
+        error = errors[flags["control"]] + (flags["criterion"] == "force")
+        return result_of(flags, final_error=error if flags["target_sparsity"] else 1.0)
+
+    canned = CannedRuns(outcome).install(monkeypatch)
+    main(f"--criteria={','.join(criteria)}", "--sparsities=0.9", "--jobs=1")
+    assert [(f["criterion"], f["control"]) for f in canned.flags[1:]] == [
+        ("snip", "none"),
+        ("force", "none"),
+        ("snip", "shuffle"),
+        ("snip", "invert"),
+    ]
+    assert [f["target_sparsity"] for f in canned.flags] == [0, 0.9, 0.9, 0.9, 0.9]
+    page = (tmp_path / "out/table.md").read_text()
+    assert page.strip() in capsys.readouterr().out
+    for line in (
+        "Dense: 1.00 % error.",
+        "| snip | 2.00 |",
+        "| force | 3.00 |",
+        "| snip:shuffle | 3.00 |",
+        "| snip:invert | 80.00 |",
+    ):
+        assert line in page
     from matplotlib.image import imread
 
-    assert imread(tmp_path / "results/sweep/lenet300-digits.png").std() > 0.01
+    assert imread(tmp_path / "out/lenet300-digits.png").std() > 0.01
 
 
-def test_what_is_there_is_not_run_again(main, tmp_path):
-    own = "--flag=weight_decay=5e-4"
-    arguments = ("--criteria=random,random", "--sparsities=0.9", "--jobs=1", own)
-    path = tmp_path / "results/sweep/runs/lenet300-digits/random-90-seed0.json"
+def test_what_has_a_result_is_not_run_again(main, monkeypatch, tmp_path, capsys):
+    path = result_path(tmp_path / "out", "random-90")
     path.parent.mkdir(parents=True)
     # What a sweep that was killed while it wrote has left behind.
     path.with_name(f"{PARTIAL}{path.name}").write_text("{")
-    long = ("--flag=train_iterations=100000",)
-    killed = start_until_it_trains(tmp_path, *arguments, *long)
-    [log] = tmp_path.glob("logs/sweep/*/*/output.txt")
-    killed.kill()
-    killed.communicate()
-    end = time.monotonic() + 60
-    while not log.read_text().endswith("The same command continues.\n"):
-        assert time.monotonic() < end, "the run goes on for nobody"
-        time.sleep(0.1)
-    run(tmp_path, *arguments)
+    CannedRuns().install(monkeypatch)
+    decay = "--flag=weight_decay=5e-4"
+    main("--criteria=random,random", "--sparsities=0.9", decay)
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "final_error": 12.25}))
-    output = run(tmp_path, "--criteria=random,magnitude", *arguments[1:])
-    assert "magnitude-90-seed0: error" in output
-    assert "random-90-seed0: error" not in output
-    assert "| random | 12.25 |" in output
-    with pytest.raises(SystemExit, match="--min_kept=None, now --min_kept=3"):
-        main(tmp_path, *arguments, "--flag=min_kept=3")
-    with pytest.raises(
-        SystemExit, match="--weight_decay=5e-4, now --weight_decay=None"
+    again = CannedRuns().install(monkeypatch)
+    main("--criteria=random,magnitude", "--sparsities=0.9", decay)
+    assert [flags["criterion"] for flags in again.flags] == ["magnitude"]
+    assert "| random | 12.25 |" in capsys.readouterr().out
+    main(*ONE)  # 5e-4 is the default
+    assert len(again.flags) == 1
+
+
+def test_results_of_other_flags_are_refused(main, monkeypatch, tmp_path):
+    def outcome(flags):
+        return result_of({"lr": 0.1, "min_kept": 0, **flags})
+
+    canned = CannedRuns(outcome).install(monkeypatch)
+    main(*ONE, "--flag=weight_decay=0.25")
+    runs = len(canned.flags)
+    for flag, words in (
+        ("--flag=min_kept=3", "--min_kept=0, now --min_kept=3"),
+        ("--flag=weight_decay=0.5", "--weight_decay=0.25, now --weight_decay=0.5"),
+        ("--flag=jit_compile=false", "--weight_decay=0.25, now --weight_decay=0.0005"),
     ):
-        main(tmp_path, *arguments[:-1])
+        refuses_in_a_line(words, lambda flag=flag: main(*ONE, flag))
+    assert len(canned.flags) == runs
 
 
-def test_a_run_that_diverges_is_a_result(tmp_path):
-    arguments = ("--criteria=magnitude", "--sparsities=0.9", "--flag=lr=1e30")
-    output = run(tmp_path, *arguments)
-    assert "magnitude-90-seed0 diverged: Expected a finite training loss" in output
+def test_flags_in_a_result_are_shown_in_a_line(main, monkeypatch, tmp_path):
+    def outcome(flags):
+        return result_of({**flags, "optimizer": "\x1b[2Ja\nb"})
+
+    CannedRuns(outcome).install(monkeypatch)
+    main(*ONE)
+    words = "--optimizer=a b, now --optimizer=momentum"
+    refuses_in_a_line(words, lambda: main(*ONE))
+
+
+def test_a_run_that_diverges_is_a_result(main, monkeypatch, tmp_path, capsys):
+    canned = CannedRuns(diverged).install(monkeypatch)
+    main("--criteria=magnitude", "--sparsities=0.9")
+    output = capsys.readouterr().out
+    assert "magnitude-90-seed0 diverged: the loss is nan" in output
     assert "| magnitude | 1 diverged |" in output
-    [dense, pruned] = rows(tmp_path)
+    [dense, pruned] = rows(tmp_path / "out/results.csv")
     assert dense["final_error"] == pruned["final_error"] == ""
-    assert "finite" in pruned["diverged"]
-    assert pruned["dead_units"] == "0"
-    assert float(pruned["least_kept"]) < 0.1
-    assert "diverged:" not in run(tmp_path, *arguments)
+    assert pruned["diverged"] == "the loss is nan"
+    main("--criteria=magnitude", "--sparsities=0.9")
+    assert "diverged:" not in capsys.readouterr().out
+    assert len(canned.flags) == 2
 
 
-def test_an_interrupted_sweep_ends_its_runs(tmp_path):
-    arguments = ("--criteria=random,magnitude,snip", "--sparsities=0.9", "--jobs=1")
-    sweep = start_until_it_trains(
-        tmp_path, *arguments, "--flag=train_iterations=100000"
-    )
-    sweep.send_signal(signal.SIGINT)  # to it alone
-    said, _ = sweep.communicate()
-    assert sweep.returncode == 130
-    assert said.endswith(
-        "\nInterrupted (SIGINT). Its runs are ended, too. The same command continues.\n"
-    )
+def test_runs_that_fail_are_counted_at_the_end(main, sweep, monkeypatch, tmp_path):
+    def outcome(flags):
+        if flags["target_sparsity"]:
+            raise sweep.runner.RunFailedError("status 1: no")
+        return result_of(flags)
+
+    CannedRuns(outcome).install(monkeypatch)
+    refuses_in_a_line("A run failed, as said above", lambda: main(*ONE))
+    assert "Dense: 1.50 % error." in (tmp_path / "out/table.md").read_text()
+    other = ("--criteria=random,snip", "--sparsities=0.9")
+    refuses_in_a_line("2 runs failed", lambda: main(*other))
+
+
+def test_the_table_kept_is_that_of_the_results_kept(main, tmp_path):
+    """They are of versions before this one."""
+    kept, folder = ROOT / "benchmarks/results/sweep", tmp_path / "out"
+    shutil.copytree(kept, folder)
+    (folder / "table.md").unlink()
+    (folder / "results.csv").unlink()
+    main("--table_only")
+    for name in ("table.md", "results.csv"):
+        assert (folder / name).read_text() == (kept / name).read_text()
+
+
+def test_what_is_needed_to_draw_is_named(main, sweep, monkeypatch, tmp_path):
+    def draw(*args):
+        raise ImportError("Expected matplotlib")
+
+    CannedRuns().install(monkeypatch)
+    monkeypatch.setattr(sweep.sweep.plots, "error_by_criterion", draw)
+    refuses_in_a_line("Expected matplotlib", lambda: main(*ONE))
+    assert len(rows(tmp_path / "out/results.csv")) == 2
+
+
+def test_what_cannot_be_read_or_written_is_named(main, monkeypatch, tmp_path):
+    CannedRuns().install(monkeypatch)
+    main(*ONE)
+    table = tmp_path / "out/table.md"
+    table.unlink()
+    table.mkdir()
+    refuses_in_a_line(rf"able to write to .*{table}", lambda: main("--table_only"))
+    path = result_path(tmp_path / "out", "random-90")
+    path.unlink()
+    path.mkdir()
+    refuses_in_a_line(rf"{path} to be a result", lambda: main("--table_only"))
+
+
+def test_nothing_to_show(main):
+    refuses_in_a_line("Received: none", lambda: main("--table_only"))
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A sweep in a process of its own whose first run trains."""
+    arguments = (*SMOKE, "--criteria=random,snip", "--sparsities=0.9", "--jobs=1")
+    long = "--flag=train_iterations=100000"
+    with start_program("sweep.py", *arguments, long, cwd=tmp_path) as process:
+        while not list(tmp_path.glob("logs/sweep/*/*/flags.json")):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+        yield process
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_ends_its_runs(training, tmp_path):
+    training.send_signal(signal.SIGINT)  # to it alone
+    said, _ = training.communicate()
+    assert training.returncode == 130
+    words = "Its runs are ended, too. The same command continues."
+    assert said.endswith(f"\nInterrupted (SIGINT). {words}\n")
     assert "Traceback" not in said
     assert "failed" not in said
     [log] = tmp_path.glob("logs/sweep/*/*/output.txt")
     assert "Interrupted (SIGTERM)." in log.read_text()
 
 
-LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
-RUN = {
-    "arch": "lenet300",
-    "datasource": "digits",
-    "criterion": "snip",
-    "sparsity": 0.5,
-    "seed": 0,
-}
-
-
-def write_result(folder, **changes):
-    result = {
-        "run": RUN,
-        "budget": "smoke",
-        "given": {},
-        "final_error": 1.5,
-        "best_checkpoint_error": 1.5,
-        "validation_error": 1.5,
-        "pruning_seconds": 0.1,
-        "training_seconds": 2.0,
-        "layers": [LAYER],
-    }
-    path = folder / "results/sweep/runs/lenet300-digits/snip-50-seed0.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({**result, **changes}))
-    return path
-
-
-def test_the_table_kept_is_that_of_the_results_kept(show, tmp_path):
-    """They are of versions before this one."""
-    kept, folder = ROOT / "benchmarks/results/sweep", tmp_path / "results/sweep"
-    shutil.copytree(kept, folder)
-    (folder / "table.md").unlink()
-    (folder / "results.csv").unlink()
-    show()
-    for name in ("table.md", "results.csv"):
-        assert (folder / name).read_text() == (kept / name).read_text()
-
-
-def test_results_are_shown(show, tmp_path):
-    write_result(tmp_path)
-    assert "| snip | 1.50 |" in show()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"layers": [{}]},
-        {"layers": None},
-        {"final_error": None},
-        {"final_error": "=1+1"},
-        {"run": {"arch": "lenet300"}},
-        {"given": 3},
-        {"budget": None},
-        {"totals": 1},
-        {"final_error": math.nan},
-        {"final_error": math.inf},
-        {"final_error": 10**400},
-        {"final_error": -1},
-        {"final_error": 100.5},
-        {"final_error": True},
-        {"validation_error": math.nan},
-        {"training_seconds": -1},
-        {"pruning_seconds": 10**400},
-        {"layers": {}},
-        {"layers": [{**LAYER, "path": []}]},
-        {"layers": [{**LAYER, "total": 0}]},
-        {"layers": [{**LAYER, "total": True}]},
-        {"layers": [{**LAYER, "total": 10**400}]},
-        {"layers": [{**LAYER, "kept": 3}]},
-        {"layers": [{**LAYER, "kept": 0.5}]},
-        {"layers": [{**LAYER, "idle_units": 4}]},
-        {"run": {**RUN, "sparsity": 5}},
-        {"run": {**RUN, "sparsity": 1}},
-        {"run": {**RUN, "sparsity": math.nan}},
-        {"run": {**RUN, "sparsity": 0.0}},
-        {"run": {**RUN, "criterion": "dense"}},
-        {"run": {**RUN, "seed": 0.5}},
-        {"run": {**RUN, "seed": True}},
-        {"run": {**RUN, "seed": 2**32}},
-        {"run": [1]},
-        {"totals": {"multiply_adds": 0, "compacted_multiply_adds": 0}},
-        {"totals": {"multiply_adds": 1, "compacted_multiply_adds": math.nan}},
-        {"totals": {"multiply_adds": 1, "effective": -1}},
-        {"budget": "\x1b[2Jshort\n| a |"},
-        {"budget": []},
-        {"given": [[1, 2]]},
-        {"diverged": 3},
-    ],
-)
-def test_a_result_that_is_none_is_named(show, tmp_path, changes):
-    path = write_result(tmp_path, **changes)
-    with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
-        show()
-    assert refusal.value.code.isprintable()
-
-
-def test_flags_in_a_result_are_shown_in_a_line(main, tmp_path):
-    write_result(tmp_path, given={"\x1b[2Ja\nb": "\x1b[1mc\n"})
-    with pytest.raises(SystemExit, match="--a b=c , now --a b=None") as refusal:
-        main(tmp_path, "--criteria=snip", "--sparsities=0.5")
-    assert refusal.value.code.isprintable()
-
-
-@pytest.mark.parametrize("name", ["../../a", "a | b", "=cmd()"])
-def test_a_result_of_no_network_is_named(show, tmp_path, name):
-    run = {"arch": name, "datasource": "digits", "criterion": "snip"}
-    path = write_result(tmp_path, run={**run, "sparsity": 0.5, "seed": 0})
-    with pytest.raises(SystemExit, match=re.escape(str(path))):
-        show()
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100_000, "\xff"])
-def test_a_damaged_result_is_named(show, tmp_path, content):
-    path = write_result(tmp_path)
-    path.write_text(content, encoding="latin-1")
-    with pytest.raises(SystemExit, match=re.escape(str(path))) as refusal:
-        show()
-    assert refusal.value.code.isprintable()
-
-
-@pytest.mark.parametrize("name", ["snip-50-seed1", "snip-50-seed0 (1)", "snip-5-seed0"])
-def test_a_copy_is_no_result_of_another_run(show, tmp_path, name):
-    path = write_result(tmp_path)
-    copy = path.with_name(f"{name}.json")
-    shutil.copy(path, copy)
-    with pytest.raises(SystemExit, match=f"{re.escape(str(copy))}.*snip-50-seed0'"):
-        show()
-
-
-def test_what_is_needed_to_draw_is_named(show, sweep, monkeypatch, tmp_path):
-    def draw(*args):
-        raise ImportError("Expected matplotlib")
-
-    write_result(tmp_path)
-    monkeypatch.setattr(sweep.plots, "error_by_criterion", draw)
-    with pytest.raises(SystemExit, match="Expected matplotlib"):
-        show()
-    assert len(rows(tmp_path)) == 1
-
-
-def test_what_cannot_be_read_or_written_is_named(show, tmp_path):
-    path = write_result(tmp_path)
-    table = tmp_path / "results/sweep/table.md"
-    table.mkdir()
-    with pytest.raises(SystemExit, match=rf"able to write to .*{table}"):
-        show()
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(SystemExit, match=rf"{path} to be a result"):
-        show()
-
-
-def test_words_in_the_table_of_a_spreadsheet_are_no_formula(show, tmp_path):
-    write_result(tmp_path, diverged='=HYPERLINK("a")', final_error=None)
-    assert "1 diverged" in show()
-    [row] = rows(tmp_path)
-    assert row["diverged"] == """'=HYPERLINK("a")"""
-
-
-def test_nothing_to_show(show, tmp_path):
-    with pytest.raises(SystemExit, match="Received: none"):
-        show()
+@pytest.mark.slow
+def test_the_run_of_a_killed_sweep_ends_by_itself(training, tmp_path):
+    [log] = tmp_path.glob("logs/sweep/*/*/output.txt")
+    training.kill()
+    training.communicate()
+    end = time.monotonic() + 60
+    while not log.read_text().endswith("The same command continues.\n"):
+        assert time.monotonic() < end, "the run goes on for nobody"
+        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""scripts/export.py and scripts/report.py, as a user starts them."""
+"""scripts/export.py and scripts/report.py: once as processes, else in this one."""
 
 import json
 import os
@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 from snip_tf import models
-from tests.programs import loaded, run_program
+from tests.canned_runs import refuses_in_a_line
+from tests.programs import loaded, run_main, run_program
 from tests.random_networks import prune_at_random
 
 
@@ -24,30 +24,21 @@ def model(tmp_path_factory):
     return path
 
 
-def test_export_compacts_and_writes(model, tmp_path):
-    done = run_program(
-        "export.py", f"--model={model}", "--path=small.keras", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert "small.keras: " in done.stdout
-    assert keras.models.load_model(tmp_path / "small.keras").count_params() < 120_000
-    assert os.listdir(tmp_path) == ["small.keras"]
-
-
-def test_export_says_no_more_than_the_size(model, tmp_path):
+def test_a_process_exports_and_says_no_more_than_the_size(model, tmp_path):
     pytest.importorskip("ai_edge_litert")
-    flags = (f"--model={model}", "--path=small.tflite", "--format=litert")
-    done = run_program("export.py", *flags, cwd=tmp_path)
+    given = (f"--model={model}", "--path=small.tflite", "--format=litert")
+    done = run_program("export.py", *given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     assert done.stdout.startswith("small.tflite: ")
     assert done.stdout.count("\n") == 1
+    assert os.listdir(tmp_path) == ["small.tflite"]
 
 
-def test_report_writes_all_its_forms(model, tmp_path):
+def test_a_process_reports_in_all_forms(model, tmp_path):
     forms = {"html": "r.html", "csv": "r.csv", "markdown": "r.md", "json": "r.json"}
-    flags = [f"--{form}={name}" for form, name in forms.items()]
-    done = run_program("report.py", f"--model={model}", *flags, cwd=tmp_path)
+    given = [f"--{form}={name}" for form, name in forms.items()]
+    done = run_program("report.py", f"--model={model}", *given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "dense1" in done.stdout
     assert sorted(os.listdir(tmp_path)) == sorted(forms.values())
@@ -55,57 +46,88 @@ def test_report_writes_all_its_forms(model, tmp_path):
     assert kept["totals"]["multiply_adds"] == 266_200
 
 
-def test_says_in_a_line_what_is_wrong(model, tmp_path):
-    done = run_program("export.py", f"--model={model}", "--path=a.h5", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "ends in '.keras'" in done.stderr
-    assert done.stderr.count("\n") == 1
+@pytest.fixture
+def export():
+    with loaded("scripts/export.py") as program:
+        yield program
+
+
+@pytest.fixture
+def report():
+    with loaded("scripts/report.py") as program:
+        yield program
+
+
+def test_export_compacts_unless_told_not_to(export, model, tmp_path, capsys):
+    small, whole = tmp_path / "small.keras", tmp_path / "whole.keras"
+    run_main(export, f"--model={model}", f"--path={small}")
+    run_main(export, f"--model={model}", f"--path={whole}", "--nocompact")
+    assert "small.keras: " in capsys.readouterr().out
+    assert keras.models.load_model(small).count_params() < 120_000
+    assert keras.models.load_model(whole).count_params() == 266_610
+
+
+def test_says_in_a_line_what_is_wrong(export, model, tmp_path):
+    path = tmp_path / "a.h5"
+    refuses_in_a_line(
+        "ends in '.keras'",
+        lambda: run_main(export, f"--model={model}", f"--path={path}"),
+    )
     assert not os.listdir(tmp_path)
 
 
-def test_a_report_writes_over_no_file_of_its_own(model, tmp_path):
+def refuses_the_same_file(program, *given):
+    with pytest.raises(flags.Error, match="expected a file of its own for each"):
+        run_main(program, *given)
+
+
+def test_an_export_does_not_replace_the_model_by_one_without_masks(
+    export, model, tmp_path
+):
+    before = model.read_bytes()
+    link = tmp_path / "link.keras"
+    link.symlink_to(model)
+    for path in (model, link):
+        refuses_the_same_file(export, f"--model={model}", f"--path={path}")
+    assert model.read_bytes() == before
+
+
+def test_a_report_writes_over_no_file_of_its_own(report, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     before = model.read_bytes()
     (tmp_path / "link.keras").symlink_to(model)
     for given in (
         [f"--csv={model}"],
-        [f"--json={tmp_path / 'link.keras'}"],
+        ["--json=link.keras"],
         ["--html=a", "--markdown=./a"],
     ):
-        done = run_program("report.py", f"--model={model}", *given, cwd=tmp_path)
-        assert done.returncode == 1
-        assert "expected a file of its own for each" in done.stderr
-        assert done.stderr.count("\n") == 1
+        refuses_the_same_file(report, f"--model={model}", *given)
     assert model.read_bytes() == before
     assert os.listdir(tmp_path) == ["link.keras"]
-    several = ["--csv=/dev/stdout", "--markdown=/dev/stdout"]
-    done = run_program("report.py", f"--model={model}", *several, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
 
 
-def test_an_export_does_not_replace_the_model_by_one_without_masks(model, tmp_path):
-    before = model.read_bytes()
-    (tmp_path / "link.keras").symlink_to(model)
-    for path in (model, "link.keras"):
-        given = (f"--model={model}", f"--path={path}")
-        done = run_program("export.py", *given, cwd=tmp_path)
-        assert done.returncode == 1
-        assert "expected a file of its own for each" in done.stderr
-    assert model.read_bytes() == before
+def test_a_report_writes_several_forms_to_a_pipe(report, model):
+    reader, writer = os.pipe()
+    several = [f"--{form}=/dev/fd/{writer}" for form in ("csv", "markdown")]
+    run_main(report, f"--model={model}", *several)
+    os.close(writer)
+    with open(reader) as pipe:
+        output = pipe.read()
+    assert output.startswith('"layer",')
+    assert re.search(r"^\|[- |:]+\|$", output, re.MULTILINE)
 
 
-@pytest.fixture(scope="module", params=["report", "export"])
+@pytest.fixture(params=["report", "export"])
 def main(request):
-    """The program in this process."""
-    with loaded(f"scripts/{request.param}.py") as program:
+    """Either program, given a model."""
+    program = request.getfixturevalue(request.param)
 
-        def run_main(path):
-            with flagsaver.flagsaver():
-                own = [f"--path={path.parent / 'out.keras'}"]
-                own = own if request.param == "export" else []
-                flags.FLAGS(["program", f"--model={path}", *own])
-                program.main()
+    def run(path):
+        out = f"--path={path.parent / 'out.keras'}"
+        own = [out] if request.param == "export" else []
+        run_main(program, f"--model={path}", *own)
 
-        yield run_main
+    return run
 
 
 def flip(content, place):

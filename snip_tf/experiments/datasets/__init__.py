@@ -1,8 +1,17 @@
-"""The paper's data sets, normalized and split: one file for each, loaded by name."""
+"""The paper's data sets, normalized and split: one file for each, loaded by name.
+
+Example:
+
+>>> import snip_tf
+>>> x, y = snip_tf.datasets.load("digits").train
+>>> x.shape, y.shape
+((1350, 28, 28, 1), (1350,))
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -53,6 +62,13 @@ class Dataset:
         """The shape of one image."""
         return self.train[0].shape[1:]
 
+    def digest(self) -> str:
+        """Returns a hash of the training split, by which workers compare theirs."""
+        digest = hashlib.blake2b(digest_size=8)
+        for array in self.train:
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
 
 def load(
     name: str,
@@ -71,13 +87,13 @@ def load(
         data_dir: existing folder of prepared tensorflow-datasets, read offline; what
             it lacks is downloaded into it.
         seed: int, 0 or more, which examples are held out.
-        max_examples: int, only so many training and test examples are taken, the first
-            ones; None takes all.
+        max_examples: int, only this many training and test examples are taken;
+            None takes all.
 
     Raises:
         TypeError: if `seed` is not an integer.
         ValueError: if the name is not known, or `seed` is negative.
-        OSError: if the data set is neither there nor can be downloaded, or is damaged,
+        OSError: if the data set neither exists nor can be downloaded, or is damaged,
             or the folder does not exist.
 
     Example:
@@ -117,7 +133,7 @@ def load(
 
 
 def _mean_and_deviation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of all pixels, or for each channel where there are several, as float32."""
+    """Returns those of all pixels, or of each channel if there are several."""
     if images.ndim < 4 or images.shape[-1] == 1:
         return images.mean(), images.std()
     axes = tuple(range(images.ndim - 1))

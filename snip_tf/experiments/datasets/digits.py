@@ -11,7 +11,7 @@ _TRAINING = 1500
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """1,797 digits of 8 x 8 pixels, resized to 28 x 28 x 1.
+    """Loads 1,797 digits of 8 x 8 pixels, resized to 28 x 28 x 1.
 
     Args:
         data_dir: not used; the images come with scikit-learn.
@@ -24,7 +24,7 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
 
 
 def load_rgb(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The same digits in the shape of CIFAR-10's images, 32 x 32 x 3.
+    """Loads the same digits in the shape of CIFAR-10's images, 32 x 32 x 3.
 
     Args:
         data_dir: not used.

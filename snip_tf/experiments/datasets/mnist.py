@@ -8,7 +8,7 @@ from snip_tf.experiments.datasets.tfds import load_images
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """60,000 + 10,000 handwritten digits of 28 x 28 x 1 pixels.
+    """Loads 60,000 + 10,000 handwritten digits of 28 x 28 x 1 pixels.
 
     Args:
         data_dir: existing folder of prepared data sets; what it holds is read offline,
@@ -19,6 +19,6 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
         [0, 1], labels int32.
 
     Raises:
-        OSError: if it is neither there nor can be downloaded, or the folder is damaged.
+        OSError: if it neither exists nor can be downloaded, or is damaged.
     """
     return load_images("mnist", data_dir)

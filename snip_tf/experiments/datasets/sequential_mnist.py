@@ -8,7 +8,7 @@ from snip_tf.experiments.datasets import mnist
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The images of MNIST as sequences of 28 rows of 28 pixels.
+    """Loads the images of MNIST as sequences of 28 rows of 28 pixels.
 
     Args:
         data_dir: as in `mnist.load`.
@@ -18,7 +18,7 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
         float32 in [0, 1] of shape (28, 28), labels int32.
 
     Raises:
-        OSError: if it is neither there nor can be downloaded, or the folder is damaged.
+        OSError: if it neither exists nor can be downloaded, or is damaged.
     """
     return {
         split: (images[..., 0], labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ import numpy as np
 def load_images(
     name: str, data_dir: str | None, test_split: str = "test"
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """As `load_arrays`, with images as float32 in [0, 1] and labels as int32."""
+    """Loads arrays, with images as float32 in [0, 1] and labels as int32."""
     arrays = load_arrays(name, data_dir, test_split)
     return {
         split: (images / np.float32(255), labels.astype(np.int32))
@@ -21,7 +22,7 @@ def load_images(
 def load_arrays(
     name: str, data_dir: str | None, test_split: str = "test"
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The training and test split of a data set of images and labels.
+    """Loads the training and test split of a data set of images and labels.
 
     Args:
         name: the name in tensorflow-datasets.
@@ -33,7 +34,7 @@ def load_arrays(
         `{"train": (inputs, labels), "test": (inputs, labels)}`, as they are stored.
 
     Raises:
-        OSError: if it is neither there nor can be downloaded, or the folder is damaged.
+        OSError: if it neither exists nor can be downloaded, or is damaged.
     """
     _check_folder(data_dir)
     import tensorflow_datasets as tfds  # slow to import
@@ -47,36 +48,44 @@ def load_arrays(
     try:
         builder.download_and_prepare()  # does nothing where it is prepared
     except Exception as error:
-        source = "a network to download it"
-        advice = f"Name the folder that holds {name}/{builder.version} with --data_dir."
-        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-            root = os.path.dirname(os.path.dirname(builder.data_dir))
-            source = f"its file, whole, in {os.path.join(root, 'downloads', 'manual')}"
-            advice += f" Or: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-        raise OSError(
-            f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or "
-            f"{source}. Received: neither ({error}). {advice}"
-        ) from error
-    arrays = {}
-    for key, split in (("train", "train"), ("test", test_split)):
-        try:
-            dataset = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
-            inputs, labels = tfds.as_numpy(dataset)
-        except Exception as error:
-            raise _damaged(name, builder.data_dir, error) from error
-        expected = builder.info.splits[split].num_examples
-        if len(inputs) != expected:
-            error = ValueError(
-                f"{len(inputs)} of {expected} {split} examples are there"
-            )
-            raise _damaged(name, builder.data_dir, error)
-        arrays[key] = (inputs, labels)
-    return arrays
+        raise _not_prepared(name, builder, error) from error
+    return {
+        key: _read_split(name, builder, split)
+        for key, split in (("train", "train"), ("test", test_split))
+    }
+
+
+def _read_split(name: str, builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow_datasets as tfds
+
+    try:
+        dataset = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        inputs, labels = tfds.as_numpy(dataset)
+    except Exception as error:
+        raise _damaged(name, builder.data_dir, error) from error
+    expected = builder.info.splits[split].num_examples
+    if len(inputs) != expected:
+        found = f"{len(inputs)} of {expected} {split} examples exist"
+        raise _damaged(name, builder.data_dir, ValueError(found))
+    return inputs, labels
+
+
+def _not_prepared(name: str, builder: Any, error: Exception) -> OSError:
+    source = "a network to download it"
+    advice = f"Name the folder that holds {name}/{builder.version} with --data_dir."
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        root = os.path.dirname(os.path.dirname(builder.data_dir))
+        source = f"its file, whole, in {os.path.join(root, 'downloads', 'manual')}"
+        advice += f" Or: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+    return OSError(
+        f"Expected the data set {name!r} prepared in {builder.data_dir!r}, or "
+        f"{source}. Received: neither ({error}). {advice}"
+    )
 
 
 def _check_folder(data_dir: str | None) -> None:
-    """tensorflow-datasets would make a folder of a mistyped name."""
-    # Names like gs://bucket are its own matter.
+    """Refuses a mistyped name, of which tensorflow-datasets would make a folder."""
+    # It checks names like gs://bucket itself.
     if data_dir is None or "://" in data_dir:
         return
     if not os.path.isdir(os.path.expanduser(data_dir)):

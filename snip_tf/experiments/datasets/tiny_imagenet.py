@@ -8,7 +8,7 @@ from snip_tf.experiments.datasets.tfds import load_images
 
 
 def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """100,000 + 10,000 photographs of 64 x 64 x 3 pixels, in 200 classes.
+    """Loads 100,000 + 10,000 photographs of 64 x 64 x 3 pixels, in 200 classes.
 
     The labels of the official test images are not public, so that the validation images
     are the test split, as in the paper.

@@ -1,4 +1,12 @@
-"""The paper's networks: one file for each family, made by name."""
+"""The paper's networks: one file for each family, made by name.
+
+Example:
+
+>>> import snip_tf
+>>> model = snip_tf.models.build("lenet5")
+>>> model.output_shape
+(None, 10)
+"""
 
 from __future__ import annotations
 
@@ -116,7 +124,7 @@ def build(
 
 
 def _reason(error: ValueError) -> str:
-    """Of Keras' lines the one that says what is wrong, without its colours."""
+    """Returns the line of Keras' message that says what is wrong, without colours."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n")
     said = [line for line in lines if line and not line.startswith("Exception ")]
     return said[0] if said else str(error)

@@ -16,7 +16,7 @@ def alexnet_s(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """AlexNet with two hidden dense layers of 1,024 units; `alexnet-v1` of the release.
+    """Builds AlexNet with two hidden dense layers of 1,024 units (`alexnet-v1`).
 
     Five convolutions of stride 2 and no pooling, each followed by batch normalization
     and ReLU, as the dense layers are. 5,070,218 parameters for CIFAR-10, normalization
@@ -40,7 +40,7 @@ def alexnet_b(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """AlexNet with two hidden dense layers of 2,048 units; `alexnet-v2` of the release.
+    """Builds AlexNet with two hidden dense layers of 2,048 units (`alexnet-v2`).
 
     8,490,378 parameters for CIFAR-10, normalization not counted; else as `alexnet_s`.
 

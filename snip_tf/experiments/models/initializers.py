@@ -22,7 +22,7 @@ INITIALIZERS: dict[str, Callable[[], keras.initializers.Initializer]] = {
 
 
 def for_layer(initializer: str | Callable, layer: int) -> Callable:
-    """An initializer for one layer of a network that draws values of its own.
+    """Returns an initializer for one layer, which draws values of its own.
 
     A Keras initializer gives the same random numbers each time it is called, so that
     one object for several layers would draw all of them alike, up to scale.
@@ -36,7 +36,7 @@ def for_layer(initializer: str | Callable, layer: int) -> Callable:
         ValueError: if there is no initializer of that name.
     """
     if isinstance(initializer, str):
-        initializer = _by_name(initializer)
+        return for_layer(_by_name(initializer), layer)
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer  # a function
     if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):

@@ -13,7 +13,7 @@ def lenet300(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """LeNet-300-100: dense layers of 300 and 100 units with ReLU, then logits.
+    """Builds LeNet-300-100: dense layers of 300 and 100 units with ReLU, then logits.
 
     266,610 parameters for 28 x 28 images and 10 classes, 266,200 of them prunable.
 
@@ -43,8 +43,7 @@ def lenet5(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """LeNet-5-Caffe: two convolutions, each pooled, a dense layer with ReLU, then
-    logits.
+    """Builds LeNet-5-Caffe: two convolutions, each pooled, a dense layer, logits.
 
     As in the authors' release, no activation follows the convolutions. 431,080
     parameters for 28 x 28 x 1 images and 10 classes, 430,500 of them prunable.

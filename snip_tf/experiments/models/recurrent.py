@@ -14,7 +14,7 @@ def lstm_s(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """One LSTM of 128 units behind a dense projection of each row; 136,586 parameters.
+    """Builds an LSTM of 128 units after a dense layer on each row; 136,586 parameters.
 
     Args:
         input_shape: (steps, features) of one sequence, or (height, width, 1) of an
@@ -35,7 +35,7 @@ def lstm_b(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """As `lstm_s`, with 256 units; 535,306 parameters.
+    """Builds `lstm_s` with 256 units; 535,306 parameters.
 
     Args:
         input_shape, classes, weights: as in `lstm_s`.
@@ -48,7 +48,7 @@ def gru_s(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """As `lstm_s`, with a GRU that has one bias vector; 103,690 parameters.
+    """Builds `lstm_s` with a GRU that has one bias vector; 103,690 parameters.
 
     The biases of its gates start one higher than their initializer says, as in
     TensorFlow 1: at first the state is kept rather than replaced. (An LSTM's forget
@@ -66,7 +66,7 @@ def gru_b(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """As `gru_s`, with 256 units; 403,978 parameters.
+    """Builds `gru_s` with 256 units; 403,978 parameters.
 
     Args:
         input_shape, classes, weights: as in `lstm_s`.

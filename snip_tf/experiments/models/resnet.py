@@ -14,7 +14,7 @@ def resnet_20(
     weights: Callable[[], dict[str, Any]] = dict,
     widths: tuple[int, int, int] = (16, 32, 64),
 ) -> keras.Model:
-    """A residual network of 20 layers for small images; 268,346 parameters.
+    """Builds a residual network of 20 layers for small images; 268,346 parameters.
 
     Three groups of three residual blocks with 16, 32 and 64 filters, each convolution
     followed by normalization; average pooling, logits. Where a group halves the image,

@@ -29,7 +29,7 @@ def vgg_c(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """VGG-16's configuration C: the last convolution of three blocks is of 1 x 1.
+    """Builds VGG-16's configuration C: the last convolution of three blocks is 1 x 1.
 
     Batch normalization and ReLU follow each convolution and each of two hidden dense
     layers of 512 units, instead of dropout. 10,526,538 parameters for CIFAR-10,
@@ -53,7 +53,7 @@ def vgg_d(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """VGG-16's configuration D: all convolutions are of 3 x 3.
+    """Builds VGG-16's configuration D: all convolutions are of 3 x 3.
 
     15,245,130 parameters for CIFAR-10, normalization not counted; else as `vgg_c`.
 
@@ -68,7 +68,7 @@ def vgg_like(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """The convolutions of VGG-D with one hidden dense layer instead of two.
+    """Builds the convolutions of VGG-D with one hidden dense layer instead of two.
 
     14,982,474 parameters for CIFAR-10, normalization not counted; else as `vgg_c`.
 

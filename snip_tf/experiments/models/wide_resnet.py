@@ -13,7 +13,7 @@ def wrn_16_8(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Model:
-    """A wide residual network of 16 layers, 8 times as wide; 10,954,170 parameters.
+    """Builds a wide residual network of 16 layers, 8 times as wide: 10,954,170 weights.
 
     Three groups of residual blocks with 16 k, 32 k and 64 k filters, normalization and
     ReLU before each convolution, no bias in a convolution, average pooling, logits.
@@ -37,7 +37,7 @@ def wrn_16_10(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Model:
-    """16 layers, 10 times as wide: 17,107,642 parameters; else as `wrn_16_8`.
+    """Builds 16 layers, 10 times as wide: 17,107,642 parameters; else `wrn_16_8`.
 
     Args:
         input_shape, classes, weights: as in `wrn_16_8`.
@@ -50,7 +50,7 @@ def wrn_22_8(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Model:
-    """22 layers, 8 times as wide: 17,147,322 parameters; else as `wrn_16_8`.
+    """Builds 22 layers, 8 times as wide: 17,147,322 parameters; else `wrn_16_8`.
 
     Args:
         input_shape, classes, weights: as in `wrn_16_8`.
@@ -63,7 +63,7 @@ def wrn_16_1(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Model:
-    """16 layers of ordinary width: 174,138 parameters; else as `wrn_16_8`.
+    """Builds 16 layers of ordinary width: 174,138 parameters; else `wrn_16_8`.
 
     Not in the paper: a network that a processor can train.
 

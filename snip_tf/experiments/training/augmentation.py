@@ -10,13 +10,13 @@ _TRANSLATION = 4  # pixels
 
 
 def _fliplr(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Each image is mirrored left to right with probability 1/2."""
+    """Mirrors each image left to right with probability 1/2."""
     flip = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < 0.5
     return tf.where(flip, images[:, :, ::-1], images)
 
 
 def _translate_px(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Each image is moved by -4 to 4 pixels along each axis; zeros come in."""
+    """Moves each image by -4 to 4 pixels along each axis; zeros come in."""
     count, height, width = tf.unstack(tf.shape(images)[:3])
     shift = tf.random.stateless_uniform(
         [count, 2], seed, -_TRANSLATION, _TRANSLATION + 1, tf.int32
@@ -31,7 +31,7 @@ def _translate_px(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _at_random(kind: Callable) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Each image is augmented with probability 1/2, else left as it is.
+    """Returns an augmentation that leaves an image as it is with probability 1/2.
 
     The authors' release draws how many of the kinds are applied to an image, from none
     to all, and which: so each is, in the mean, applied to every second image.

@@ -13,14 +13,14 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
 
 from snip_tf.files import write_json
 
-# Seconds in which one that is there speaks.
+# Seconds in which one that has connected speaks.
 _PATIENCE = 1.0
 # Seconds that a socket can wait at once; more are waited for one after the other.
 _LONGEST_WAIT = 1e6
@@ -59,8 +59,14 @@ class Cluster:
         return self.index == 0
 
 
+_EXPECTED = (
+    'Expected TF_CONFIG to be like {"cluster": {"worker": ["host1:12345", '
+    '"host2:12345"]}, "task": {"type": "worker", "index": 0}}. Received: '
+)
+
+
 def from_environment() -> Cluster | None:
-    """The cluster of the environment variable `TF_CONFIG`; None if it is not set.
+    """Returns the cluster of the environment variable `TF_CONFIG`; None if not set.
 
     Raises:
         ValueError: if it is not what TensorFlow's multi-worker training takes.
@@ -68,50 +74,50 @@ def from_environment() -> Cluster | None:
     text = os.environ.get("TF_CONFIG")
     if not text:
         return None
-    expected = (
-        'Expected TF_CONFIG to be like {"cluster": {"worker": ["host1:12345", '
-        '"host2:12345"]}, "task": {"type": "worker", "index": 0}}. Received: '
-    )
     try:
         config = json.loads(text)
         if isinstance(config, dict) and not config.get("cluster"):
-            return None  # one machine, as TensorFlow has it
-        cluster, task = config["cluster"], config["task"]
-        addresses = {name: tuple(hosts) for name, hosts in cluster.items()}
-        kind, index = str(task["type"]), task["index"]
-        if type(index) is not int or any(isinstance(h, dict) for h in cluster.values()):
-            raise ValueError("the index must be a whole number, the hosts lists")
+            return None  # one machine, as in TensorFlow
+        return _cluster(config["cluster"], config["task"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{expected}{text} ({problem})") from error
+        raise ValueError(f"{_EXPECTED}{text} ({problem})") from error
+
+
+def _cluster(hosts: Mapping[str, Any], task: Mapping[str, Any]) -> Cluster:
+    """Returns a cluster; raises one of several errors if it cannot be one."""
+    kind, index = str(task["type"]), task["index"]
+    addresses = {name: tuple(some) for name, some in hosts.items()}
+    if type(index) is not int or any(isinstance(some, dict) for some in hosts.values()):
+        raise ValueError("the index must be a whole number, the hosts lists")
     unknown = addresses.keys() - {"chief", "worker"}
     if unknown or kind not in addresses:
         raise ValueError(
-            f"{expected}{text} (workers, and at most one chief, are all that trains "
-            f"here; {', '.join(sorted(unknown)) or kind} is not)"
+            f"only workers, and at most one chief, train here; "
+            f"{', '.join(sorted(unknown)) or kind} is not one"
         )
-    # As TensorFlow has it, the chief comes first.
+    # The chief comes first, as in TensorFlow.
     ranks = [
         (name, i) for name in sorted(addresses) for i in range(len(addresses[name]))
     ]
     if (kind, index) not in ranks or len(addresses.get("chief", "1")) != 1:
-        raise ValueError(
-            f"{expected}{text} (there is no {kind} of index {index}, or not one chief)"
-        )
+        raise ValueError(f"there is no {kind} of index {index}, or not one chief")
     workers = tuple(addresses[name][i] for name, i in ranks)
-    for worker in workers:
-        address = re.fullmatch(
-            r"([\w-][\w.-]*|\[[\da-fA-F:.]+\]):([0-9]{1,5})", str(worker)
-        )
-        if not (address and 0 < int(address[2]) < 1 << 16):
-            raise ValueError(f"{expected}{text} ({worker!r} is not host:port)")
-    if len(set(workers)) < len(workers):
-        raise ValueError(f"{expected}{text} (two workers have the same address)")
+    _check_addresses(workers)
     return Cluster(workers, ranks.index((kind, index)))
 
 
+def _check_addresses(workers: tuple[Any, ...]) -> None:
+    for worker in workers:
+        address = _ADDRESS.fullmatch(str(worker))
+        if not (address and 0 < int(address[2]) < 1 << 16):
+            raise ValueError(f"{worker!r} is not host:port")
+    if len(set(workers)) < len(workers):
+        raise ValueError("two workers have the same address")
+
+
 def connect(cluster: Cluster, timeout: float) -> tf.distribute.Strategy:
-    """The strategy that trains on all workers, once all of them are there.
+    """Returns the strategy that trains on all workers, once all of them are there.
 
     Args:
         cluster: as TF_CONFIG has it, which TensorFlow reads itself.
@@ -155,24 +161,16 @@ def _listener(cluster: Cluster) -> socket.socket:
 
 
 def _await_workers(cluster: Cluster, listener: socket.socket, deadline: float) -> None:
+    """Tells all workers to go once all have come, or who is missing."""
     greetings = {_greeting(cluster, i): i for i in range(1, len(cluster.workers))}
     present: dict[int, socket.socket] = {}
-
-    def greet(connection: socket.socket) -> None:
-        connection.settimeout(_PATIENCE)
-        with contextlib.suppress(OSError):
-            greeting = connection.recv(64)
-            if greeting in greetings:
-                present[greetings[greeting]] = connection
-                return
-        connection.close()
-
     listener.settimeout(0.1)
     while len(present) < len(greetings) and time.monotonic() < deadline:
         with contextlib.suppress(TimeoutError):
             connection, _ = listener.accept()
             # In a thread, since a stranger may connect and say nothing.
-            threading.Thread(target=greet, args=(connection,), daemon=True).start()
+            arguments = (connection, greetings, present)
+            threading.Thread(target=_hear, args=arguments, daemon=True).start()
     missing = sorted(greetings.values() - present.keys())
     message = _missing(cluster, missing) if missing else _GO
     for connection in present.values():
@@ -180,6 +178,21 @@ def _await_workers(cluster: Cluster, listener: socket.socket, deadline: float) -
             connection.sendall(message.encode())
     if missing:
         raise TimeoutError(message)
+
+
+def _hear(
+    connection: socket.socket,
+    greetings: Mapping[bytes, int],
+    present: dict[int, socket.socket],
+) -> None:
+    """Keeps the connection of a worker, and closes that of a stranger."""
+    connection.settimeout(_PATIENCE)
+    with contextlib.suppress(OSError):
+        greeting = connection.recv(64)
+        if greeting in greetings:
+            present[greetings[greeting]] = connection
+            return
+    connection.close()
 
 
 def _await_chief(cluster: Cluster, deadline: float) -> None:
@@ -194,7 +207,7 @@ def _await_chief(cluster: Cluster, deadline: float) -> None:
 
 
 def _ask_chief(cluster: Cluster, left: float) -> str:
-    """All that the chief says once it has heard from this worker."""
+    """Returns all that the chief says once it has heard from this worker."""
     address = _split(cluster.workers[0])
     with (
         contextlib.suppress(OSError),
@@ -291,7 +304,7 @@ def start_again(error: Exception, reached: int) -> NoReturn:
 
 
 def _gather(strategy: tf.distribute.Strategy, text: bytes) -> list[bytes]:
-    """What each replica sends, in their order."""
+    """Returns what each replica sends, in their order."""
 
     def gathered(values: np.ndarray) -> np.ndarray:
         tensor = tf.constant(values, tf.int32)

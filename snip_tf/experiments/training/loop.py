@@ -8,19 +8,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from snip_tf.experiments.datasets import Dataset, Examples
-from snip_tf.experiments.training import seals
+from snip_tf.experiments.datasets import Dataset
+from snip_tf.experiments.training.checkpoint import (
+    Check,
+    iterations_done,
+    number,
+    save_checkpoint,
+    steps_of,
+)
+from snip_tf.experiments.training.evaluation import evaluation_function
 from snip_tf.experiments.training.input_pipeline import training_batches
-from snip_tf.files import named_damage, read_json, whole_file, write_json
 
-_EVALUATION_BATCH = 1000
-_CHECKPOINT = "checkpoint.keras"
-_HISTORY = "history.json"
 # Iterations in one call of the compiled function, at most: progress is shown in
 # between.
 _CHUNK = 100
@@ -37,26 +39,6 @@ class Settings:
     seed: int = 0
     aug_kinds: Sequence[str] = ()
     jit_compile: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """What was measured after an iteration. Errors are in percent.
-
-    `steps` are those that the optimizer made: in half precision it leaves out those
-    whose gradients are not finite. `loss` is the mean training loss, regularization
-    included, since the last check; `learning_rate` is that of the next iteration;
-    `test_error` is measured where a checkpoint is saved; `seconds` is the time spent in
-    training steps so far.
-    """
-
-    iteration: int
-    steps: int
-    loss: float
-    learning_rate: float
-    validation_error: float
-    test_error: float | None
-    seconds: float
 
 
 def train(
@@ -91,47 +73,91 @@ def train(
     Raises:
         FloatingPointError: if the loss is NaN or infinite.
     """
-    history = list(history)
-    iteration = iterations_done(history)
-    batches = _batches(data, settings, strategy, start=iteration)
+    done = iterations_done(history)
+    batches = _batches(data, settings, strategy, start=done)
     run = _training_function(model, strategy, settings)
-    error_percent = _evaluation_function(model)
-    writer = _summary_writer(logdir / "summary")
-    seconds = history[-1].seconds if history else 0.0
-    loss_since_check, since_check = 0.0, 0
-    while iteration < settings.iterations:
-        count = _until_next_stop(iteration, settings)
+    checks = _Checks(model, data, settings, logdir, history)
+    for count in _counts(done, settings):
         begin = time.perf_counter()
         loss = float(run(batches, count))
-        seconds += time.perf_counter() - begin
-        iteration += count
+        seconds = time.perf_counter() - begin
+        done += count
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"Expected a finite training loss. Received: {loss} in iterations "
-                f"{iteration - count} to {iteration}. Lower the learning rate (--lr)."
+                f"{done - count} to {done}. Lower the learning rate (--lr)."
             )
-        loss_since_check += count * loss
-        since_check += count
-        check = None
-        saves = _is_due(iteration, settings.save_interval, settings)
-        if saves or _is_due(iteration, settings.check_interval, settings):
-            check = Check(
-                iteration=iteration,
-                steps=_steps(model),
-                loss=loss_since_check / since_check,
-                learning_rate=_number(model.optimizer.learning_rate),
-                validation_error=error_percent(data.validation),
-                test_error=error_percent(data.test) if saves else None,
-                seconds=seconds,
-            )
-            loss_since_check, since_check = 0.0, 0
-            history.append(check)
-            _write_summary(writer, check)
+        check = checks.after(done, count, loss, seconds)
+        on_progress(done, loss, check)
+    checks.close()
+    return checks.history
+
+
+class _Checks:
+    """Checks the model at intervals, and saves it.
+
+    Args:
+        model, data, settings, logdir, history: as `train` takes them.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Dataset,
+        settings: Settings,
+        logdir: Path,
+        history: list[Check],
+    ):
+        self.history = list(history)
+        self._model, self._data, self._logdir = model, data, logdir
+        self._settings = settings
+        self._error_percent = evaluation_function(model)
+        self._writer = _summary_writer(logdir / "summary")
+        self._seconds = history[-1].seconds if history else 0.0
+        self._loss_since_check, self._since_check = 0.0, 0
+
+    def after(
+        self, iteration: int, count: int, loss: float, seconds: float
+    ) -> Check | None:
+        """Returns the check after some iterations, if one is due.
+
+        Args:
+            iteration: how many are done.
+            count: since the last call.
+            loss: their mean.
+            seconds: that they took.
+        """
+        self._seconds += seconds
+        self._loss_since_check += count * loss
+        self._since_check += count
+        saves = self._is_due(iteration, self._settings.save_interval)
+        if not saves and not self._is_due(iteration, self._settings.check_interval):
+            return None
+        check = self._check(iteration, saves)
+        self._loss_since_check, self._since_check = 0.0, 0
+        self.history.append(check)
+        _write_summary(self._writer, check)
         if saves:
-            save_checkpoint(logdir, model, history)
-        on_progress(iteration, loss, check)
-    writer.close()
-    return history
+            save_checkpoint(self._logdir, self._model, self.history)
+        return check
+
+    def _is_due(self, iteration: int, interval: int) -> bool:
+        return iteration % interval == 0 or iteration == self._settings.iterations
+
+    def _check(self, iteration: int, saves: bool) -> Check:
+        return Check(
+            iteration=iteration,
+            steps=steps_of(self._model),
+            loss=self._loss_since_check / self._since_check,
+            learning_rate=number(self._model.optimizer.learning_rate),
+            validation_error=self._error_percent(self._data.validation),
+            test_error=self._error_percent(self._data.test) if saves else None,
+            seconds=self._seconds,
+        )
+
+    def close(self) -> None:
+        """Ends the summaries."""
+        self._writer.close()
 
 
 def _batches(
@@ -152,47 +178,50 @@ def _batches(
     return iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
 
 
-def _is_due(iteration: int, interval: int, settings: Settings) -> bool:
-    return iteration % interval == 0 or iteration == settings.iterations
-
-
-def iterations_done(history: list[Check]) -> int:
-    """How many iterations a run has made."""
-    return history[-1].iteration if history else 0
-
-
-def _steps(model: keras.Model) -> int:
-    return int(_number(model.optimizer.iterations))
-
-
-def _number(value: keras.Variable | tf.Tensor) -> float:
-    # Under a strategy `float` fails: the variable is mirrored.
-    return float(keras.ops.convert_to_numpy(value))
-
-
-def _until_next_stop(iteration: int, settings: Settings) -> int:
-    stops = [settings.iterations - iteration, _CHUNK]
-    for interval in (settings.check_interval, settings.save_interval):
-        stops.append(interval - iteration % interval)
-    return min(stops)
+def _counts(done: int, settings: Settings) -> Iterator[int]:
+    """Yields how many iterations to run until the next check, again and again."""
+    while done < settings.iterations:
+        stops = [settings.iterations - done, _CHUNK]
+        for interval in (settings.check_interval, settings.save_interval):
+            stops.append(interval - done % interval)
+        yield min(stops)
+        done += min(stops)
 
 
 def _training_function(
     model: keras.Model, strategy: tf.distribute.Strategy, settings: Settings
-) -> Callable:
-    """A compiled function that runs some iterations and returns their mean loss.
+) -> Callable[[Iterator[tuple[tf.Tensor, tf.Tensor]], int], tf.Tensor]:
+    """Returns a compiled function that runs iterations, and returns their mean loss.
 
     A loop inside one `tf.function` rather than `Model.fit`: it stops and continues at
     any iteration, and runs under MultiWorkerMirroredStrategy, where Keras 3.15's `fit`
     fails before the first step: it builds the model by `strategy.reduce` of a nested
     batch. With a Keras that can do both, this may become a `fit` with callbacks.
     """
+    step = _step_function(model, strategy, settings)
+    if settings.jit_compile:
+        step = tf.function(step, jit_compile=True)
+
+    @tf.function
+    def run(iterator, count):
+        total = tf.constant(0.0)
+        for _ in tf.range(count):
+            loss = strategy.run(step, args=next(iterator))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+        return total / tf.cast(count, tf.float32)
+
+    return lambda iterator, count: run(iterator, tf.constant(count))
+
+
+def _step_function(
+    model: keras.Model, strategy: tf.distribute.Strategy, settings: Settings
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns a function that makes one step on a replica, and returns its loss."""
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, reduction="sum"
     )
-    optimizer = model.optimizer
+    optimizer, variables = model.optimizer, model.trainable_variables
     replicas = strategy.num_replicas_in_sync
-    variables = model.trainable_variables
     with strategy.scope():
         optimizer.build(variables)
 
@@ -210,44 +239,11 @@ def _training_function(
         optimizer.apply(gradients, variables)
         return loss
 
-    if settings.jit_compile:
-        step = tf.function(step, jit_compile=True)
-
-    @tf.function
-    def run(iterator, count):
-        total = tf.constant(0.0)
-        for _ in tf.range(count):
-            loss = strategy.run(step, args=next(iterator))
-            total += strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
-        return total / tf.cast(count, tf.float32)
-
-    return lambda iterator, count: run(iterator, tf.constant(count))
-
-
-def _evaluation_function(model: keras.Model) -> Callable[[Examples], float]:
-    """A function that gives the share of examples, in percent, that are misclassified.
-
-    Every worker looks at all of them by itself: `Model.predict` would split them, and
-    does not run under MultiWorkerMirroredStrategy.
-    """
-
-    @tf.function(reduce_retracing=True)
-    def wrong(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        chosen = tf.argmax(model(images, training=False), axis=-1)
-        return tf.math.count_nonzero(chosen != tf.cast(labels, chosen.dtype))
-
-    def error_percent(examples: Examples) -> float:
-        count, total = len(examples[0]), 0
-        for start in range(0, count, _EVALUATION_BATCH):
-            end = start + _EVALUATION_BATCH
-            total += int(wrong(*(tf.constant(array[start:end]) for array in examples)))
-        return 100 * total / count
-
-    return error_percent
+    return step
 
 
 def _summary_writer(folder: Path) -> tf.summary.SummaryWriter:
-    """One that can write: TensorFlow's error of what it cannot is no OSError."""
+    """Returns a writer; raises an OSError where TensorFlow's own is none."""
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
@@ -260,98 +256,3 @@ def _write_summary(writer: tf.summary.SummaryWriter, check: Check) -> None:
             if name != "iteration" and value is not None:
                 tf.summary.scalar(name, value)
     writer.flush()
-
-
-def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> None:
-    """Writes the model with its optimizer, and the history up to it.
-
-    The model comes last: a run that is killed at any point finds a whole checkpoint,
-    and history at least up to it.
-    """
-    rows = [dataclasses.asdict(check) for check in history]
-    write_json(logdir / _HISTORY, rows)
-    with whole_file(logdir / _CHECKPOINT) as partial:
-        model.save(partial)
-        seals.seal(partial, {"rows": len(rows), "history": seals.digest_of(rows)})
-
-
-def has_checkpoint(logdir: Path) -> bool:
-    """Whether there is a run to continue."""
-    return (logdir / _CHECKPOINT).exists()
-
-
-def saved_iteration(logdir: Path) -> int:
-    """The last iteration in the history that is kept in `logdir`; 0 without one."""
-    try:
-        return iterations_done(_history(logdir, _rows(logdir)))
-    except (FileNotFoundError, ValueError):
-        return 0  # of a damaged one `load_checkpoint` tells
-
-
-def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
-    """The model and the history that `save_checkpoint` wrote; None if there is none.
-
-    Raises:
-        FileNotFoundError: if there is no history.
-        ValueError: if a file is damaged, or the history is not that of the model.
-    """
-    if not has_checkpoint(logdir):
-        return None
-    path, kind = logdir / _CHECKPOINT, "a checkpoint as the training loop wrote it"
-    seal = seals.check_seal(path, kind)
-    rows = _rows(logdir)
-    if seal:
-        # A run that was killed while it saved has checks after the checkpoint.
-        rows = rows[: seal["rows"]]
-        if seals.digest_of(rows) != seal["history"]:
-            raise _other_history(logdir, "other checks")
-    history = _history(logdir, rows)
-    with named_damage(path, kind):
-        model = keras.models.load_model(path)
-        steps = _steps(model)
-    if not seal:
-        history = _history_without_seal(logdir, history, model)
-    if not history or history[-1].steps != steps:
-        raise _other_history(logdir, f"no check after the model's {steps} steps")
-    return model, history
-
-
-def _history_without_seal(
-    logdir: Path, history: list[Check], model: keras.Model
-) -> list[Check]:
-    """The checks up to a checkpoint of an earlier version."""
-    history = [check for check in history if check.steps <= _steps(model)]
-    leaves_out_steps = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    if not leaves_out_steps and any(c.iteration != c.steps for c in history):
-        raise _other_history(logdir, "more iterations than steps")
-    return history
-
-
-def _rows(logdir: Path) -> list[Any]:
-    rows = read_json(logdir / _HISTORY)
-    if not isinstance(rows, list):
-        raise _other_history(logdir, "no list of checks")
-    return rows
-
-
-def _history(logdir: Path, rows: Any) -> list[Check]:
-    """The checks; a ValueError if they are not those of a run."""
-    with named_damage(logdir / _HISTORY, "the history of a run"):
-        history = [Check(**row) for row in rows]
-        iteration = steps = 0
-        for check in history:
-            kinds = {*map(type, dataclasses.astuple(check))} - {type(None)}
-            counts = {type(check.iteration), type(check.steps)}
-            if not kinds <= {int, float} or counts != {int}:
-                raise ValueError(f"{check} has values that are not numbers")
-            if not iteration < check.iteration >= check.steps >= steps:
-                raise ValueError(f"{check} comes after iteration {iteration}")
-            iteration, steps = check.iteration, check.steps
-    return history
-
-
-def _other_history(logdir: Path, found: str) -> ValueError:
-    return ValueError(
-        f"Expected the history up to {_CHECKPOINT}. Received: "
-        f"{str(logdir / _HISTORY)!r}, which has {found}"
-    )

@@ -10,16 +10,15 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from snip_tf.experiments.training import loop, seals
-from snip_tf.files import DAMAGE, locked, read_json, write_json
-from snip_tf.masking.pruned_model import current_masks
+from snip_tf.experiments.results import read_object
+from snip_tf.experiments.training import checkpoint, seals
+from snip_tf.files import DAMAGE, locked, write_json
+from snip_tf.network import Network
 from snip_tf.reports.sparsity import sparsity as sparsity_of
-from snip_tf.weights import weights_by_path
 
 _FLAGS = "flags.json"
 _PRUNING = "pruning.json"
@@ -27,10 +26,10 @@ _PRUNING = "pruning.json"
 
 @contextlib.contextmanager
 def own_folder(logdir: Path, is_chief: bool) -> Iterator[Path]:
-    """Where a process writes: `logdir`, or a folder that is thrown away.
+    """Yields where a process writes: `logdir`, or a folder that is thrown away.
 
-    All workers write the same, since reading a variable of theirs may need them all;
-    only the chief's is kept. It keeps others out of the folder.
+    All workers write the same, because reading their variables may need them all; only
+    what the chief writes is kept. It keeps other processes out of the folder.
 
     Raises:
         ValueError: if another process trains there.
@@ -62,9 +61,9 @@ def keep_pruning_seconds(folder: Path, seconds: float) -> None:
 
 
 def pruning_seconds(logdir: Path) -> float:
-    """How long pruning took."""
+    """Returns how long pruning took."""
     with _whole(logdir):
-        found = _settings(logdir / _PRUNING)
+        found = read_object(logdir / _PRUNING)
         seconds = found["seconds"]
         # An earlier version wrote no seal.
         if found.keys() - {"seconds"} and found != {
@@ -79,10 +78,10 @@ def pruning_seconds(logdir: Path) -> float:
 
 def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
     """Raises a ValueError if the folder holds a run of other flags to continue."""
-    if not loop.has_checkpoint(logdir):
+    if not checkpoint.has_checkpoint(logdir):
         return
     with _whole(logdir):
-        earlier = _settings(logdir / _FLAGS)
+        earlier = read_object(logdir / _FLAGS)
     different = [
         f"--{name} was {earlier.get(name)!r} there and is {flags.get(name)!r} now"
         for name in sorted(earlier.keys() | flags.keys())
@@ -96,18 +95,10 @@ def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
         )
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """What a file holds by name."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, and no names")
-    return found
-
-
-def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[loop.Check]] | None:
-    """As the training loop does; a ValueError if files are damaged or missing."""
+def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[checkpoint.Check]] | None:
+    """Loads a checkpoint; raises a ValueError if files are damaged or missing."""
     with _whole(logdir):
-        return loop.load_checkpoint(logdir)
+        return checkpoint.load_checkpoint(logdir)
 
 
 def check_model(
@@ -121,34 +112,35 @@ def check_model(
         network: what the flags ask for, not pruned.
         sparsity: what the flags ask for.
     """
-    shapes, expected = (
-        {path: tuple(weight.shape) for path, weight in weights_by_path(m).items()}
-        for m in (model, network)
-    )
+    found, expected = Network(model), Network(network)
     # Of a dense model `snip_tf.sparsity` counts zeros, which may be weights by chance.
-    received = sparsity_of(model) if current_masks(model) else 0
-    found = None
-    if shapes != expected:
-        found = f"one of {model.name!r}, whose weights have other names or shapes"
+    received = sparsity_of(model) if found.mask_variables else 0
+    problem = None
+    if _shapes(found) != _shapes(expected):
+        problem = f"one of {model.name!r}, whose weights have other names or shapes"
     elif abs(received - sparsity) > 1e-3:
-        found = f"one of sparsity {received:.6g}"
+        problem = f"one of sparsity {received:.6g}"
     pruning_seconds(logdir)
-    if found:
+    if problem:
         raise ValueError(
             f"Expected --logdir to hold a checkpoint of a {network.name!r} at "
             f"--target_sparsity={sparsity} as a run left it, or none. "
-            f"Received: {logdir}, with {found}. Name another --logdir."
+            f"Received: {logdir}, with {problem}. Name another --logdir."
         )
+
+
+def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(weight.shape) for path, weight in network.weights.items()}
 
 
 @contextlib.contextmanager
 def _whole(logdir: Path) -> Iterator[None]:
-    """Says of what goes wrong that the files of an earlier run cannot be read."""
+    """Raises what goes wrong as a ValueError that names the folder."""
     try:
         yield
     except (
         *DAMAGE,
-        # Not all of TensorFlow's: of a lost worker `cluster` knows more.
+        # Not all of TensorFlow's: a lost worker is handled in `cluster`.
         tf.errors.InvalidArgumentError,
         tf.errors.ResourceExhaustedError,
     ) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import keras
 
@@ -25,7 +25,7 @@ def make_optimizer(
     values: Sequence[float] = (),
     weight_decay: float = 0,
 ) -> keras.optimizers.Optimizer:
-    """An optimizer with its learning rate.
+    """Returns an optimizer with its learning rate.
 
     Args:
         name: one of `OPTIMIZERS`; `momentum` is SGD with momentum 0.9.
@@ -42,28 +42,43 @@ def make_optimizer(
         ValueError: if a name is not known, a rate is not positive, the lengths do not
             fit, or the boundaries do not increase or are too large.
     """
-    for kind, chosen, known in [
-        ("name", name, OPTIMIZERS),
-        ("decay_type", decay_type, DECAY_TYPES),
-    ]:
-        if chosen not in known:
-            raise ValueError(
-                f"Expected `{kind}` to be one of {', '.join(map(repr, known))}. "
-                f"Received: {kind}={chosen!r}"
-            )
+    _check_known("name", name, OPTIMIZERS)
+    _check_known("decay_type", decay_type, DECAY_TYPES)
     for rate in (lr, *values):
         if not 0 < rate < math.inf:  # also catches NaN
             raise ValueError(
                 f"Expected learning rates to be positive numbers. Received: {rate}"
             )
     if decay_type == "constant":
-        if boundaries or values:
-            raise ValueError(
-                f"Expected no boundaries or values with the decay type 'constant'. "
-                f"Received: boundaries={list(boundaries)}, values={list(values)}. "
-                f"Use the decay type 'piecewise'."
-            )
+        _check_empty(boundaries, values)
         return _decaying(OPTIMIZERS[name](lr), weight_decay)
+    _check_boundaries(boundaries, values)
+    # Keras keeps a value up to and including its boundary, counting iterations from 0,
+    # which would be one iteration too long.
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [boundary - 1 for boundary in boundaries], [float(value) for value in values]
+    )
+    return _decaying(OPTIMIZERS[name](schedule), weight_decay)
+
+
+def _check_known(argument: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise ValueError(
+            f"Expected `{argument}` to be one of {', '.join(map(repr, known))}. "
+            f"Received: {argument}={value!r}"
+        )
+
+
+def _check_empty(boundaries: Sequence[int], values: Sequence[float]) -> None:
+    if boundaries or values:
+        raise ValueError(
+            f"Expected no boundaries or values with the decay type 'constant'. "
+            f"Received: boundaries={list(boundaries)}, values={list(values)}. "
+            f"Use the decay type 'piecewise'."
+        )
+
+
+def _check_boundaries(boundaries: Sequence[int], values: Sequence[float]) -> None:
     if len(values) != len(boundaries) + 1 or not boundaries:
         raise ValueError(
             f"Expected at least one boundary, and one more value than boundaries. "
@@ -76,12 +91,6 @@ def make_optimizer(
             f"Expected positive, increasing boundaries, up to {_MOST_ITERATIONS:,}. "
             f"Received: boundaries={list(boundaries)}"
         )
-    # Keras keeps a value up to and including its boundary, counting iterations from 0,
-    # which would be one iteration too long.
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [boundary - 1 for boundary in boundaries], [float(value) for value in values]
-    )
-    return _decaying(OPTIMIZERS[name](schedule), weight_decay)
 
 
 def _decaying(

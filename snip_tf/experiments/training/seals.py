@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 
 def digest_of(value: Any) -> str:
-    """A hash of what JSON can hold, to be kept beside it or in a seal."""
+    """Returns a hash of what JSON can hold, to be kept beside it or in a seal."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
@@ -41,7 +41,7 @@ def seal(path: Path, about: dict[str, Any]) -> None:
 
 
 def check_seal(path: Path, kind: str) -> dict[str, Any] | None:
-    """What the seal of an archive tells; None if it was never sealed.
+    """Returns what the seal of an archive says; None if it was never sealed.
 
     Args:
         path: where it is.
@@ -73,7 +73,7 @@ def _stored_digest(path: Path) -> bytes:
 
 
 def _digest(path: Path) -> bytes:
-    """The hash of all that comes before it."""
+    """Returns the hash of all that comes before it."""
     digest, left = hashlib.sha256(), path.stat().st_size - _HASH
     with open(path, "rb") as file:
         while chunk := file.read(min(_CHUNK, left)):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from tests.datasets.conftest import few_examples, prepare
 
 from snip_tf import datasets
+from tests.experiments.datasets.conftest import few_examples, prepare
 
 
 @pytest.fixture(scope="module")

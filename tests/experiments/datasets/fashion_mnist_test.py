@@ -1,7 +1,7 @@
 import pytest
-from tests.datasets.conftest import few_examples, prepare
 
 from snip_tf import datasets
+from tests.experiments.datasets.conftest import few_examples, prepare
 
 
 @pytest.fixture

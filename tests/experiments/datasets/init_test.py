@@ -110,3 +110,10 @@ def test_an_unknown_name_lists_the_known():
     assert {"digits", "mnist"} <= set(datasets.NAMES)
     for name in datasets.NAMES:
         assert repr(name) in str(caught.value)
+
+
+def test_workers_compare_the_digests_of_their_data():
+    data = datasets.load("digits", None, 0, 40)
+    same = datasets.load("digits", None, 0, 40)
+    other = datasets.load("digits", None, 1, 40)
+    assert data.digest() == same.digest() != other.digest()

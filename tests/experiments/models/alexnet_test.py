@@ -1,8 +1,8 @@
 import keras
 import pytest
-from tests.models.counting import parameters
 
 from snip_tf.experiments.models.alexnet import alexnet_b, alexnet_s
+from tests.experiments.models.counting import parameters
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
-from tests.models.counting import parameters
 
 from snip_tf.experiments.models.resnet import resnet_20
+from tests.experiments.models.counting import parameters
 
 
 def test_published_number_of_parameters():

@@ -1,8 +1,8 @@
 import keras
 import pytest
-from tests.models.counting import parameters
 
 from snip_tf.experiments.models.vgg import vgg_c, vgg_d, vgg_like
+from tests.experiments.models.counting import parameters
 
 
 @pytest.mark.parametrize(

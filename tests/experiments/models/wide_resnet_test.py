@@ -1,6 +1,5 @@
 import keras
 import pytest
-from tests.models.counting import parameters
 
 from snip_tf.experiments.models.wide_resnet import (
     wrn_16_1,
@@ -8,6 +7,7 @@ from snip_tf.experiments.models.wide_resnet import (
     wrn_16_10,
     wrn_22_8,
 )
+from tests.experiments.models.counting import parameters
 
 
 @pytest.mark.parametrize(

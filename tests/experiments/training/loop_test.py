@@ -2,9 +2,6 @@ import dataclasses
 import itertools
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,9 +10,10 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf.experiments.datasets import Dataset
-from snip_tf.experiments.training import loop
+from snip_tf.experiments.training import checkpoint, loop
 from snip_tf.experiments.training.input_pipeline import training_batches
 from snip_tf.experiments.training.schedules import make_optimizer
+from tests.replicas import two_replicas
 
 DECAY = 0.02
 SETTINGS = loop.Settings(
@@ -117,7 +115,7 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def no_errors(monkeypatch):
     """Leaves out the evaluations, which take the most time."""
-    monkeypatch.setattr(loop, "_evaluation_function", lambda model: lambda _: 0.0)
+    monkeypatch.setattr(loop, "evaluation_function", lambda model: lambda _: 0.0)
 
 
 @pytest.mark.usefixtures("no_errors")
@@ -174,7 +172,7 @@ def test_the_end_is_checked_and_saved_between_intervals(tmp_path):
     history = train(model, tmp_path, iterations=5)
     assert [check.iteration for check in history] == [4, 5]
     assert history[-1].test_error is not None
-    saved, saved_history = loop.load_checkpoint(tmp_path)
+    saved, saved_history = checkpoint.load_checkpoint(tmp_path)
     assert saved_history == history
     assert_same_state(saved, model)
 
@@ -243,7 +241,7 @@ def test_interrupted_and_continued_is_undisturbed(tmp_path, undisturbed):
 
     with pytest.raises(KeyboardInterrupt):
         train(make_pruned(), tmp_path, on_progress=interrupt)
-    model, history = loop.load_checkpoint(tmp_path)
+    model, history = checkpoint.load_checkpoint(tmp_path)
     assert int(model.optimizer.iterations) == 4
     assert [check.iteration for check in history] == [4]
     history = train(model, tmp_path, history)
@@ -267,7 +265,7 @@ def test_killed_while_saving(tmp_path, monkeypatch, undisturbed, renamings):
         patch.setattr(os, "replace", replace_or_die)
         with pytest.raises(KeyboardInterrupt):
             train(make_pruned(), tmp_path)
-    model, history = loop.load_checkpoint(tmp_path) or (make_pruned(), [])
+    model, history = checkpoint.load_checkpoint(tmp_path) or (make_pruned(), [])
     assert int(model.optimizer.iterations) == renamings // 2 * 4
     history = train(model, tmp_path, history)
     expected, expected_history = undisturbed
@@ -300,71 +298,47 @@ def test_a_finished_run_is_not_trained_further(tmp_path):
 
 
 def test_there_is_no_checkpoint_in_a_new_folder(tmp_path):
-    assert loop.load_checkpoint(tmp_path) is None
+    assert checkpoint.load_checkpoint(tmp_path) is None
 
 
 @pytest.mark.usefixtures("no_errors")
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(FloatingPointError, match=r"(nan|inf).*--lr"):
         train(make_model(keras.optimizers.SGD(1e30)), tmp_path)
-    saved = loop.load_checkpoint(tmp_path)
+    saved = checkpoint.load_checkpoint(tmp_path)
     assert saved is None or all(np.isfinite(w).all() for w in saved[0].get_weights())
-
-
-# Devices can be split in two only before TensorFlow starts: hence a process of its own.
-TWO_REPLICAS = """
-import pathlib, sys
-import numpy as np, tensorflow as tf
-
-[cpu] = tf.config.list_physical_devices("CPU")
-halves = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, halves)
-
-from snip_tf import apply_masks, get_masks
-from snip_tf.experiments.training import loop
-from tests.training import loop_test
-
-one_folder, two_folder = map(pathlib.Path, sys.argv[1:])
-one = loop_test.make_pruned()
-masks = get_masks(one)
-one_history = loop_test.train(one, one_folder, save_interval=6)
-
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-assert strategy.num_replicas_in_sync == 2
-with strategy.scope():
-    two = apply_masks(loop_test.make_model(), masks)
-    loop_test.compile_model(two)
-options = {"strategy": strategy, "save_interval": 6}
-loop_test.train(two, two_folder, iterations=6, **options)
-with strategy.scope():
-    two, history = loop.load_checkpoint(two_folder)
-two_history = loop_test.train(two, two_folder, history, **options)
-
-for a, b in zip(loop_test.state(one), loop_test.state(two), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
-for a, b in zip(one_history, two_history, strict=True):
-    assert a.iteration == b.iteration
-    np.testing.assert_allclose(
-        [a.loss, a.learning_rate, a.validation_error, a.test_error or 0],
-        [b.loss, b.learning_rate, b.validation_error, b.test_error or 0],
-        atol=1e-5,
-    )
-print("the same")
-"""
 
 
 def test_two_replicas_equal_one_device(tmp_path):
     """Also where the two continue at a checkpoint."""
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
+    one_folder, two_folder = tmp_path / "one", tmp_path / "two"
+    for folder in (one_folder, two_folder):
         folder.mkdir()
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS, *map(str, folders)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.endswith("the same\n")
+    one = make_pruned()
+    masks = snip_tf.get_masks(one)
+    one_history = train(one, one_folder, save_interval=6)
+    strategy = two_replicas()
+    assert strategy.num_replicas_in_sync == 2
+    with strategy.scope():
+        two = snip_tf.apply_masks(make_model(), masks)
+        compile_model(two)
+    options = {"strategy": strategy, "save_interval": 6}
+    train(two, two_folder, iterations=6, **options)
+    with strategy.scope():
+        two, history = checkpoint.load_checkpoint(two_folder)
+    two_history = train(two, two_folder, history, **options)
+    for a, b in zip(state(one), numbers_of(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(one_history, two_history, strict=True):
+        assert a.iteration == b.iteration
+        np.testing.assert_allclose(
+            [a.loss, a.learning_rate, a.validation_error, a.test_error or 0],
+            [b.loss, b.learning_rate, b.validation_error, b.test_error or 0],
+            atol=1e-5,
+        )
+
+
+def numbers_of(model):
+    """The state of a model whose variables are mirrored."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return [np.asarray(variable.value) for variable in variables]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.experiments.training import loop, run_folder
+from snip_tf.experiments.training import checkpoint, run_folder
 
 layers = keras.layers
 WORDS = "Expected --logdir to hold the files of a run as it left them"
@@ -16,7 +16,7 @@ WORDS = "Expected --logdir to hold the files of a run as it left them"
 
 def check(iteration, steps=None):
     steps = iteration if steps is None else steps
-    return loop.Check(iteration, steps, 1.5, 0.1, 9.0, 8.0, 0.25)
+    return checkpoint.Check(iteration, steps, 1.5, 0.1, 9.0, 8.0, 0.25)
 
 
 def make_model(optimizer):
@@ -34,7 +34,7 @@ def make_model(optimizer):
 def made(tmp_path_factory):
     """A run of 40 iterations."""
     folder = tmp_path_factory.mktemp("run")
-    loop.save_checkpoint(folder, make_model("sgd"), [check(20), check(40)])
+    checkpoint.save_checkpoint(folder, make_model("sgd"), [check(20), check(40)])
     return folder
 
 
@@ -124,14 +124,14 @@ def test_another_history_is_refused(run, rows, sealed):
 def test_a_history_of_another_kind_is_refused(run, text):
     (run / "history.json").write_text(text)
     refuses(run, "history.json")
-    assert loop.saved_iteration(run) == 0
+    assert checkpoint.saved_iteration(run) == 0
 
 
 def test_another_runs_checkpoint_is_refused(run, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     rows = [check(20), dataclasses.replace(check(40), loss=1.25)]
-    loop.save_checkpoint(other, make_model("sgd"), rows)
+    checkpoint.save_checkpoint(other, make_model("sgd"), rows)
     assert run_folder.load_checkpoint(other)[1] == rows
     shutil.copy(other / "checkpoint.keras", run)
     refuses(run, "history.json")
@@ -143,13 +143,13 @@ def test_a_history_that_is_longer_than_the_checkpoint_is_cut(run):
     later = dataclasses.asdict(check(60, 40))  # all steps were left out
     path.write_text(json.dumps([*json.loads(path.read_text()), later]))
     assert run_folder.load_checkpoint(run)[1] == [check(20), check(40)]
-    assert loop.saved_iteration(run) == 60
+    assert checkpoint.saved_iteration(run) == 60
 
 
 def test_steps_that_were_left_out_are_no_damage(tmp_path):
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     rows = [check(20, 10), check(50, 40)]
-    loop.save_checkpoint(tmp_path, make_model(optimizer), rows)
+    checkpoint.save_checkpoint(tmp_path, make_model(optimizer), rows)
     assert run_folder.load_checkpoint(tmp_path)[1] == rows
     unseal(tmp_path)
     assert run_folder.load_checkpoint(tmp_path)[1] == rows

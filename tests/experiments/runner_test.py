@@ -1,14 +1,18 @@
 """Runs of a small program instead of scripts/train.py, which takes seconds to start."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from snip_tf.experiments.training import runs
+from snip_tf import datasets
+from snip_tf.experiments import runner as runs
+from snip_tf.experiments.results import Results, Run
 
 TRAIN = """
 import json, os, signal, subprocess, sys, time
@@ -69,8 +73,8 @@ def test_a_run_that_diverged(runner, tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("sys.exit('no such flag')", "failed with status 1: no such flag (all it said"),
-        ("print('first'); os.kill(os.getpid(), 9)", "failed with status -9: first"),
+        ("sys.exit('no such flag')", "status 1: no such flag (all output: "),
+        ("print('first'); os.kill(os.getpid(), 9)", "status -9: first"),
         (ENDS_WELL + "write('result.json', '{')", "result.json"),
         (ENDS_WELL + "write('history.json', '[' * 100000)", "history.json"),
         (ENDS_WELL + "os.remove(f'{logdir}/history.json')", "history.json"),
@@ -79,10 +83,9 @@ def test_a_run_that_diverged(runner, tmp_path):
     ],
 )
 def test_how_a_run_failed(runner, tmp_path, body, words):
-    with runner(body) as each:
-        text = each.run({}, tmp_path)
-    assert text.startswith("failed")
-    assert words in text
+    with runner(body) as each, pytest.raises(runs.RunFailedError) as failure:
+        each.run({}, tmp_path)
+    assert words in str(failure.value)
 
 
 def test_each_as_soon_as_it_is_done(runner):
@@ -159,25 +162,115 @@ def test_a_run_is_no_worker_of_a_cluster(runner, tmp_path, monkeypatch):
         assert each.run({}, tmp_path)["config"] is None
 
 
-@pytest.mark.parametrize(
-    ("value", "is_one"),
-    [
-        *((0, True), (1, True), (0.5, True), (-1, False), (1.5, False)),
-        *((float("nan"), False), (float("inf"), False), (10**400, False)),
-        *((True, False), ("1", False), (None, False), ([1], False)),
-    ],
-)
-def test_what_is_a_number(value, is_one):
-    assert runs.is_number(value, 0, 1) is is_one
+LAYER = {"path": "a/kernel", "kept": 1, "total": 2, "idle_units": 0, "units": 3}
+RESULT = {
+    "final_error": 1.5,
+    "training_seconds": 60,
+    "flags": {"lr": 0.1, "seed": 0},
+    "layers": [LAYER],
+}
 
 
-def test_numbers_of_a_result():
-    layer = {"path": "a/kernel", "kept": 1, "total": 2, "units": 3, "idle_units": 0}
-    result = {"final_error": 1.5, "pruning_seconds": 0, "layers": [layer]}
-    runs.check_result(result, ["final_error"])
-    with pytest.raises(ValueError, match="training_seconds is None"):
-        runs.check_result(result, ["training_seconds"])
-    with pytest.raises(ValueError, match="final_error is 101"):
-        runs.check_result({**result, "final_error": 101}, [])
-    with pytest.raises(ValueError, match="'a/kernel' has 3 of 2 connections"):
-        runs.check_result({**result, "layers": [{**layer, "kept": 3}]}, [])
+class Canned(runs.Runner):
+    """Runs nothing: gives `outcomes` by name; an exception is raised."""
+
+    def __init__(self, outcomes):
+        super().__init__(Path("train.py"), jobs=1)
+        self.outcomes, self.started = outcomes, []
+
+    def run(self, flags, logdir):
+        self.started.append((logdir, flags))
+        outcome = self.outcomes.get(logdir.name, RESULT)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+@pytest.fixture
+def complete(tmp_path):
+    """Does what is missing; returns the lines it says, and those of what failed."""
+    results = Results(tmp_path / "results", {"lr": 0.1}, lambda path, result: None)
+
+    def run(canned, names="abc"):
+        said = []
+        failed = runs.run_missing(
+            [Run(Path(name), {"datasource": "digits", "seed": 0}) for name in names],
+            results,
+            canned,
+            logdir=tmp_path / "logs",
+            data_dir=None,
+            say=said.append,
+        )
+        return said, failed
+
+    return run
+
+
+def kept(tmp_path):
+    return sorted(path.name for path in (tmp_path / "results").iterdir())
+
+
+def test_only_what_is_missing_is_run(complete, tmp_path):
+    canned = Canned({})
+    said, failed = complete(canned, "ab")
+    flags = {"datasource": "digits", "seed": 0, "data_dir": None}
+    assert canned.started == [(tmp_path / "logs" / name, flags) for name in "ab"]
+    assert failed == []
+    assert said == [
+        "2 runs: 0 done already, 2 to do, 1 at a time.",
+        "[1 of 2] a: error 1.50 % after 60 s of training (about 1 s left)",
+        "[2 of 2] b: error 1.50 % after 60 s of training",
+    ]
+    assert json.loads((tmp_path / "results/a.json").read_text()) == RESULT
+    again = Canned({})
+    said, _ = complete(again)
+    assert [logdir.name for logdir, _ in again.started] == ["c"]
+    assert said[0] == "3 runs: 2 done already, 1 to do."
+    assert kept(tmp_path) == ["a.json", "b.json", "c.json"]
+
+
+def test_what_failed_is_told_and_tried_again(complete, tmp_path):
+    said, failed = complete(Canned({"b": runs.RunFailedError("status 1: no")}))
+    assert failed == ["b failed: status 1: no"]
+    assert said[2].startswith("[2 of 3] b failed: status 1: no")
+    assert kept(tmp_path) == ["a.json", "c.json"]
+    again = Canned({"b": OSError("disk full")})
+    assert complete(again)[1] == ["b failed: disk full"]
+    assert len(again.started) == 1
+
+
+def test_a_run_that_diverged_is_done(complete, tmp_path):
+    """The same flags would diverge again."""
+    diverged = {"diverged": "the loss is nan", "flags": {"lr": 0.1, "seed": 0}}
+    said, failed = complete(Canned({"a": diverged}), "a")
+    assert said[1] == "[1 of 1] a diverged: the loss is nan"
+    assert failed == []
+    again = Canned({})
+    complete(again, "a")
+    assert not again.started
+
+
+def test_results_are_those_of_one_process_at_a_time(complete, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    canned = Canned({})
+    try:
+        with pytest.raises(ValueError, match=f"no other process.*{folder}"):
+            complete(canned)
+    finally:
+        os.close(descriptor)
+    assert not canned.started
+    assert kept(tmp_path) == []
+
+
+def test_data_that_cannot_be_had_is_named_before_a_run(complete, monkeypatch):
+    def load(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets, "load", load)
+    canned = Canned({})
+    with pytest.raises(ValueError, match="data set 'digits': no network"):
+        complete(canned)
+    assert not canned.started

@@ -1,7 +1,7 @@
 """Answers Ctrl-C and SIGTERM while a program still imports what it needs.
 
-`command_line` imports it before all else, and takes over in `command_line.start`. It
-needs nothing itself that takes long to import.
+The package imports it before all else, and `command_line.start` takes over. It must not
+import anything slow itself.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those that end a program: a shell has its background jobs ignore SIGINT."""
+    """Returns those that end a program: a shell has background jobs ignore SIGINT."""
     return [
         number
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -19,9 +19,9 @@ def ending_signals() -> list[signal.Signals]:
 
 
 def _is_program() -> bool:
-    """Whether this process runs one of the programs beside this file, and no test."""
+    """Whether this process runs one of the programs beside the package, not a test."""
     main = getattr(sys.modules["__main__"], "__file__", None) or ""
-    return os.path.dirname(main) == os.path.dirname(__file__)
+    return os.path.dirname(main) == os.path.dirname(os.path.dirname(__file__))
 
 
 def _end(number: int, frame: object) -> None:

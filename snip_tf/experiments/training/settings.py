@@ -1,0 +1,90 @@
+"""What a run is: the flags of `scripts/train.py`, read once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from snip_tf.experiments.training import loop
+from snip_tf.selecting.allocation import Scope
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The flags of `scripts/train.py`, under their names; its --help describes them."""
+
+    # Data
+    datasource: str
+    data_dir: str | None
+    aug_kinds: Sequence[str]
+    max_examples: int | None
+    random_labels: bool
+    # Network
+    arch: str
+    initializer_w_bp: str
+    initializer_b_bp: str
+    initializer_w_ap: str | None
+    initializer_b_ap: str
+    # Pruning
+    target_sparsity: float
+    criterion: str
+    control: Literal["none", "shuffle", "reinitialize", "invert"]
+    structure: str
+    scope: Scope
+    min_kept: float
+    examples_per_class: int | None
+    scoring_batch_size: int | None
+    prune_biases: bool
+    # Training
+    batch_size: int
+    train_iterations: int
+    optimizer: str
+    lr_decay_type: Literal["constant", "piecewise"]
+    lr: float
+    decay_boundaries: Sequence[str]
+    decay_values: Sequence[str]
+    weight_decay: float
+    weight_decay_form: Literal["l2", "decoupled"]
+    dtype_policy: str
+    jit_compile: bool
+    seed: int
+    # Files
+    logdir: str
+    check_interval: int
+    save_interval: int
+    # Several processors or machines
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"]
+    worker_timeout: float
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the network is pruned, or trained dense."""
+        return self.target_sparsity > 0
+
+    @property
+    def least_kept(self) -> float:
+        """What each weight keeps at least: a whole number, or a fraction below 1."""
+        return self.min_kept if self.min_kept < 1 else int(self.min_kept)
+
+    @property
+    def l2_decay(self) -> float:
+        """The weight decay that is part of the loss."""
+        return self.weight_decay if self.weight_decay_form == "l2" else 0
+
+    @property
+    def decoupled_decay(self) -> float:
+        """The weight decay that the optimizer applies."""
+        return self.weight_decay if self.weight_decay_form == "decoupled" else 0
+
+    def of_loop(self) -> loop.Settings:
+        """Returns those of the training loop."""
+        return loop.Settings(
+            iterations=self.train_iterations,
+            batch_size=self.batch_size,
+            check_interval=self.check_interval,
+            save_interval=self.save_interval,
+            seed=self.seed,
+            aug_kinds=self.aug_kinds,
+            jit_compile=self.jit_compile,
+        )
