@@ -20,7 +20,7 @@ import numpy as np
 
 from snip_tf.masking import masked_layer, masked_weights
 from snip_tf.masking.pruned_model import apply_masks
-from snip_tf.weights import prunable_weights
+from snip_tf.network import prunable_weights
 
 ROUNDS = 15
 STEPS = 20

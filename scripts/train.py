@@ -46,6 +46,12 @@ with command_line.silent():
     from snip_tf.experiments.training.progress import Progress
     from snip_tf.experiments.training.settings import Settings
 
+    VERSIONS = {
+        "snip_tf": snip_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+
 
 def main() -> None:
     """Reads the data, prunes, trains, and writes what came out."""
@@ -92,7 +98,7 @@ def _run(settings: Settings, workers: cluster.Cluster | None) -> None:
         model, history = _start_or_continue(settings, prepared, own)
         snip_tf.summary(model) if settings.is_pruned else model.summary()
         commit = outcome.commit_of(Path(__file__).parent)
-        written = outcome.Outcome(logdir, recorded, commit)
+        written = outcome.Outcome(logdir, recorded, VERSIONS, commit)
         history = _train(settings, prepared, model, history, own, written)
         # By all workers: making variables, as of a smaller model, waits for the others.
         outcome.write_models(model, own, is_pruned=settings.is_pruned)
@@ -110,7 +116,8 @@ def _prepare(settings: Settings, workers: cluster.Cluster | None) -> Prepared:
         )
     with command_line.told():
         if workers:  # before one of them could end alone
-            cluster.check_agreement(strategy, strategies.facts(train_flags.recorded()))
+            facts = strategies.facts(train_flags.recorded(), VERSIONS)
+            cluster.check_agreement(strategy, facts)
         strategies.check_divisible(strategy, settings.batch_size)
         with strategy.scope():
             optimizer = initial_model.make_optimizer(settings)

@@ -13,6 +13,7 @@ from snip_tf.masking.pruned_model import (
     set_masks,
     strip_pruning,
 )
+from snip_tf.network import prunable_weights
 from snip_tf.pruning import prune_model
 from snip_tf.reports.costs import LayerRow
 from snip_tf.reports.dead_units import DeadUnits
@@ -28,7 +29,6 @@ from snip_tf.selecting.structures.blocks import Blocks
 from snip_tf.selecting.structures.n_of_m import NOfM
 from snip_tf.selecting.structures.units import Units
 from snip_tf.structured.compaction import compact
-from snip_tf.weights import prunable_weights
 
 __all__ = [
     "Blocks",

@@ -6,12 +6,8 @@ import difflib
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-import keras
-
-from snip_tf._keras import held_layers
 
 
 def check_one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
@@ -131,85 +127,6 @@ def check_signature(name: str, function: Callable, arguments: Sequence[str]) -> 
             f"Received: {name}={function!r} of {signature}, which cannot be called "
             f"like that: {error}"
         ) from error
-
-
-def check_model(model: Any) -> None:
-    """Raises a TypeError unless `model` is a Keras 3 model."""
-    if isinstance(model, keras.Model):
-        return
-    kind = f"{type(model).__module__}.{type(model).__name__}"
-    received = f"model={model!r} of type {kind}" if isinstance(model, str) else kind
-    advice = (
-        "Load a file with `keras.models.load_model` first; models of Keras 2 "
-        "(`tf_keras`) and of other libraries have to be built in Keras 3."
-    )
-    if isinstance(model, type):
-        received = f"the class {model.__name__}"
-        if issubclass(model, keras.Model):
-            advice = f"Make a model of it first: {model.__name__}(...)."
-    elif isinstance(model, keras.Layer):
-        advice = (
-            "Make a model of the layer: keras.Sequential([keras.Input(...), layer])."
-        )
-    elif hasattr(model, "shape"):
-        advice = "The model comes first, then the data."
-    elif isinstance(model, Mapping):
-        advice = "The model comes first, then the masks."
-    raise TypeError(
-        f"Expected `model` to be a Keras 3 model (`keras.Model`). "
-        f"Received: {received}. {advice}"
-    )
-
-
-def check_built(model: Any) -> None:
-    """Raises unless `model` is a Keras 3 model that has its weights."""
-    check_model(model)
-    if is_built(model):
-        return
-    received, what = f"model={model.name!r}, not built", "it"
-    if not has_call(model):
-        parts = ", ".join(map(repr, _unbuilt_parts(model))) or "all"
-        received += f" and without `call`, with parts that are not built: {parts}"
-        what = "each of them"
-    raise ValueError(
-        f"Expected a built model, since an unbuilt one has no weights yet. "
-        f"Received: {received}. Call {what} on a batch, or give it a `keras.Input`."
-    )
-
-
-def is_built(model: keras.Model) -> bool:
-    """Returns whether a model has its weights.
-
-    One without `call`, such as a GAN of a generator and a critic, which its
-    `train_step` calls, is never built by Keras; it has the weights of its parts.
-    """
-    if model.built or has_call(model):
-        return model.built
-    return bool(model.weights) and not _unbuilt_parts(model)
-
-
-def has_call(model: keras.Model) -> bool:
-    """Returns whether a model computes something itself."""
-    # (That of a pruned model wraps that of its class.)
-    calls = {inspect.unwrap(cls.call) for cls in (type(model), keras.Model)}
-    return len(calls) > 1
-
-
-def _unbuilt_parts(model: keras.Model) -> list[str]:
-    return [part.name for part in held_layers(model) if _lacks_weights(part)]
-
-
-def _lacks_weights(layer: keras.Layer) -> bool:
-    """Returns whether a layer, or one inside, has yet to make its weights.
-
-    Many of Keras' layers without weights, such as those that resize or augment images,
-    are not built before they are called.
-    """
-    if layer.built:
-        return False
-    without = (keras.Layer.build, keras.Model.build, keras.Sequential.build)
-    makes = type(layer).build not in without
-    return makes or any(map(_lacks_weights, held_layers(layer)))
 
 
 def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -27,13 +27,13 @@ import keras
 import numpy as np
 
 from snip_tf import criteria
-from snip_tf.checks import check_built, check_seed, is_built, visible
+from snip_tf.checks import check_seed, visible
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copying import plain_copy
 from snip_tf.masking.masks import check_masks
 from snip_tf.masking.pruned_model import apply_masks
-from snip_tf.network import Network
-from snip_tf.scoring.scores import as_floats
+from snip_tf.network import Network, check_built, is_built
+from snip_tf.selecting.scores import as_floats
 from snip_tf.weights import weights_by_path
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 
 from snip_tf._keras import held_layers
-from snip_tf.checks import check_built, check_signature, near_misses
+from snip_tf.checks import check_signature, near_misses
 
 # A selection of weights: a glob pattern or a layer, several, or a predicate.
 Patterns: TypeAlias = (
@@ -143,48 +143,6 @@ def why_not_prunable(path: str, variable: keras.Variable) -> str | None:
     if len(variable.shape) < 2:
         return f"rank {len(variable.shape)}, not a kernel"
     return None
-
-
-def prunable_weights(
-    model: keras.Model,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
-) -> dict[str, keras.Variable]:
-    """Returns the weights of a model that pruning considers.
-
-    By default these are the trainable kernels of every kind of layer: floating-point
-    weights of rank 2 or more that are neither biases, nor normalization scales, nor
-    embeddings. `include` adds to them, then `exclude` takes away.
-
-    Args:
-        model: a built `keras.Model`, pruned or not.
-        include: a glob pattern on weight paths (`"*"` also matches `/`), a layer of the
-            model (for all its weights, at any depth), a list of them, or a callable
-            `(path, variable) -> bool`: trainable weights to add, such as `"*/bias"`.
-        exclude: the same, for weights to leave alone, such as `"head/*"`.
-
-    Returns:
-        `{weight path: keras.Variable}`, in the model's order. A weight path is the
-        names of the layers from the model down to the owner, then the weight's name;
-        the model's own name is no part of it.
-
-    Raises:
-        TypeError: if `model` is not a Keras model, or a pattern is of the wrong kind.
-        ValueError: if the model is not built, a pattern matches nothing, a layer is not
-            one of the model's, or nothing prunable is left.
-
-    Example:
-
-    >>> import keras, snip_tf
-    >>> head = keras.layers.Dense(3, name="head")
-    >>> model = keras.Sequential([keras.Input((4,)), head])
-    >>> list(snip_tf.prunable_weights(model))
-    ['head/kernel']
-    >>> list(snip_tf.prunable_weights(model, include="*/bias"))
-    ['head/kernel', 'head/bias']
-    """
-    check_built(model)
-    return choose_prunable(model, weights_by_path(model), include, exclude)
 
 
 def choose_prunable(

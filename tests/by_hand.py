@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.weights import prunable_weights
+from snip_tf.network import prunable_weights
 
 layers = keras.layers
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from snip_tf.checks import check_count
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.scoring.scores import Product
+from snip_tf.selecting.scores import Product
 
 
 @dataclasses.dataclass(frozen=True)

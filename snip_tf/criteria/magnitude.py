@@ -8,7 +8,7 @@ from typing import ClassVar
 import keras
 
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.scoring.scores import Product
+from snip_tf.selecting.scores import Product
 
 
 @dataclasses.dataclass(frozen=True)

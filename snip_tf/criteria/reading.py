@@ -12,10 +12,10 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from snip_tf.checks import check_count, check_model, check_seed, is_built
+from snip_tf.checks import check_count, check_seed
 from snip_tf.criteria import CRITERIA, Criterion, ScoringContext, get
 from snip_tf.masking.pruned_model import masked_copy
-from snip_tf.network import Network
+from snip_tf.network import Network, check_model, is_built
 from snip_tf.scoring.batches import make_batches
 from snip_tf.scoring.building import build_on
 from snip_tf.scoring.calling import check_order

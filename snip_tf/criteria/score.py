@@ -16,7 +16,7 @@ from snip_tf.criteria.reading import (
     check_not_all_zero,
     check_verbose,
 )
-from snip_tf.scoring.scores import check_finite
+from snip_tf.selecting.scores import check_finite
 from snip_tf.weights import Patterns
 
 Scores = dict[str, np.ndarray]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.scoring.scores import Product
+from snip_tf.selecting.scores import Product
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf._keras import logits_of
-from snip_tf.checks import check_count, has_call
+from snip_tf.checks import check_count
 from snip_tf.criteria.base import Criterion, ScoringContext
+from snip_tf.network import has_call
 from snip_tf.scoring.calling import call_model
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.forward import Pass, Tensors, value_in_full

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 
 from snip_tf._keras import functional_class, mask_on, operation_of
-from snip_tf.checks import has_call
 from snip_tf.masking.copying import input_like
+from snip_tf.network import has_call
 from snip_tf.weights import layer_tree
 
 

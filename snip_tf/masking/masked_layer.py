@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from snip_tf import _keras
-from snip_tf.checks import is_built
 from snip_tf.masking.adapted_layers import adapt_layers
 from snip_tf.masking.configuration import check_config, known_class
 from snip_tf.masking.mask_files import decode_mask
@@ -30,7 +29,7 @@ from snip_tf.masking.plain_class import (
 )
 from snip_tf.masking.quantizing import quantize
 from snip_tf.masking.stored_masks import keep_with_owners, load_numbered_masks
-from snip_tf.network import check_none_pending, mask_of
+from snip_tf.network import check_none_pending, is_built, mask_of
 from snip_tf.weights import Walk, layer_tree
 
 

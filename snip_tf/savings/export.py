@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
-from snip_tf.checks import check_count, check_one_of, has_call
+from snip_tf.checks import check_count, check_one_of
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.masking.copying import plain_copy
-from snip_tf.network import Network
+from snip_tf.network import Network, has_call
 from snip_tf.savings.configurations import named_configurations
 from snip_tf.savings.keras_archive import save_compressed
 from snip_tf.savings.litert import convert

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.checks import is_built
 from snip_tf.masking.compiling import strategy_scope
 from snip_tf.masking.copying import copy_unmasked
+from snip_tf.network import is_built
 from snip_tf.scoring.calling import call_model
 from snip_tf.scoring.examples import Batch, as_tensors
 from snip_tf.scoring.objective import Objective, check_has_call

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from snip_tf.checks import check_signature, has_call
+from snip_tf.checks import check_signature
 from snip_tf.masking.compiling import compile_arguments
 from snip_tf.masking.inlining import functions_inlined
+from snip_tf.network import has_call
 from snip_tf.scoring.calling import call_model, shapes, warn_caller
 from snip_tf.scoring.data_loss import Adjustment, DataLoss
 from snip_tf.scoring.examples import Batch, example_count

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from snip_tf.masking.masks import PackedMask
-from snip_tf.scoring.scores import Scores, check_finite
 from snip_tf.selecting.allocation import Budget, Part
 from snip_tf.selecting.kernels import Rows
+from snip_tf.selecting.scores import Scores, check_finite
 from snip_tf.selecting.threshold import Zeros, keep_largest
 
 _MOST_AT_ONCE = 1 << 20  # entries of rows that are ranked together

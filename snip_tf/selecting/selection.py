@@ -10,7 +10,6 @@ import numpy as np
 
 from snip_tf.checks import visible
 from snip_tf.masking.masks import PackedMask
-from snip_tf.scoring.scores import as_floats
 from snip_tf.selecting import structures
 from snip_tf.selecting.allocation import (
     Budget,
@@ -22,6 +21,7 @@ from snip_tf.selecting.allocation import (
     shares_by_pattern,
 )
 from snip_tf.selecting.kernels import plain_kernels
+from snip_tf.selecting.scores import as_floats
 from snip_tf.selecting.structures.base import Masks, Structure
 from snip_tf.selecting.structures.connections import Connections
 from snip_tf.selecting.structures.units import Units

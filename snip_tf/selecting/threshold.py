@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from snip_tf.masking.masks import PackedMask
-from snip_tf.scoring.scores import Product, Scores, check_finite, chunks, sample
+from snip_tf.selecting.scores import Product, Scores, check_finite, chunks, sample
 
 # The range of the threshold is guessed from a sample of so many scores at most.
 _FEWEST_SAMPLED, _MOST_SAMPLED = 1 << 18, 1 << 22

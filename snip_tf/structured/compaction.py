@@ -7,11 +7,11 @@ import warnings
 
 import keras
 
-from snip_tf.checks import check_built, check_number, visible
+from snip_tf.checks import check_number, visible
 from snip_tf.graph.graph import trace
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copying import Copies, plain_copy
-from snip_tf.network import Network
+from snip_tf.network import Network, check_built
 from snip_tf.structured.plan import Plan
 
 

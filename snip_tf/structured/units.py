@@ -14,8 +14,8 @@ from snip_tf.graph.graph import trace
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masks import PackedMask
 from snip_tf.network import Network
-from snip_tf.scoring.scores import Scores, check_finite
 from snip_tf.selecting.allocation import Budget, Kernels, Part, Scope, Share
+from snip_tf.selecting.scores import Scores, check_finite
 from snip_tf.selecting.structures.base import Division, Masks, Structure
 from snip_tf.selecting.structures.units import Units
 from snip_tf.selecting.threshold import Zeros

@@ -11,8 +11,8 @@ import snip_tf
 from snip_tf import criteria
 from snip_tf.criteria import ScoringContext
 from snip_tf.criteria.grasp import hessian_products
+from snip_tf.network import prunable_weights
 from snip_tf.scoring.objective import Objective
-from snip_tf.weights import prunable_weights
 from tests.criteria.networks import LOSS, RECURRENT, attention, bits, data, dense
 
 layers = keras.layers

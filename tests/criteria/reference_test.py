@@ -7,8 +7,8 @@ import pytest
 import snip_tf
 from snip_tf import criteria
 from snip_tf.criteria import ScoringContext
+from snip_tf.network import prunable_weights
 from snip_tf.scoring.objective import Objective
-from snip_tf.weights import prunable_weights
 from tests import numpy_reference as reference
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 
 from snip_tf.criteria import ScoringContext, Snip
+from snip_tf.network import prunable_weights
 from snip_tf.scoring.objective import Objective
-from snip_tf.weights import prunable_weights
 
 
 def test_w_dl_dw_is_the_gradient_of_the_connection_indicators():

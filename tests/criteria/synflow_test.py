@@ -10,7 +10,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf import criteria
 from snip_tf.criteria import ScoringContext
-from snip_tf.weights import prunable_weights
+from snip_tf.network import prunable_weights
 from tests.criteria.networks import bits, dense
 
 layers = keras.layers

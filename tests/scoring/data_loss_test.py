@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
+from snip_tf.network import prunable_weights
 from snip_tf.scoring.losses import built_in
-from snip_tf.weights import prunable_weights
 from tests.kinds import activity_is_a_mean
 from tests.replicas import two_replicas
 

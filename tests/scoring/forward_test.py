@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.weights import prunable_weights
+from snip_tf.network import prunable_weights
 from tests.scoring.of_fit import (
     X,
     Y,

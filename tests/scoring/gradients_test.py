@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.weights import prunable_weights, weights_by_path
+from snip_tf.network import prunable_weights
+from snip_tf.weights import weights_by_path
 from tests.kinds import activity_is_a_mean
 from tests.scoring.of_fit import gradients, mean_gradients
 

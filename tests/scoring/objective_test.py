@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.weights import prunable_weights
+from snip_tf.network import prunable_weights
 from tests.replicas import two_replicas
 from tests.scoring.of_fit import (
     RNG,

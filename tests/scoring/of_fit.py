@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 import snip_tf
+from snip_tf.network import prunable_weights
 from snip_tf.scoring.gradients import mean_derivative
 from snip_tf.scoring.objective import Objective
-from snip_tf.weights import prunable_weights
 
 layers = keras.layers
 

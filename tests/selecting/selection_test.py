@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-import snip_tf.scoring.scores
+import snip_tf.selecting.scores
 from snip_tf import select_masks
-from snip_tf.scoring.scores import Product
 from snip_tf.selecting import threshold
+from snip_tf.selecting.scores import Product
 from tests.numpy_reference import keep_largest
 
 FLOATS = [np.float16, np.float32, np.float64]
@@ -57,7 +57,7 @@ def test_equals_a_full_stable_sort(scores, sparsity):
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_the_size_of_the_chunks_does_not_matter(scores, sparsity):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snip_tf.scoring.scores, "_CHUNK", 8)
+        patch.setattr(snip_tf.selecting.scores, "_CHUNK", 8)
         assert_same(select_masks(scores, sparsity), reference(scores, sparsity))
 
 
@@ -89,7 +89,7 @@ def place(request, monkeypatch):
     """Both ways of finding the threshold; the second runs on any device."""
     if request.param == "on an accelerator":
         monkeypatch.setattr(Product, "on_accelerator", property(lambda self: True))
-        monkeypatch.setattr(snip_tf.scoring.scores, "_CHUNK_ON_ACCELERATOR", 20_000)
+        monkeypatch.setattr(snip_tf.selecting.scores, "_CHUNK_ON_ACCELERATOR", 20_000)
 
 
 @pytest.mark.parametrize("kind", ["different", "tied"])

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-import snip_tf
 from snip_tf.experiments.training import checkpoint, run_folder
 from snip_tf.files import whole_file, write_json
 from snip_tf.masking.mask_files import save_masks
@@ -42,11 +40,13 @@ class Outcome:
     Attributes:
         logdir: its folder.
         flags: those it was started with.
+        versions: of the libraries it runs with, by their names.
         commit: that of the checkout, or None.
     """
 
     logdir: Path
     flags: Mapping[str, object]
+    versions: Mapping[str, str]
     commit: str | None
 
     def write_diverged(self, model: keras.Model, message: str) -> None:
@@ -81,12 +81,7 @@ class Outcome:
             "layers": list(map(_layer, rows)),
             "pruning_seconds": run_folder.pruning_seconds(self.logdir),
             "flags": dict(self.flags),
-            "versions": {
-                "python": platform.python_version(),
-                "snip_tf": snip_tf.__version__,
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-            },
+            "versions": {"python": platform.python_version(), **self.versions},
             "commit": self.commit,
         }
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import keras
 import tensorflow as tf
 
-import snip_tf
 from snip_tf.experiments.training import cluster
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
@@ -64,11 +62,11 @@ def check_divisible(strategy: tf.distribute.Strategy, batch_size: int) -> None:
         )
 
 
-def facts(flags: Mapping[str, object]) -> dict[str, object]:
+def facts(
+    flags: Mapping[str, object], versions: Mapping[str, str]
+) -> dict[str, object]:
     """Returns what must be the same on all workers, beside the data."""
     return {
         **{f"--{name}": value for name, value in flags.items()},
-        "the version of tensorflow": tf.__version__,
-        "the version of keras": keras.__version__,
-        "the version of snip_tf": snip_tf.__version__,
+        **{f"the version of {name}": version for name, version in versions.items()},
     }

@@ -10,10 +10,10 @@ import numpy as np
 
 from snip_tf.checks import visible
 from snip_tf.masking.masks import PackedMask
-from snip_tf.scoring.scores import Scores, as_floats
 from snip_tf.selecting.allocation import Budget, Kernels, Part, Scope, Share, allocate
 from snip_tf.selecting.kernels import Kernel
 from snip_tf.selecting.ranking import keep_in_parts
+from snip_tf.selecting.scores import Scores, as_floats
 from snip_tf.selecting.threshold import Zeros
 
 Masks = Mapping[str, np.ndarray]

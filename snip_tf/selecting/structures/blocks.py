@@ -10,9 +10,9 @@ import numpy as np
 
 from snip_tf.checks import check_count
 from snip_tf.masking.masks import PackedMask
-from snip_tf.scoring.scores import check_finite
 from snip_tf.selecting.allocation import Kernels
 from snip_tf.selecting.kernels import Kernel
+from snip_tf.selecting.scores import check_finite
 from snip_tf.selecting.structures.base import (
     Division,
     Structure,
