@@ -309,7 +309,9 @@ def test_patterns_of_the_wrong_kind(model):
         with pytest.raises(TypeError, match="write its path, 'head/kernel'") as raised:
             paths(model, exclude=wrong)
         assert len(str(raised.value)) < 200
-    with pytest.raises(TypeError, match=r"`include` to be a callable\(path, variable"):
+    with pytest.raises(
+        TypeError, match=r"`include` to be a function of \(path, variable"
+    ):
         paths(model, include=lambda path: True)
     for layer in ("head", "inner/"):
         whole = layer.rstrip("/")
