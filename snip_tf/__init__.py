@@ -5,8 +5,8 @@ from typing import Any
 
 from snip_tf import criteria
 from snip_tf.criteria.score import connection_sensitivity, score
+from snip_tf.masking.mask_files import load_masks, save_masks
 from snip_tf.masking.masked_layer import MaskedLayer
-from snip_tf.masking.masks import load_masks, save_masks
 from snip_tf.masking.pruned_model import (
     apply_masks,
     get_masks,

@@ -6,7 +6,15 @@ has a test in tests/_keras_test.py that fails when a new version changes it.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
 import keras
+
+# What Keras saves and loads, if it is no layer, loss or the like.
+from keras.src.saving.keras_saveable import KerasSaveable
 
 
 def held_layers(layer: keras.Layer) -> list[keras.Layer]:
@@ -17,3 +25,337 @@ def held_layers(layer: keras.Layer) -> list[keras.Layer]:
     if isinstance(layer, keras.Model):
         return layer.layers
     return layer._flatten_layers(include_self=False, recursive=False)
+
+
+@functools.cache
+def functional_class() -> type[keras.Model]:
+    """Returns the class of Functional models, for which Keras has no public name."""
+    # Named, lest the user's next layers get other numbers; and not an input that is its
+    # own output, which Keras takes only from 3.14 on.
+    x = keras.Input((), name="x")
+    return type(keras.Model(x, keras.layers.Identity(name="y")(x), name="of_layers"))
+
+
+class AfterBuild:
+    """Calls `_snip_after_build` of a layer whenever Keras has built it.
+
+    Keras calls `_post_build` after every way in which a layer gets its weights, and has
+    no public hook: `build` is an attribute of the layer, bound before it is masked.
+    """
+
+    def _post_build(self) -> None:
+        super()._post_build()  # type: ignore[misc]  # of Keras, the next class
+        self._snip_after_build()
+
+    def _snip_after_build(self) -> None:
+        """For the layer to override."""
+
+
+def unpickle() -> Callable:
+    """Returns the function by which any layer is unpickled.
+
+    Pickle finds a method by the name of its class, and a masked layer's has none.
+    """
+    return keras.Layer._unpickle_model
+
+
+# What Keras gives every layer and changes afterwards, and needs to call and to save it.
+_SETTINGS = (
+    "built",
+    "supports_jit",
+    "_allow_non_tensor_positional_args",
+    "_auto_config",
+    "_build_shapes_dict",
+    "_called",
+    "_convert_input_args",
+    "_dtype_policy",
+    "_input_spec",
+    "_remat_mode",
+    "_supports_masking",
+    "_trainable",
+)
+
+
+def settings_of(layer: keras.Layer) -> dict[str, Any]:
+    """Returns the attributes of a layer that a copy needs from its original.
+
+    All else that the constructor of `keras.Layer` makes it makes for a copy, too. Some
+    of these have no public name, or one that does more than to set them.
+    """
+    attributes = vars(layer)
+    return {name: attributes[name] for name in _SETTINGS if name in attributes}
+
+
+# What `compile`, `fit`, `evaluate` and `predict` add to a model.
+ADDED_BY_TRAINING = frozenset(
+    {
+        "_compile_config",
+        "_compiled_trainable_state",
+        "_eval_epoch_iterator",
+        "history",
+        "optimizer",
+        "stop_evaluating",
+        "stop_predicting",
+        "stop_training",
+    }
+)
+# What TensorFlow adds to what it tracks.
+ADDED_BY_TENSORFLOW = frozenset(
+    {
+        "_self_name_based_restores",
+        "_self_saveable_object_factories",
+        "_self_unconditional_checkpoint_dependencies",
+        "_self_unconditional_deferred_dependencies",
+        "_self_unconditional_dependency_names",
+        "_self_update_uid",
+    }
+)
+
+
+def tracked(owner: Any) -> dict[str, list[Any]]:
+    """Returns what Keras tracks of a layer or metric, by kind, each in its order.
+
+    No public list says what was trainable when it was made, once it is frozen.
+    """
+    return {store: list(values) for store, (_, values) in owner._tracker.config.items()}
+
+
+def track(owner: Any, store: str, value: Any) -> None:
+    """Has Keras track a value, after those that it tracks already.
+
+    In public it tracks what is set as an attribute, in that order alone.
+    """
+    owner._tracker.add_to_store(store, value)
+
+
+def adapt_penalties(adapt: Callable[[Callable], Callable]) -> None:
+    """Replaces the method of all layers that gives the penalties on variables.
+
+    Public are `losses`, in which nothing tells them from the rest.
+    """
+    layer = keras.Layer
+    layer._get_regularization_losses = adapt(layer._get_regularization_losses)
+
+
+def show_to_tensorflow(layer: keras.Layer, name: str, variable: keras.Variable) -> None:
+    """Has TensorFlow's checkpoints save a variable with a layer, if it makes any.
+
+    Keras takes what TensorFlow tracks for a weight, unless told not to.
+    """
+    from keras.src.utils import tracking
+
+    if keras.backend.backend() == "tensorflow":
+        with tracking.DotNotTrackScope():
+            layer._track_trackable(variable, name, overwrite=True)
+
+
+def autocasts(variable: keras.Variable) -> bool:
+    """Returns whether a variable is cast in layers of mixed precision.
+
+    It is public as an argument of `keras.Variable`, not as an attribute.
+    """
+    return variable._autocast
+
+
+def set_path(variable: keras.Variable, path: str) -> None:
+    """Sets the path of a variable, which Keras makes of the scopes it is made in."""
+    variable._path = path
+
+
+def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """Returns what made a tensor of a graph, which Keras does not tell in public."""
+    return tensor._keras_history.operation
+
+
+def mask_on(tensor: Any) -> Any:
+    """Returns which timesteps of a tensor count, or None if Keras attached no mask.
+
+    In public it is only given to layers.
+    """
+    return getattr(tensor, "_keras_mask", None)
+
+
+def put_mask_on(tensor: Any, mask: Any) -> None:
+    """Attaches a mask to a tensor, for losses and metrics; see `mask_on`."""
+    tensor._keras_mask = mask
+
+
+def logits_of(outputs: Any) -> Any:
+    """Returns what Keras computed a softmax or sigmoid from; other tensors as they are.
+
+    Keras attaches it for its own losses.
+    """
+    return getattr(outputs, "_keras_logits", outputs)
+
+
+def set_dtype(part: keras.KerasTensor | keras.layers.InputLayer, dtype: str) -> None:
+    """Sets the type to which a model casts what it is given.
+
+    Public it is only when an input is made.
+    """
+    part._dtype = dtype
+
+
+def compile_config(model: keras.Model) -> dict[str, Any]:
+    """Returns the arguments of `compile`, as the very objects that were given.
+
+    `get_compile_config` gives them serialized, which fails for a function or class that
+    is not registered, and for many schedules.
+    """
+    return model._compile_config.config
+
+
+def input_signature(model: keras.Model) -> list[Any]:
+    """Returns what a model takes, as `model.export` finds it out."""
+    from keras.src.export.export_utils import get_input_signature
+
+    return get_input_signature(model)
+
+
+def converter_error() -> type[Exception]:
+    """Returns what TensorFlow's LiteRT converter raises; no public name stands for it.
+
+    Raises:
+        ImportError: if TensorFlow lacks the converter.
+    """
+    from tensorflow.lite.python.convert import ConverterError
+
+    return ConverterError
+
+
+def litert_schema() -> Any:
+    """Returns readers of LiteRT files, made of their public description.
+
+    `ai_edge_litert`, which has them too, need not be installed to write a file.
+    """
+    from tensorflow.lite.python import schema_py_generated
+
+    return schema_py_generated
+
+
+def loss_settings(loss: keras.losses.Loss) -> dict[str, Any]:
+    """Returns what a loss of Keras gives to its function, besides targets and outputs.
+
+    `get_config` gives it serialized.
+    """
+    return loss._fn_kwargs
+
+
+def trained_by(optimizer: Any) -> list[keras.Variable]:
+    """Returns the weights that an optimizer trains; public are all its variables."""
+    return vars(optimizer).get("_trainable_variables", [])
+
+
+def first_value(optimizer: keras.Optimizer, slots: str) -> float:
+    """Returns what an optimizer begins a list of slots with, such as `_momentums`."""
+    if slots == "_accumulators":
+        return getattr(optimizer, "initial_accumulator_value", 0.0)
+    return 0.0
+
+
+def averages_of(
+    optimizer: keras.Optimizer,
+) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """Yields each weight with the moving average that the optimizer has of it.
+
+    With `use_ema`, once it is built; the averages are public only as variables.
+    """
+    averages = getattr(optimizer, "_model_variables_moving_average", None)
+    if getattr(optimizer, "use_ema", False) and averages:
+        for weight, average in zip(trained_by(optimizer), averages, strict=True):
+            if average is not None:
+                yield weight, average
+
+
+def position_in(optimizer: keras.Optimizer, variable: Any) -> int:
+    """Returns which of the weights that an optimizer trains this one is."""
+    return optimizer._get_variable_index(variable)
+
+
+class SavedPart(KerasSaveable):
+    """An attribute of a layer that Keras saves, in a group of its own.
+
+    It needs `save_own_variables` and `load_own_variables`.
+    """
+
+    def _obj_type(self) -> str:
+        return "Operation"  # by which Keras skips the attributes that those have
+
+
+def paths_in(store: Any) -> Iterable[str]:
+    """Returns the paths of all that is in the file which a store reads.
+
+    In public Keras shows a layer only what is its own. This asks the HDF5 file of the
+    store, or its list of what is in which of several; other kinds have no paths.
+    """
+    names = list(getattr(store, "sharding_config", {}).get("weight_map", {}))
+    file = getattr(store, "h5_file", None)
+    if file:
+        file.visit(names.append)
+    return names
+
+
+@contextlib.contextmanager
+def names_not_counted() -> Iterator[None]:
+    """Has Keras number what the user makes next as if nothing was made here.
+
+    The numbers, of this thread, have no public name.
+    """
+    from keras.src.backend.common import global_state
+
+    counts = global_state.get_global_attribute("object_name_uids")
+    before = None if counts is None else dict(counts)
+    try:
+        yield
+    finally:
+        if before is not None:
+            counts.clear()
+            counts.update(before)
+
+
+def inline_functions_where(asks: Callable[[], bool]) -> None:
+    """Has every `tf.function` run line by line where `asks()` is true, from now on.
+
+    `tf.config.run_functions_eagerly` does it for all threads; what the functions
+    themselves look up has no public name. TensorFlow's own functions, as in
+    `tf.vectorized_map`, which do not work line by line, stay as they are, and so does
+    what is loaded from a file, of which there are no lines.
+    """
+    import tensorflow as tf
+
+    cls = type(tf.function(lambda: None))
+    theirs = cls._run_functions_eagerly
+
+    def run_eagerly(function: Any) -> bool:
+        if not asks():
+            return theirs.fget(function)
+        module = getattr(function.python_function, "__module__", None) or ""
+        return not module.startswith("tensorflow.")
+
+    cls._run_functions_eagerly = property(run_eagerly)
+
+
+def function_like(function: Any, python_function: Callable) -> Any:
+    """Returns a `tf.function` of other code, with all the options of one."""
+    return function._clone(python_function)
+
+
+def is_reference(value: Any) -> bool:
+    """Returns whether this is what `ref()` of TensorFlow gives, of no public class."""
+    return type(value).__name__ == "Reference" and hasattr(value, "deref")
+
+
+def unwrapped(value: Any) -> Any:
+    """Returns the tuple that TensorFlow wraps when it is an attribute of a layer."""
+    return getattr(value, "__wrapped__", value)
+
+
+def is_traced_for_one_call() -> bool:
+    """Returns whether the function traced now is made anew for each call, then gone.
+
+    Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
+    XLA where it is built without oneDNN, as on Apple's processors.
+    """
+    import tensorflow as tf
+
+    return getattr(tf.compat.v1.get_default_graph(), "name", None) == "_conv_xla"

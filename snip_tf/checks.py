@@ -117,8 +117,8 @@ def _received(name: str, value: Any) -> str:
     return f"Received: {name}={value!r} of type {type(value).__name__}"
 
 
-def check_takes(name: str, function: Callable, arguments: Sequence[str]) -> None:
-    """Raises a TypeError unless a function can be called with some arguments."""
+def check_signature(name: str, function: Callable, arguments: Sequence[str]) -> None:
+    """Raises a TypeError if an argument is a function of other arguments."""
     try:
         signature = inspect.signature(function)
     except ValueError:
@@ -127,8 +127,9 @@ def check_takes(name: str, function: Callable, arguments: Sequence[str]) -> None
         signature.bind(*arguments)
     except TypeError as error:
         raise TypeError(
-            f"Expected `{name}` to be a callable({', '.join(arguments)}). Received: a "
-            f"callable of other arguments: {signature}"
+            f"Expected `{name}` to be a function of ({', '.join(arguments)}). "
+            f"Received: {name}={function!r} of {signature}, which cannot be called "
+            f"like that: {error}"
         ) from error
 
 

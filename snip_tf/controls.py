@@ -29,9 +29,10 @@ import numpy as np
 from snip_tf import criteria
 from snip_tf.checks import check_built, check_seed, is_built, visible
 from snip_tf.masking.compiling import compile_like, strategy_scope
-from snip_tf.masking.masked_weights import all_masks
+from snip_tf.masking.copying import plain_copy
 from snip_tf.masking.masks import check_masks
-from snip_tf.masking.pruned_model import apply_masks, get_masks, strip_pruning
+from snip_tf.masking.pruned_model import apply_masks
+from snip_tf.network import Network
 from snip_tf.scoring.scores import as_floats
 from snip_tf.weights import weights_by_path
 
@@ -151,8 +152,9 @@ def reinitialize(model: keras.Model) -> keras.Model:
     0.75
     """
     check_built(model)
-    masks = get_masks(model) if all_masks(model) else {}
-    plain = strip_pruning(model) if masks else model
+    network = Network(model)
+    masks = network.masks
+    plain = plain_copy(network) if masks else model
     try:
         config = keras.saving.serialize_keras_object(plain)
         config.pop("compile_config", None)  # losses and metrics need not be known
@@ -200,7 +202,7 @@ def _warn_of_the_same(
 
 
 def _without_seeds(config: Any) -> Any:
-    """A configuration whose initializers draw anew."""
+    """Returns a configuration whose initializers draw anew."""
     if isinstance(config, (list, tuple)):
         return [_without_seeds(part) for part in config]
     if not isinstance(config, Mapping):

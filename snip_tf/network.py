@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -34,24 +34,35 @@ class Network:
 
     def __init__(self, model: keras.Model):
         check_built(model)
-        self._read(model)
-
-    @classmethod
-    def of_layer(cls, layer: keras.Layer) -> Network:
-        """Reads a layer by itself, or a model that is not to be checked."""
-        network = cls.__new__(cls)
-        network._read(layer)
-        return network
-
-    def _read(self, model: keras.Model) -> None:
         walk = Walk(model)
         self.model = model
         self.weights: dict[str, keras.Variable] = walk.weights
         self.owners: list[Owner] = walk.owners
 
+    @classmethod
+    def of_layer(cls, layer: keras.Layer) -> Network:
+        """Reads a layer by itself, or a model that is not to be checked."""
+        walk = Walk(layer)
+        return cls.of_parts(layer, walk.weights, walk.owners)
+
+    @classmethod
+    def of_parts(
+        cls,
+        model: keras.Model,
+        weights: dict[str, keras.Variable],
+        owners: list[Owner],
+    ) -> Network:
+        """Returns that of a model whose parts are known, as a copy's are."""
+        network = cls.__new__(cls)
+        network.model, network.weights, network.owners = model, weights, owners
+        return network
+
     @property
     def layers(self) -> list[keras.Layer]:
-        """The model and all layers that it holds at any depth, each once."""
+        """The model and all layers that it holds at any depth, each once.
+
+        Of a copy, those that own weights.
+        """
         return [owner.layer for owner in self.owners]
 
     @functools.cached_property
@@ -63,8 +74,7 @@ class Network:
         """
         for layer in self.layers:
             check_none_pending(layer)
-        masks = ((path, mask_of(weight)) for path, weight in self.weights.items())
-        return {path: mask for path, mask in masks if mask is not None}
+        return masks_of(self.weights)
 
     @functools.cached_property
     def masks(self) -> dict[str, np.ndarray]:
@@ -80,14 +90,6 @@ class Network:
         """Returns the weights that pruning considers; see `prunable_weights`."""
         return choose_prunable(self.model, self.weights, include, exclude)
 
-    def paths_of(self, weights: Iterable[keras.Variable]) -> list[str]:
-        """Returns the paths of some of the weights, in the order given."""
-        return [self._paths[id(weight)] for weight in weights]
-
-    @functools.cached_property
-    def _paths(self) -> dict[int, str]:
-        return {id(weight): path for path, weight in self.weights.items()}
-
 
 def mask_of(weight: keras.Variable) -> keras.Variable | None:
     """Returns the mask of a weight, or None if it is not pruned.
@@ -95,6 +97,12 @@ def mask_of(weight: keras.Variable) -> keras.Variable | None:
     It belongs to the weight, so that whoever has the weight has its mask.
     """
     return getattr(weight, "_snip_mask", None)
+
+
+def masks_of(weights: Mapping[str, keras.Variable]) -> dict[str, keras.Variable]:
+    """Returns the masks of those of the weights that have one, under the same keys."""
+    masks = {key: mask_of(weight) for key, weight in weights.items()}
+    return {key: mask for key, mask in masks.items() if mask is not None}
 
 
 def check_none_pending(layer: keras.Layer) -> None:

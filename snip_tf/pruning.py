@@ -201,7 +201,8 @@ def prune_model(
     selection.warn_of_collapse(masks, stacklevel=3)
     others = {p: m for p, m in network.masks.items() if p not in masks}
     unpacked = ((path, mask.unpack()) for path, mask in masks.items())
-    return masked_copy(model, itertools.chain(unpacked, others.items()))
+    masks_of_all = itertools.chain(unpacked, others.items())
+    return masked_copy(scoring.network, masks_of_all).model
 
 
 def _masks(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 
 from snip_tf._keras import held_layers
-from snip_tf.checks import check_built, check_takes, near_misses
+from snip_tf.checks import check_built, check_signature, near_misses
 
 # A selection of weights: a glob pattern or a layer, several, or a predicate.
 Patterns: TypeAlias = (
@@ -23,7 +23,7 @@ Patterns: TypeAlias = (
 
 
 def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Yields a layer and all that it holds at any depth."""
+    """Yields a layer and all layers that it holds at any depth."""
     yield layer
     for sub in held_layers(layer):
         yield from layer_tree(sub)
@@ -118,7 +118,7 @@ def _name_in(layer: keras.Layer, weight: keras.Variable) -> str:
 
 
 def why_not_prunable(path: str, variable: keras.Variable) -> str | None:
-    """The reason why a weight is left alone by default, or None if it is prunable.
+    """Returns why a weight is left alone by default, or None if it is prunable.
 
     Kernels of every kind are prunable: trainable floating-point weights of rank 2 or
     more. Rank alone does not decide, since a GRU's bias and the biases of attention
@@ -150,7 +150,7 @@ def prunable_weights(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> dict[str, keras.Variable]:
-    """The weights of a model that pruning considers.
+    """Returns the weights of a model that pruning considers.
 
     By default these are the trainable kernels of every kind of layer: floating-point
     weights of rank 2 or more that are neither biases, nor normalization scales, nor
@@ -221,7 +221,7 @@ def _matching(
     patterns: Patterns | None,
     argument: str,
 ) -> set[str]:
-    """The paths of those of the weights that an argument chooses."""
+    """Returns the paths of the weights that an argument chooses."""
     if patterns is None:
         return set()
     if isinstance(patterns, (str, keras.Layer)):
@@ -260,7 +260,7 @@ _NOT_LISTS = (Mapping, keras.Variable, bytes, type)
 
 
 def _in_words(value: Any, weights: dict[str, keras.Variable]) -> str:
-    """What was received for a pattern; of a weight not its numbers, but its path."""
+    """Returns what was received for a pattern: a weight's path, not its numbers."""
     paths = [path for path, variable in weights.items() if variable is value]
     if paths:
         return f"the weight itself; write its path, {paths[0]!r}"
@@ -272,7 +272,7 @@ def _chosen_by(
     weights: dict[str, keras.Variable],
     argument: str,
 ) -> set[str]:
-    check_takes(argument, predicate, ("path", "variable"))
+    check_signature(argument, predicate, ("path", "variable"))
     matched = {path for path, variable in weights.items() if predicate(path, variable)}
     if not matched:
         raise ValueError(
@@ -283,7 +283,7 @@ def _chosen_by(
 
 
 def is_like(path: str, pattern: str) -> bool:
-    """Whether a glob pattern matches a weight path.
+    """Returns whether a glob pattern matches a weight path.
 
     A path itself always matches, though brackets in the name of a layer mean something
     else in a pattern.
@@ -315,7 +315,7 @@ def _weights_of(
     weights: dict[str, keras.Variable],
     argument: str,
 ) -> set[str]:
-    """The paths of a layer's weights; none of a layer that has no weights."""
+    """Returns the paths of a layer's weights; none if it has no weights."""
     own = {id(variable) for variable in layer.weights}
     hits = {path for path, variable in weights.items() if id(variable) in own}
     layers = list(layer_tree(model))

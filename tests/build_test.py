@@ -93,7 +93,7 @@ def test_pyproject_names_what_is_imported():
     declared = {re.match(r"[\w.-]+", line)[0] for line in lines}
     files = [
         file
-        for folder in ("benchmarks", "scripts", "snip_tf", "tests")
+        for folder in ("benchmarks", "docs/recipes", "scripts", "snip_tf", "tests")
         for file in (ROOT / folder).rglob("*.py")
     ]
     # A program imports what lies beside it, files and folders.
@@ -101,8 +101,9 @@ def test_pyproject_names_what_is_imported():
     assert needs(files)[1] - beside <= declared | DEVELOPMENT
 
 
-def test_git_ignores_what_the_commands_of_the_readme_write():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_git_ignores_what_the_commands_of_the_documents_write():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text("utf-8") for page in pages)
     written = re.findall(r"--(?:html|path)=([\w.]+)|\.save\(\"([\w.]+)\"", text)
     names = sorted({"logs/a", "results/a", *map("".join, written)})
     assert {"report.html", "small.keras", "small.tflite"} <= set(names)

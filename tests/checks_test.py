@@ -7,7 +7,7 @@ from snip_tf.checks import (
     check_one_of,
     check_paths,
     check_seed,
-    check_takes,
+    check_signature,
     near_misses,
 )
 
@@ -22,8 +22,8 @@ def test_what_fits_passes():
     check_count("steps", np.int64(0), least=0)
     for seed in (None, 0, np.uint8(3)):
         check_seed(seed)
-    check_takes("include", lambda path, variable: True, ("path", "variable"))
-    check_takes("include", dict.get, ("path", "variable"))
+    check_signature("include", lambda path, variable: True, ("path", "variable"))
+    check_signature("include", dict.get, ("path", "variable"))
     check_paths(["a"], ["a", "b"], "The paths")
 
 
@@ -77,8 +77,8 @@ def test_a_seed(seed, kind):
 
 
 def test_a_function_of_other_arguments():
-    with pytest.raises(TypeError, match=r"callable\(path, variable\).*\(path\)"):
-        check_takes("include", lambda path: True, ("path", "variable"))
+    with pytest.raises(TypeError, match=r"function of \(path, variable\)"):
+        check_signature("include", lambda path: True, ("path", "variable"))
 
 
 def test_near_misses():

@@ -1,7 +1,11 @@
-"""Two logical processors, for two replicas; which tests share a process."""
+"""Two logical processors, for two replicas; what a process keeps of its tests."""
+
+import contextlib
+import gc
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 # Only possible before TensorFlow starts.
 [_CPU] = tf.config.list_physical_devices("CPU")
@@ -19,3 +23,47 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name != "battery_test.py":
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.fixture
+def walks(monkeypatch):
+    """The names of the models over whose weights something walks."""
+    from snip_tf import weights
+
+    walked, read = [], weights.Walk.__init__
+
+    def recorded(walk, layer):
+        walked.append(layer.name)
+        read(walk, layer)
+
+    monkeypatch.setattr(weights.Walk, "__init__", recorded)
+    return walked
+
+
+@contextlib.contextmanager
+def custom_gradients_freed():
+    """Unregisters the custom gradients that TensorFlow registers meanwhile.
+
+    It never does so itself. Keras makes two in each training step that is traced (they
+    are those of `all_reduce`), and each holds the graph of that step: 15 MB for a small
+    model, gigabytes in a run of all tests.
+    """
+    registry = ops.gradient_registry._registry
+    before = set(registry)
+    yield
+    for name in registry.keys() - before:
+        if name.startswith("CustomGradient-"):
+            del registry[name]
+
+
+@pytest.fixture(autouse=True)
+def _free_gradients_of_test():
+    with custom_gradients_freed():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_models_of_file():
+    with custom_gradients_freed():
+        yield
+    gc.collect()

@@ -1,7 +1,7 @@
 """Networks of keras.applications and KerasHub, as kinds of models.
 
-Those of keras.applications are cut off at an early layer, behind at least one block of
-each sort: XLA takes minutes for a whole one. `applications_test.py` has the whole.
+Those of keras.applications end at an early layer, after at least one block of each
+type: XLA takes minutes for a whole network. `applications_test.py` has the whole ones.
 """
 
 import importlib.util
@@ -9,12 +9,13 @@ import importlib.util
 import keras
 import numpy as np
 
-from tests.kinds import EXAMPLES, compiled, kind, labels, normal
+from tests.kinds import EXAMPLES, KINDS, compiled, kind, labels, normal
 
 HAS_KERAS_HUB = importlib.util.find_spec("keras_hub") is not None
 
+NETWORKS = {}
 IMAGE = (32, 32, 3)
-# Each network, and the layer where the kind of it ends.
+# Each network, and the layer at which it ends here.
 APPLICATIONS = {
     "MobileNetV3Small": "expanded_conv_4_add",
     "ResNet50V2": "conv3_block1_out",
@@ -37,7 +38,8 @@ def application(name, end):
 
 
 for name, end in APPLICATIONS.items():
-    kind(f"keras.applications: {name}, up to `{end}`")(application(name, end))
+    title = f"keras.applications: {name}, up to `{end}`"
+    kind(title, NETWORKS)(application(name, end))
 
 
 TEXT = {
@@ -53,7 +55,7 @@ LENGTH = 8
 
 def hub_kind(title):
     """A kind of KerasHub's, where that is installed."""
-    return kind(f"KerasHub: {title}") if HAS_KERAS_HUB else lambda make: make
+    return kind(f"KerasHub: {title}", NETWORKS) if HAS_KERAS_HUB else lambda make: make
 
 
 def tokens(*more):
@@ -117,3 +119,6 @@ def resnet():
     )
     targets = normal(*model.output_shape[1:], seed=1)
     return compiled(model, loss="mse"), normal(*IMAGE), targets
+
+
+ALL_KINDS = KINDS | NETWORKS

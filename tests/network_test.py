@@ -48,12 +48,6 @@ def test_prunable_weights_are_those_of_the_function():
         assert list(network.prunable(**choice).items()) == list(expected.items())
 
 
-def test_paths_of_weights():
-    model = small_network()
-    kernels = [model.get_layer(name).kernel for name in ("head", "conv")]
-    assert Network(model).paths_of(kernels) == ["head/kernel", "conv/kernel"]
-
-
 def test_a_shared_weight_has_one_path_and_two_owners():
     first = layers.Dense(3, name="first")
     first.build((None, 4))

@@ -36,6 +36,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from snip_tf.checks import check_signature
 from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.criteria.force import Force
 from snip_tf.criteria.grasp import Grasp
@@ -44,7 +45,6 @@ from snip_tf.criteria.magnitude import Magnitude
 from snip_tf.criteria.random import Random
 from snip_tf.criteria.snip import Snip
 from snip_tf.criteria.synflow import SynFlow
-from snip_tf.scoring.calling import check_signature
 
 __all__ = [
     "CRITERIA",

@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf._keras import logits_of, mask_on, put_mask_on
 from snip_tf.checks import check_number
 from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.calling import warn_caller
 from snip_tf.scoring.data_loss import Adjustment
 from snip_tf.scoring.forward import LossAt, Tensors
 from snip_tf.scoring.gradients import differentiate, gradient, saying_what_lacks
-from snip_tf.scoring.losses import built_in, logits, name_of
+from snip_tf.scoring.losses import built_in, name_of
 from snip_tf.scoring.precision import moments_in_full, rows_as_tensors
-from snip_tf.scoring.reductions import mask_of
 
 _FIRST_ORDER = "'snip', 'iterative_snip' and 'force' need only a first one"
 
@@ -103,14 +103,14 @@ def hessian_products(
         def along_direction(values: Tensors) -> tf.Tensor:
             loss, gradients = gradient(loss_at, values, what)
             losses.append(loss)
-            return tf.add_n(
-                [
-                    tf.reduce_sum(gradients[path] * tf.cast(v, gradients[path].dtype))
-                    for path, v in direction.items()
-                ]
-            )
+            return _inner_product(gradients, direction)
 
-        with saying_what_lacks("a second derivative", _FIRST_ORDER):
+        # Here, in the thread that runs it: that of a replica, if there are some.
+        with (
+            saying_what_lacks("a second derivative", _FIRST_ORDER),
+            moments_in_full(),
+            rows_as_tensors(),
+        ):
             _, products = differentiate(along_direction, values)
         # Zero of a weight that the loss is linear in, together with all others.
         return losses[0], {
@@ -118,10 +118,17 @@ def hessian_products(
             for path, p in products.items()
         }
 
-    with moments_in_full(), rows_as_tensors():
-        products = context.mean(product, adjust)
+    products = context.mean(product, adjust)
     _check_finite(products, direction)
     return products
+
+
+def _inner_product(gradients: Tensors, direction: Mapping[str, Any]) -> tf.Tensor:
+    products = [
+        gradients[path] * tf.cast(v, gradients[path].dtype)
+        for path, v in direction.items()
+    ]
+    return tf.add_n([tf.reduce_sum(product) for product in products])
 
 
 def _check_finite(products: Tensors, direction: Mapping[str, Any]) -> None:
@@ -160,15 +167,15 @@ class _Temperature:
             self.is_not_used("the classes are not along the last axis")
             return y_pred
         if settings.get("from_logits", False):
-            tempered = logits(y_pred) / self.temperature
+            tempered = logits_of(y_pred) / self.temperature
         else:
             tempered = self._probabilities(y_pred, binary=name.startswith("binary"))
-        if mask_of(y_pred) is not None:
-            tempered._keras_mask = mask_of(y_pred)
+        if mask_on(y_pred) is not None:
+            put_mask_on(tempered, mask_on(y_pred))
         return tempered
 
     def _probabilities(self, y_pred: tf.Tensor, binary: bool) -> tf.Tensor:
-        known = logits(y_pred)
+        known = logits_of(y_pred)
         if known is y_pred:
             # Away from 0 and 1 as much as in the losses of Keras.
             least = keras.config.epsilon()

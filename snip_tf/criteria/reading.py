@@ -79,7 +79,7 @@ class Scoring:
         self.weights = self.network.prunable(include, exclude)
 
     def _batches_of(self, *data: Any, **options: Any) -> Iterator[Batch]:
-        """The batches to score on; reads the first, and builds the model on it."""
+        """Returns the batches; reads the first, and builds the model on it."""
         objective = self._objective if self.criterion.needs_data else Objective()
         as_yielded = objective.function is not None
         batches = make_batches(*data, as_yielded=as_yielded, **options)
@@ -105,13 +105,12 @@ class Scoring:
         )
 
     def _to_score(self) -> tuple[keras.Model, Mapping[str, keras.Variable]]:
-        """The model; or a copy, if scoring changes layers that others may call."""
+        """Returns the model, or a copy if scoring changes layers."""
         changes = self.criterion.needs_data and is_changed(self._model)
         if not changes and not self.criterion.changes_layers:
             return self._model, self.weights
-        copied = masked_copy(self._model, self.network.masks.items())
-        by_path = Network(copied).weights
-        return copied, {path: by_path[path] for path in self.weights}
+        copied = masked_copy(self.network, self.network.masks.items())
+        return copied.model, {path: copied.weights[path] for path in self.weights}
 
     def masks_before(self) -> dict[str, np.ndarray]:
         """Returns what the first step of a criterion that has steps is given."""

@@ -91,7 +91,7 @@ def _in_float32(scores: Mapping[str, Any]) -> Scores:
     for path, array in arrays.items():
         check_finite(path, array)
     largest = max(float(np.abs(array).max(initial=0)) for array in arrays.values())
-    if largest > np.finfo(np.float32).max:
+    if largest > float(np.finfo(np.float32).max):
         arrays = {path: array / largest for path, array in arrays.items()}
     return {path: array.astype(np.float32) for path, array in arrays.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -12,14 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from snip_tf._keras import logits_of
 from snip_tf.checks import check_count, has_call
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.masking.compiling import inlined
 from snip_tf.scoring.calling import call_model
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.forward import Pass, Tensors, value_in_full
 from snip_tf.scoring.gradients import gradient
-from snip_tf.scoring.losses import logits
 from snip_tf.scoring.objective import Part
 from snip_tf.scoring.precision import computing_in
 from snip_tf.weights import is_stateful, layer_tree
@@ -77,7 +77,7 @@ class SynFlow(Criterion):
 
 
 def _flow(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
-    """w * dR/dw of R, the sum of the outputs with the magnitude of every variable.
+    """Returns w * dR/dw, R the sum of the outputs with the magnitude of all variables.
 
     Where nothing flows through a weight, an activation may be saturated: then smaller
     inputs are tried, which without biases make R smaller in proportion, and change no
@@ -98,7 +98,7 @@ _INPUT_SCALES = (1.0, 2.0**-100, 2.0**-400)
 
 
 def _alive(scores: Mapping[str, np.ndarray]) -> int:
-    """Of how many weights a score is not zero."""
+    """Returns of how many weights a score is not zero."""
     return sum(bool(score.any()) for score in scores.values())
 
 
@@ -135,7 +135,7 @@ def _flow_of(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
 
 
 def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Tensors]:
-    """R and its gradient, without biases that are subtracted."""
+    """Returns R and its gradient, without the means that are subtracted."""
     model = context.model
     subtracted = {
         id(layer.moving_mean)
@@ -148,7 +148,7 @@ def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Te
         return tf.zeros_like(value) if id(variable) in subtracted else value
 
     run = Pass(model, context.weights, _Flow(model), context.masks, gradient, magnitude)
-    with inlined(model), computing_in(dtype, model), _without_shifts(model):
+    with computing_in(dtype, model), _without_shifts(model):
         return run((x, None, None), Part(None))
 
 
@@ -168,7 +168,7 @@ class _Flow:
     def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
         del added, part
         outputs = keras.tree.flatten(call_model(self._model, batch[0]))
-        sums = [tf.reduce_sum(tf.cast(logits(y), tf.float64)) for y in outputs]
+        sums = [tf.reduce_sum(tf.cast(logits_of(y), tf.float64)) for y in outputs]
         return tf.add_n(sums)
 
 
@@ -208,19 +208,26 @@ def _is_of_double(error: Exception) -> bool:
 
 def _ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
     """Returns ones for an example, or for as many as the model has states for."""
-    whole = is_stateful(model)
+    inputs = next((x for x, _, _ in batches), None)
+    if inputs is None:
+        inputs = _inputs_of(model)
+    ones = functools.partial(_ones_like, model, is_stateful(model))
+    return keras.tree.map_structure(ones, inputs)
 
-    def one(shape: tuple[int | None, ...], dtype: Any) -> Any:
-        if None in shape[1:]:
-            raise ValueError(
-                f"Expected inputs of a known shape where no data is given. Received: "
-                f"{model.name!r}, which takes inputs of shape {tuple(shape)}. Pass a "
-                f"mini-batch as `x`."
-            )
-        return keras.ops.ones([(whole and shape[0]) or 1, *shape[1:]], dtype)
 
-    for x, _, _ in batches:
-        return keras.tree.map_structure(lambda a: one(tuple(a.shape), a.dtype), x)
+def _ones_like(model: keras.Model, whole: bool, tensor: Any) -> Any:
+    shape = tuple(tensor.shape)
+    if None in shape[1:]:
+        raise ValueError(
+            f"Expected inputs of a known shape where no data is given. Received: "
+            f"{model.name!r}, which takes inputs of shape {shape}. Pass a mini-batch "
+            f"as `x`."
+        )
+    return keras.ops.ones([(whole and shape[0]) or 1, *shape[1:]], tensor.dtype)
+
+
+def _inputs_of(model: keras.Model) -> Any:
+    """Returns the symbolic inputs of a model."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         raise ValueError(
@@ -228,11 +235,7 @@ def _ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
             f"the shape of an input is not known otherwise. Received: "
             f"{model.name!r} of class {type(model).__name__}. Pass a mini-batch as `x`."
         )
-    if isinstance(model, keras.Sequential):
-        [inputs] = inputs
-    else:
-        inputs = model.input
-    return keras.tree.map_structure(lambda t: one(t.shape, t.dtype), inputs)
+    return inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def _check_has_call(model: keras.Model) -> None:

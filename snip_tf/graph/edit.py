@@ -1,4 +1,4 @@
-"""How a graph is changed: the model rebuilt, with other operations in it."""
+"""Rebuilds a model from its graph, with other operations in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf._keras import operation_of
 from snip_tf.graph.graph import Graph, Node, tensors
-from snip_tf.masking.copying import input_like, operation_of
+from snip_tf.masking.copying import input_like
 
 Arrays = list[np.ndarray]
 # Makes a copy of an operation, or of what one of its settings holds, as it is.

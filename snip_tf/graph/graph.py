@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras import functional_class, mask_on, operation_of
 from snip_tf.checks import has_call
-from snip_tf.masking.copying import input_like, operation_of
-from snip_tf.masking.masked_layer import functional_class
+from snip_tf.masking.copying import input_like
 from snip_tf.weights import layer_tree
 
 
@@ -233,8 +233,7 @@ class _Tracer:
 
 def carry_masks(nest: Iterable[keras.KerasTensor]) -> bool:
     """Returns whether any of some tensors has a mask attached."""
-    # Keras attaches it under a private name.
-    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in nest)
+    return any(mask_on(tensor) is not None for tensor in nest)
 
 
 def hides_masks(graph: Graph) -> bool:

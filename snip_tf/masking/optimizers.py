@@ -1,14 +1,16 @@
-"""What optimizers keep for each weight, and where they have to know of masks."""
+"""What optimizers keep for each weight, and where they need to know of masks."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
-from snip_tf.weights import layer_tree
+from snip_tf import _keras
+from snip_tf.masking.masked_weights import masked_value, remove
+from snip_tf.network import mask_of
 
 # What Adafactor adds to squared gradients of a pruned weight, at least.
 _LEAST_SQUARE = 1e-15
@@ -16,14 +18,14 @@ _LEAST_SQUARE = 1e-15
 _LEAST_PRODUCT = 1e-35
 
 
-def optimizers_of(model: keras.Layer) -> list[keras.Optimizer]:
-    """The optimizer that a model is compiled with, and those of its own training step.
+def optimizers_of(layers: Iterable[keras.Layer]) -> list[keras.Optimizer]:
+    """Returns the optimizers of models, and those of their own training steps.
 
     These are attributes, as of a GAN, which has one for each of its parts.
     """
     return [
         optimizer
-        for layer in layer_tree(model)
+        for layer in layers
         for value in list(vars(layer).values())
         for optimizer in _optimizers_in(value)
     ]
@@ -53,29 +55,25 @@ def reset_slots(optimizer: keras.Optimizer, weight: keras.Variable, kept: Any) -
 def _slots(
     optimizer: Any, weight: keras.Variable
 ) -> Iterator[tuple[keras.Variable, float]]:
-    """What an optimizer keeps for a weight, each with the number that it begins with.
+    """Yields what an optimizer keeps for a weight, and the number it begins with.
 
     Keras keeps momenta, averages and accumulated gradients in lists in the order of the
-    weights, and tells neither in public.
+    weights.
     """
-    attributes = dict(vars(optimizer))
-    weights = attributes.get("_trainable_variables", [])
+    attributes, weights = dict(vars(optimizer)), _keras.trained_by(optimizer)
     position = next((i for i, w in enumerate(weights) if w is weight), None)
     for name, value in attributes.items():
         if isinstance(value, keras.Optimizer):  # inside one that scales the loss
             yield from _slots(value, weight)
-        elif not isinstance(value, (list, tuple)) or name == "_trainable_variables":
+        elif not isinstance(value, (list, tuple)) or value is weights:
             continue
         elif all(isinstance(part, keras.Optimizer) for part in value):
             for part in value:
                 yield from _slots(part, weight)
         elif position is not None and len(value) == len(weights):
             slot = value[position]
-            start = 0.0
-            if name == "_accumulators":
-                start = attributes.get("initial_accumulator_value", 0.0)
             if isinstance(slot, keras.Variable):
-                yield slot, start
+                yield slot, _keras.first_value(optimizer, name)
 
 
 @functools.cache
@@ -95,7 +93,7 @@ def adapt_optimizers() -> None:
 
 
 def _with_zeros_in_averages(method: Callable) -> Callable:
-    """A method of an optimizer; then averages are zero where weights are removed.
+    """Wraps a method of an optimizer; then averages are zero where weights are removed.
 
     `apply` takes them before the constraint makes zeros of what an optimizer that mixes
     connections, as Muon does, has made of removed ones; a file of a model that is not
@@ -105,21 +103,17 @@ def _with_zeros_in_averages(method: Callable) -> Callable:
     @functools.wraps(method)
     def method_with_zeros(self, *args, **kwargs):
         result = method(self, *args, **kwargs)
-        averages = getattr(self, "_model_variables_moving_average", None)
-        if getattr(self, "use_ema", False) and averages:
-            for weight, average in zip(
-                self._trainable_variables, averages, strict=True
-            ):
-                mask = getattr(weight, "_snip_mask", None)
-                if mask is not None and average is not None:
-                    average.assign(keras.ops.where(mask, average, 0))
+        for weight, average in _keras.averages_of(self):
+            mask = mask_of(weight)
+            if mask is not None:
+                average.assign(masked_value(average, mask))
         return result
 
     return method_with_zeros
 
 
 def _with_zeros(finalize: Callable) -> Callable:
-    """`Optimizer.finalize_variable_values`; then what is removed is zero.
+    """Wraps `Optimizer.finalize_variable_values`; then what is removed is zero.
 
     In a training loop of one's own `set_masks` does not know the optimizer, whose
     averages are from before.
@@ -129,15 +123,14 @@ def _with_zeros(finalize: Callable) -> Callable:
     def finalize_with_zeros(self, var_list):
         finalize(self, var_list)
         for weight in var_list:
-            mask = getattr(weight, "_snip_mask", None)
-            if mask is not None:
-                weight.assign(keras.ops.where(mask, weight, 0))
+            if mask_of(weight) is not None:
+                remove(weight)
 
     return finalize_with_zeros
 
 
 def _without_zero_by_zero(update_step: Callable) -> Callable:
-    """Adafactor's `update_step`, finite where a row and a column are removed whole.
+    """Wraps Adafactor's `update_step`: finite where a row and a column are removed.
 
     It divides a gradient by the root of a product of a mean over its row and one over
     its column, each 1e-30 (`epsilon_1`) where all gradients are zero: 0 / 0 in float32,
@@ -148,10 +141,10 @@ def _without_zero_by_zero(update_step: Callable) -> Callable:
     @functools.wraps(update_step)
     def finite_update_step(self, gradient, variable, learning_rate):
         # (TensorFlow's own variable is given, that of Keras has the mask.)
-        masks = [getattr(w, "_snip_mask", None) for w in self._trainable_variables]
+        masks = [mask_of(weight) for weight in _keras.trained_by(self)]
         if all(mask is None for mask in masks):
             return update_step(self, gradient, variable, learning_rate)
-        mask = masks[self._get_variable_index(variable)]
+        mask = masks[_keras.position_in(self, variable)]
         own = self.epsilon_1
         more = keras.ops.cast(max(own, _LEAST_SQUARE), variable.dtype)
         needs_more = _has_least_product(gradient, own)
@@ -168,7 +161,7 @@ def _without_zero_by_zero(update_step: Callable) -> Callable:
 
 
 def _has_least_product(gradient: Any, epsilon: float) -> Any:
-    """Whether what Adafactor divides by, in a row and a column, is about zero."""
+    """Returns whether Adafactor divides by about zero in a row and a column."""
     squares = keras.ops.square(keras.ops.cast(gradient, "float32"))
     squares = keras.ops.add(squares, epsilon)  # of some rows only, it is a tensor now
     if len(gradient.shape) < 2:

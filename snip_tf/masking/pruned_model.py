@@ -1,4 +1,4 @@
-"""Copies of a model: with masks in its layers, and without them again."""
+"""Copies of a model with masks in its layers, and without them again."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
-from snip_tf.checks import check_built, check_model
 from snip_tf.masking.compiling import strategy_scope
-from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_layer import MaskedLayer, mask_model
+from snip_tf.masking.copying import copied_network, plain_copy
+from snip_tf.masking.masked_layer import MaskedLayer, wrap_model
 from snip_tf.masking.masked_weights import (
-    all_masks,
     check_not_low_rank,
-    masked_below,
+    mask_variable,
     masked_value,
+    put_mask,
 )
 from snip_tf.masking.masks import check_masks
 from snip_tf.masking.optimizers import optimizers_of, reset_slots
-from snip_tf.network import check_none_pending, mask_of
-from snip_tf.weights import layer_tree, weights_by_path
+from snip_tf.masking.stored_masks import keep_with_owners
+from snip_tf.network import Network
 
 
 def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Model:
-    """A copy of a model in which the connections whose mask is False are removed.
+    """Returns a copy of a model without the connections whose mask is False.
 
     Args:
         model: a built `keras.Model`. It is left as it is. If it is pruned already, what
@@ -50,29 +49,33 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     >>> snip_tf.sparsity(pruned)
     0.75
     """
-    check_built(model)
-    weights = weights_by_path(model)
-    check_masks(masks, weights)
-    check_not_low_rank(masks, weights)
-    earlier = current_masks(model)
+    network = Network(model)
+    check_masks(masks, network.weights)
+    check_not_low_rank(masks, network.weights)
+    earlier = network.masks
     combined = {**earlier, **masks}
     for path in earlier.keys() & masks.keys():
         combined[path] = earlier[path] & masks[path]
-    return masked_copy(model, combined.items())
+    return masked_copy(network, combined.items()).model
 
 
-def masked_copy(
-    model: keras.Model, masks: Iterable[tuple[str, np.ndarray]]
-) -> keras.Model:
-    """A copy of a model with exactly these masks, which may be made one by one."""
-    pruned = copy_unmasked(model)
-    with strategy_scope(model):
-        mask_model(pruned, masks)
-    return pruned
+def masked_copy(network: Network, masks: Iterable[tuple[str, np.ndarray]]) -> Network:
+    """Returns a copy of a model with exactly these masks.
+
+    They may be made one by one, so that none is held twice, as an array and as a
+    variable.
+    """
+    copied = copied_network(network)
+    with strategy_scope(network.model):
+        for path, mask in masks:
+            put_mask(copied.weights[path], mask_variable(path, mask))
+        wrap_model(copied.model)
+        keep_with_owners(copied.owners)
+    return copied
 
 
 def strip_pruning(pruned: keras.Model) -> keras.Model:
-    """A plain copy of a pruned model: the original layer classes, zeros in place.
+    """Returns a plain copy of a pruned model: original layer classes, zeros in place.
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
@@ -95,16 +98,11 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
     >>> type(snip_tf.strip_pruning(pruned).get_layer("out")).__name__
     'Dense'
     """
-    masks = get_masks(pruned)
-    stripped = copy_unmasked(pruned)
-    weights = weights_by_path(stripped)
-    for path, mask in masks.items():
-        weights[path].assign(masked_value(weights[path], mask))
-    return stripped
+    return plain_copy(_pruned_network(pruned))
 
 
 def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
-    """The masks of a pruned model.
+    """Returns the masks of a pruned model.
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
@@ -125,16 +123,20 @@ def get_masks(pruned: keras.Model) -> dict[str, np.ndarray]:
     >>> snip_tf.get_masks(pruned)["out/kernel"].tolist()
     [[True, False], [False, True]]
     """
-    if not isinstance(pruned, MaskedLayer):
-        check_model(pruned)
-    masks = current_masks(pruned)
-    if not masks:
+    return _pruned_network(pruned).masks
+
+
+def _pruned_network(pruned: keras.Model) -> Network:
+    """Reads a pruned model, or a single masked layer."""
+    is_layer = isinstance(pruned, MaskedLayer) and not isinstance(pruned, keras.Model)
+    network = Network.of_layer(pruned) if is_layer else Network(pruned)
+    if not network.mask_variables:
         raise ValueError(
             f"Expected a pruned model, as `snip_tf.prune_model` returns. "
             f"Received: model={pruned.name!r}, which has no masks. (Masks are never "
             f"guessed from zeros: a stripped model has none.)"
         )
-    return masks
+    return network
 
 
 def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
@@ -167,33 +169,27 @@ def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
     >>> snip_tf.get_masks(pruned)["out/kernel"].tolist()
     [[True, False], [True, False]]
     """
-    get_masks(pruned)  # raises unless it has some
-    weights, masked = weights_by_path(pruned), masked_below(pruned)
-    check_masks(masks, weights)
-    bare = [path for path in masks if path not in masked]
-    if bare:
-        raise ValueError(
-            f"Expected masks of weights that have one. Received: masks of "
-            f"{', '.join(bare)}, which {'are' if len(bare) > 1 else 'is'} not pruned. "
-            f"The pruned weights are: {', '.join(masked)}. `snip_tf.apply_masks` gives "
-            f"masks to weights without one, in a copy of the model."
-        )
-    optimizers = optimizers_of(pruned)
+    network = _pruned_network(pruned)
+    _check_new_masks(masks, network)
+    optimizers = optimizers_of(network.layers)
     for path, mask in masks.items():
-        weight = masked[path]
-        kept = mask & keras.ops.convert_to_numpy(mask_of(weight))
+        weight, variable = network.weights[path], network.mask_variables[path]
+        kept = mask & keras.ops.convert_to_numpy(variable)
         # First without what returns, lest another thread sees weights of before.
         weight.assign(masked_value(weight, kept))
-        mask_of(weight).assign(mask)
+        variable.assign(mask)
         for optimizer in optimizers:
             reset_slots(optimizer, weight, kept)
 
 
-def current_masks(model: keras.Model) -> dict[str, np.ndarray]:
-    """The masks of a model by weight path; empty if it is not pruned."""
-    for layer in layer_tree(model):
-        check_none_pending(layer)
-    return {
-        path: keras.ops.convert_to_numpy(mask)
-        for path, mask in all_masks(model).items()
-    }
+def _check_new_masks(masks: Mapping[str, np.ndarray], network: Network) -> None:
+    check_masks(masks, network.weights)
+    bare = [path for path in masks if path not in network.mask_variables]
+    if bare:
+        raise ValueError(
+            f"Expected masks of weights that have one. Received: masks of "
+            f"{', '.join(bare)}, which {'are' if len(bare) > 1 else 'is'} not pruned. "
+            f"The pruned weights are: {', '.join(network.mask_variables)}. "
+            f"`snip_tf.apply_masks` gives masks to weights without one, in a copy of "
+            f"the model."
+        )

@@ -1,4 +1,4 @@
-"""What each layer costs: with all its numbers, with those not zero, and compacted."""
+"""The costs of each layer: of all its numbers, of those not zero, and compacted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from snip_tf.graph.graph import Node, has_graph, tensors, trace
 from snip_tf.graph.rules.rule import Rule, Use
-from snip_tf.masking.copying import Copies, copy_unmasked
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import Copies, plain_network
 from snip_tf.network import Network
 from snip_tf.structured.plan import Plan
 
@@ -84,7 +83,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 
 def layer_rows(network: Network, compacted: bool = True) -> list[LayerRow]:
-    """Returns a row for each layer with weights, or that keeps `compact` from its work.
+    """Returns a row for each layer with weights, or that `compact` cannot analyse.
 
     They are in the order in which the layers are called.
 
@@ -101,24 +100,15 @@ def analysed(
     network: Network, compacted: bool = True
 ) -> tuple[list[LayerRow], dict[str, np.ndarray]]:
     """Returns `layer_rows`, and by path which inputs of kernels are constant."""
-    model = network.model
-    plain = strip_pruning(model) if network.masks else copy_unmasked(model)
-    if not has_graph(plain):
-        return [_not_analysed(layer) for layer in plain.layers if layer.weights], {}
-    plan = Plan(trace(plain), tolerance=0.0)
+    plain = plain_network(network)
+    model = plain.model
+    if not has_graph(model):
+        return [_not_analysed(layer) for layer in model.layers if layer.weights], {}
+    plan = Plan(trace(model), tolerance=0.0)
     calls: list[Node | None] = [None] * len(plan.rules)
     if compacted:
         calls = plan.rebuild(Copies().of).calls
-    return _rows_of(plan, calls), _constant_inputs(
-        plan, _copied_weights(network, plain)
-    )
-
-
-def _copied_weights(network: Network, plain: keras.Model) -> dict[str, keras.Variable]:
-    """Returns the weights of a copy by path, without another walk over it."""
-    copies = zip(map(id, network.model.weights), plain.weights, strict=True)
-    copy_of = dict(copies)
-    return {path: copy_of[id(weight)] for path, weight in network.weights.items()}
+    return _rows_of(plan, calls), _constant_inputs(plan, plain.weights)
 
 
 def _not_analysed(layer: keras.Layer) -> LayerRow:

@@ -1,4 +1,4 @@
-"""Units and inputs that nothing reaches any longer: which weights have them."""
+"""Dead units and inputs of each weight: those without a kept connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_LINES = 8
 
 @dataclasses.dataclass(frozen=True)
 class DeadUnits:
-    """What is dead in one weight, without what is said of the weight before it.
+    """What is dead in one weight, and not counted at the weight before it.
 
     Attributes:
         path: of the weight.

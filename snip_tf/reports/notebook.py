@@ -11,7 +11,7 @@ import matplotlib.figure
 
 
 class Figure(matplotlib.figure.Figure):
-    """One that is the result of a notebook's cell is shown, without pyplot.
+    """A figure that a notebook shows as the result of a cell, without pyplot.
 
     pyplot would keep every figure until it is closed.
     """

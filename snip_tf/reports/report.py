@@ -43,7 +43,7 @@ def report(model: keras.Model) -> Report:
     Returns:
         A `Report`. Its `print()` shows it, as a notebook does by itself; `to_dict()`,
         `to_csv()` and `to_markdown()` give it to others, `write_html(path)` writes a
-        page with pictures.
+        page with a picture.
 
     Raises:
         TypeError: if `model` is not a Keras model.
@@ -185,7 +185,7 @@ class Report:
         """Writes a page that needs no other file, with the table and pictures of it.
 
         Args:
-            path: where to write. What exists is replaced once all is written.
+            path: where to write. An existing file is replaced once all is written.
 
         Raises:
             ImportError: if matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""What is kept of a model, and of each of its pruned weights."""
+"""The sparsity of a model, and what is kept of each of its pruned weights."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from snip_tf.network import Network
 
 
-def sparsity(model: keras.Model) -> float:
+def sparsity(pruned: keras.Model) -> float:
     """Returns the fraction of the prunable weights that is removed.
 
     Args:
-        model: a built `keras.Model`. Of a pruned one the masks are counted; of any
-            other (a stripped one, say) the exact zeros in its prunable weights.
+        pruned: a built `keras.Model`, pruned or stripped. The masks are counted if it
+            has some, else the exact zeros in its prunable weights.
 
     Returns:
         A float from 0 to 1.
 
     Raises:
-        TypeError: if `model` is not a Keras model.
+        TypeError: if `pruned` is not a Keras model.
         ValueError: if it is not built or has no prunable weights.
 
     Example:
@@ -31,7 +31,7 @@ def sparsity(model: keras.Model) -> float:
     >>> snip_tf.sparsity(model)
     0.0
     """
-    network = Network(model)
+    network = Network(pruned)
     kept = network.masks or {
         path: keras.ops.convert_to_numpy(weight) != 0
         for path, weight in network.prunable().items()

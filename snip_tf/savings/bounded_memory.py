@@ -1,4 +1,4 @@
-"""Variables of a stranger's configuration, which may ask for any amount of memory."""
+"""A limit on variables: a stranger's configuration may ask for any amount of memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import tensorflow as tf
 
 from snip_tf.files import DAMAGE
 
-# Numbers that any variable may have: those of metrics and seeds, too.
+# Any variable may have this many numbers: metrics and seeds have variables, too.
 _ANY_SIZE = 1 << 20
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-# What a configuration that no model can have makes Keras and TensorFlow raise.
+# What Keras and TensorFlow raise on a configuration that no model can have.
 DAMAGED_MODEL = (*DAMAGE, tf.errors.OpError)
 
 
 @contextlib.contextmanager
 def bounded_variables(most: int) -> Iterator[None]:
-    """Refuses to make variables of more numbers, before there is memory taken.
+    """Refuses to make larger variables, before they take memory.
 
     Args:
-        most: how many numbers a variable may have, if that is more than a million.
+        most: the most numbers of a variable, if that is more than a million.
 
     Raises:
         MemoryError: if TensorFlow has too little for what is made in the body.

@@ -1,4 +1,4 @@
-"""Which part of a model has no configuration, where a file needs one of each."""
+"""Errors that name the part of a model without a configuration."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from snip_tf.weights import layer_tree
 
 @contextlib.contextmanager
 def named_configurations(model: keras.Model, format: str) -> Iterator[None]:
-    """Has an error of Keras name the part of a model that has no configuration."""
+    """Makes an error of Keras name the part of a model without a configuration."""
     try:
         yield
     except (NotImplementedError, TypeError, ValueError) as error:
         parts = [part for part in layer_tree(model) if not _has_configuration(part)]
         if not parts:
             raise
-        layer = parts[-1]  # the innermost, as those around it ask it for its own
+        layer = parts[-1]  # the innermost one, which those around it ask
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise ValueError(
             f"Expected a model of which Keras can make a configuration, which "

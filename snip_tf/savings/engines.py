@@ -21,7 +21,7 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 Chosen = str | dict[str, str]
 Run = Callable[[Any], Any]
 
-# "scipy" has to be faster by this much, lest noise decides.
+# "scipy" has to be this much faster, so that noise does not decide.
 _CLEARLY = 0.95
 
 
@@ -52,7 +52,7 @@ class Engines:
         smaller = Plan(graph, tolerance=0.0).rebuild(Copies().of).model
         compacted = smaller.count_params() < model.count_params()
         self._compiled = _compiled(smaller if compacted else model, wanted)
-        # The same of the model that is not compacted, if it is not the same.
+        # The model that is not compacted, if it differs.
         self._whole = _compiled(model, wanted) if compacted else {}
         self._check_some()
 
@@ -74,7 +74,7 @@ class Engines:
         if best == "scipy":
             return runs[best], ways
         if best in self._whole:
-            # A few filters less can take longer: a number may suit processors less.
+            # Fewer filters can take longer: some numbers suit processors better.
             runs = {best: runs[best], f"{best}, whole": self._whole[best]}
             best = fastest(median_seconds(runs, x))
         return runs[best], best

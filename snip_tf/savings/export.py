@@ -10,11 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
-from snip_tf.checks import check_built, check_count, check_one_of, has_call
+from snip_tf.checks import check_count, check_one_of, has_call
 from snip_tf.files import check_folder, whole_file, whole_folder
-from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import plain_copy
+from snip_tf.network import Network
 from snip_tf.savings.configurations import named_configurations
 from snip_tf.savings.keras_archive import save_compressed
 from snip_tf.savings.litert import convert
@@ -53,17 +52,17 @@ def export(
 ) -> ExportSizes:
     """Writes a model to a file in which its zeros cost next to nothing.
 
-    Masks are left out: the file is of the plain model. `snip_tf.compact` it first, and
-    what is dead is left out, too.
+    The file holds the plain model, without masks. `snip_tf.compact` it first to leave
+    out dead units as well.
 
     Args:
         model: a built `keras.Model`, pruned or not. It is left as it is.
-        path: where to write. What exists is replaced once all is written.
+        path: where to write. An existing file is replaced once all is written.
         format: `"keras"`, what `keras.models.load_model` reads, compressed;
             `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
-            sparse tensors where there are zeros enough;
-            `"saved_model"`, a folder for TensorFlow Serving, whose zeros stay as they
-            are;
+            sparse tensors where enough is zero;
+            `"saved_model"`, a folder for TensorFlow Serving, in which zeros take as
+            much as other numbers;
             `"sparse"`, the smallest, what `snip_tf.load_sparse` reads.
             `"keras"` and `"sparse"` keep the model's configuration, so that each of its
             layers needs a `get_config`; the others need none.
@@ -74,8 +73,8 @@ def export(
         batch_size: int, with `format="litert"`: the number of examples that recurrent
             layers run on at a time. Models without them take any number.
         print_fn: called with a line that gives the bytes before and after, then with a
-            line for each thing to know of the file, such as that LiteRT runs it with
-            TensorFlow's operations only.
+            line for each thing to know about the file, such as the layers that LiteRT
+            runs by TensorFlow's operations.
 
     Returns:
         `ExportSizes(before, after)`, in bytes: `before` of the plain model's weights,
@@ -101,13 +100,13 @@ def export(
     >>> keras.models.load_model(path).count_params()
     6
     """
-    check_built(model)
+    network = Network(model)
     path = Path(path)
     _check_format(format, int8, batch_size)
     _check_path(path, format)
     if format in ("saved_model", "litert"):
         _check_has_call(model, format)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    plain = plain_copy(network)
     with _named_disk_errors(path):
         before, notes = _write(plain, path, format, bool(int8), batch_size)
     sizes = ExportSizes(before, _size(path))
@@ -119,7 +118,7 @@ def export(
 def _write(
     plain: keras.Model, path: Path, format: Format, int8: bool, batch_size: int
 ) -> tuple[int, list[str]]:
-    """Writes a plain model; returns its bytes before, and what to know of the file."""
+    """Writes a plain model; returns its bytes before, and notes on the file."""
     if format == "keras":
         return save_compressed(plain, path), []
     notes: list[str] = []
@@ -184,7 +183,7 @@ def _check_format(format: str, int8: Any, batch_size: int) -> None:
 
 
 def _check_path(path: Path, format: Format) -> None:
-    """Raises unless it can be written to, and readers take it for what it is."""
+    """Raises unless it can be written to and has the suffix that readers expect."""
     _check_suffix(path, format)
     check_folder(path)
     if format == "saved_model":
@@ -205,7 +204,7 @@ def _check_suffix(path: Path, format: Format) -> None:
 
 
 def _check_has_call(model: keras.Model, format: Format) -> None:
-    """Raises if there is nothing that the file could compute."""
+    """Raises if the model computes nothing itself."""
     if not has_call(model):
         raise ValueError(
             f"Expected a model with a `call`, which is what format={format!r} writes. "
@@ -216,7 +215,7 @@ def _check_has_call(model: keras.Model, format: Format) -> None:
 
 @contextlib.contextmanager
 def _named_disk_errors(path: Path) -> Iterator[None]:
-    """Has errors of the disk name the user's path, not one that is written to first."""
+    """Makes errors of the disk name the user's path, not a temporary one."""
     try:
         yield
     except OSError as error:

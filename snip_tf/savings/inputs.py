@@ -1,4 +1,4 @@
-"""What a model is called on, read from whatever a caller has: arrays, by name, sets."""
+"""The inputs of a model, read from arrays, tensors, dicts by name, or datasets."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ class Inputs:
         """Returns a batch of zeros, or of empty text."""
         if any(None in shape[1:] for shape in self._shapes):
             raise ValueError(
-                f"Expected no `batch_size` for a model that takes inputs of any size, "
-                f"as their size matters, too. Received: batch_size={batch_size}, for "
-                f"inputs of shape {self._shapes}. What is fastest is measured at the "
-                f"first call of each batch size."
+                f"Expected no `batch_size` for a model that takes inputs of any size. "
+                f"Received: batch_size={batch_size}, for inputs of shape "
+                f"{self._shapes}. The fastest engine is found at the first call of "
+                f"each batch size."
             )
 
         def of_input(tensor: keras.KerasTensor) -> np.ndarray:

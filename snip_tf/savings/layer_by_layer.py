@@ -25,7 +25,7 @@ _OUT_OF_CACHE = 1.2
 
 
 def passes_no_masks(graph: Graph) -> bool:
-    """Whether all that its layers tell each other is in arrays."""
+    """Whether no layer gets a mask beside its arrays."""
     return not hides_masks(graph) and not any(map(_reads_a_mask, graph.nodes))
 
 

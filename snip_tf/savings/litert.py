@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras import converter_error
 from snip_tf.graph.graph import has_graph
 from snip_tf.savings.litert_blocks import with_whole_blocks
 from snip_tf.savings.litert_file import cut_shapes, flex_operations
@@ -27,12 +28,12 @@ _LISTED = 5
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """What the converter made.
+    """A file that the converter made.
 
     Attributes:
-        content: the file.
-        model: what it was made of.
-        traced: the `tf.function` that runs it.
+        content: the bytes.
+        model: the model in it.
+        traced: the `tf.function` that runs the model.
     """
 
     content: bytes
@@ -62,15 +63,15 @@ class _NotSparseError(Exception):
 
 
 def convert(model: keras.Model, int8: bool, batch_size: int) -> tuple[bytes, list[str]]:
-    """Returns what LiteRT reads of a model.
+    """Returns a model as a file that LiteRT reads.
 
     Args:
         model: a plain model, a copy that nothing else uses.
         int8: whether its weights have eight bits.
-        batch_size: of a file that has only one.
+        batch_size: the one of a model with recurrent layers.
 
     Returns:
-        The content of the file, and what a user should know of it, in sentences.
+        The content of the file, and notes for its user.
 
     Raises:
         ImportError: if there is no converter.
@@ -161,18 +162,16 @@ def _lite() -> tuple[Any, type[Exception]]:
     try:
         from tensorflow import lite
 
-        # There is no public name for what `convert` raises.
-        from tensorflow.lite.python.convert import ConverterError
+        return lite, converter_error()
     except ImportError as error:
         raise ImportError(
             "Expected a TensorFlow that has the LiteRT converter for "
             "format='litert': `pip install tensorflow==2.21.0`."
         ) from error
-    return lite, ConverterError
 
 
 def _reason(written: str, error: Exception, model: keras.Model) -> str:
-    """Says what the converter's many lines tell of an error, and of which layer."""
+    """Picks the reason out of the converter's many lines, and names the layer."""
     lines = [*written.splitlines(), *str(error).splitlines()]
     for line in lines:
         if found := re.search(r"error: (?:loc\(.*\): )?(.+)", line):
@@ -204,8 +203,7 @@ def _layers_of(names: Iterable[str], model: keras.Model) -> list[str]:
 def _only_batch_size(model: keras.Model, wanted: int) -> int | None:
     """Returns the only batch size on which LiteRT runs the model, if there is one.
 
-    It has no lists of tensors of unknown size, in which loops over time keep what they
-    have made.
+    Loops over time keep their outputs in lists, which LiteRT needs to know the size of.
     """
     if not any(isinstance(layer, keras.layers.RNN) for layer in layer_tree(model)):
         return None

@@ -1,4 +1,4 @@
-"""Dense layers whose inputs are as many as LiteRT's sparse blocks divide."""
+"""Dense layers padded to whole blocks, in which LiteRT stores sparse kernels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from snip_tf.masking.copying import Copies
 
 
 def with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
-    """Returns the same model; dense layers whose blocks are cut get zeros as inputs.
+    """Returns the same model, with zeros added to the inputs of some dense layers.
+
+    These are the layers whose inputs are not a multiple of the block: the converter
+    would drop the rest silently (TensorFlow 2.21), and outputs be wrong by tenths.
 
     Args:
         model: a plain model.
-        block: the number of inputs that the converter stores together. What is left
-            over of inputs that it does not divide, the converter drops without a word
-            (TensorFlow 2.21): the outputs are wrong by tenths.
+        block: the number of inputs that the converter stores together.
     """
     if not has_graph(model):
         return model
@@ -59,7 +60,7 @@ class _Widening:
 
 
 class _Pad(keras.layers.Layer):
-    """Adds zeros to the features; unlike `keras.ops.pad` it hands a mask on."""
+    """Adds zeros to the features; unlike `keras.ops.pad` it passes a mask on."""
 
     def __init__(self, more: int, **options: Any):
         super().__init__(**options)

@@ -1,9 +1,11 @@
-"""What is in a file for LiteRT: its sparse tensors, and operations of TensorFlow."""
+"""The contents of a LiteRT file: sparse tensors, and operations of TensorFlow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+
+from snip_tf._keras import litert_schema
 
 
 def cut_shapes(content: bytes) -> list[list[int]]:
@@ -23,7 +25,7 @@ def cut_shapes(content: bytes) -> list[list[int]]:
 
 def flex_operations(content: bytes) -> Iterator[tuple[str, list[str]]]:
     """Yields each operation of TensorFlow in a file, with the names of its outputs."""
-    file = _schema().Model.GetRootAs(content)
+    file = litert_schema().Model.GetRootAs(content)
     for graph in _graphs(content):
         for i in range(graph.OperatorsLength()):
             operator = graph.Operators(i)
@@ -35,12 +37,5 @@ def flex_operations(content: bytes) -> Iterator[tuple[str, list[str]]]:
 
 
 def _graphs(content: bytes) -> list[Any]:
-    file = _schema().Model.GetRootAs(content)
+    file = litert_schema().Model.GetRootAs(content)
     return [file.Subgraphs(i) for i in range(file.SubgraphsLength())]
-
-
-def _schema() -> Any:
-    """Returns readers of a file, made of LiteRT's public description of it."""
-    from tensorflow.lite.python import schema_py_generated
-
-    return schema_py_generated

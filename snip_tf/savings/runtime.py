@@ -8,13 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.checks import check_built, check_count
-from snip_tf.masking.copying import copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.checks import check_count
+from snip_tf.masking.copying import plain_copy
+from snip_tf.network import Network
 from snip_tf.savings.engines import ENGINES, Chosen, Engine, Engines, Run
 from snip_tf.savings.inputs import Inputs, filled_up
-from snip_tf.weights import layer_tree
 
 
 def sparse_runtime(
@@ -24,19 +22,19 @@ def sparse_runtime(
 ) -> SparseRuntime:
     """Returns a function for inference with a pruned model, faster where zeros help.
 
-    Kernels of dense, convolutional and recurrent layers are multiplied by as sparse
-    matrices (SciPy's CSR) or as dense ones, whichever is faster for the shape, the
-    sparsity and the batch size; and all of it is compared with the `snip_tf.compact`
-    model compiled by TensorFlow, with XLA and without, which is run where it is the
-    faster, or the model as it is, should that be faster still. What is fastest is
-    measured once for each batch size, at the first call, which takes some seconds, and
-    half a minute for large batches through many convolutions.
+    Layer by layer, kernels of dense, convolutional and recurrent layers are sparse
+    matrices (SciPy's CSR) or dense ones, whichever is faster for the shape, the
+    sparsity and the batch size. This is compared with the `snip_tf.compact` model, and
+    with the model as it is, compiled by TensorFlow with and without XLA; the fastest is
+    used. It is measured once for each batch size, at the first call, which takes some
+    seconds, and half a minute for large batches through many convolutions.
 
-    A processor multiplies dense matrices many times as fast as sparse ones of as many
-    numbers, so that it takes 90 % of zeros or more, and mostly small batches.
+    Processors are many times faster on dense matrices than on sparse ones with as many
+    non-zeros, so that sparse ones win at sparsities of 90 % or more, and mostly for
+    small batches.
 
     Args:
-        model: a built `keras.Sequential` or Functional model, best pruned. It is left
+        model: a built `keras.Sequential` or Functional model, pruned or not. It is left
             as it is, and later changes of its weights are not seen.
         batch_size: int, a batch size for which to measure at once.
         engines: those to choose from: `"scipy"` (layer by layer, sparse or dense),
@@ -45,7 +43,7 @@ def sparse_runtime(
     Returns:
         A callable of what the model is called on, NumPy arrays or tensors, that returns
         NumPy arrays. Its `predict` takes any number of examples, as `keras.Model`'s
-        does. Its `chosen`, and how it prints, tell for each batch size what is run.
+        does. Its `chosen`, and how it prints, show for each batch size what is run.
 
     Raises:
         TypeError: if `model` is not a Keras model, `batch_size` is not an int, or
@@ -63,12 +61,12 @@ def sparse_runtime(
     >>> run.predict(np.ones((5, 8), np.float32), batch_size=2).shape
     (5, 4)
     """
-    check_built(model)
+    network = Network(model)
     if batch_size is not None:
         check_count("batch_size", batch_size)
     _check_engines(engines)
-    _check_stateless(model)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    _check_stateless(network)
+    plain = plain_copy(network)
     runtime = SparseRuntime(plain, ENGINES if engines is None else engines)
     if batch_size is not None:
         runtime.measure(batch_size)
@@ -79,9 +77,9 @@ class SparseRuntime:
     """See `sparse_runtime`.
 
     Attributes:
-        chosen: `{batch size: what is run}`: `"tensorflow"`, `"xla"`, the same of the
-            model that is not compacted, as `"xla, whole"`, or for each layer that could
-            be either, `"sparse"` or `"dense"`.
+        chosen: `{batch size: what is run}`: `"tensorflow"` or `"xla"`, with `", whole"`
+            where the model is not compacted; or for `"scipy"`, `{layer: "sparse" or
+            "dense"}` of the layers that can be both.
     """
 
     def __init__(self, model: keras.Model, engines: Sequence[Engine] = ENGINES):
@@ -105,8 +103,8 @@ class SparseRuntime:
     ) -> Any:
         """Returns the outputs for any number of examples, computed batch by batch.
 
-        All batches are of one size, for which it is measured once what is fastest: the
-        last one is filled up, with its last example, and what that gives is left out.
+        All batches have one size, for which the fastest engine is found once: the last
+        batch is filled up with its last example, whose further outputs are left out.
 
         Args:
             x: one or more examples, as the model takes them: NumPy arrays or tensors,
@@ -121,7 +119,7 @@ class SparseRuntime:
             NumPy arrays, one row for each example, in the nest that the model returns.
 
         Raises:
-            TypeError: if `batch_size` is not an int, or `x` are no numbers.
+            TypeError: if `batch_size` is not an int, or `x` is not numbers.
             ValueError: if it is below 1, or given for a dataset; or if `x` does not fit
                 the model or has no examples.
 
@@ -184,11 +182,12 @@ def _check_engines(engines: Sequence[Engine] | None) -> None:
         raise ValueError(f"{expected}Received: engines={engines!r}")
 
 
-def _check_stateless(model: keras.Model) -> None:
-    stateful = [x.name for x in layer_tree(model) if getattr(x, "stateful", False)]
+def _check_stateless(network: Network) -> None:
+    stateful = [x.name for x in network.layers if getattr(x, "stateful", False)]
     if stateful:
         raise ValueError(
             f"Expected a model whose outputs depend on its inputs alone, because "
-            f"timing calls the model many times. Received: model={model.name!r}, in "
-            f"which {', '.join(stateful)} keeps a state (stateful=True)"
+            f"timing calls the model many times. Received: "
+            f"model={network.model.name!r}, in which {', '.join(stateful)} keeps a "
+            f"state (stateful=True)"
         )

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from snip_tf._keras import input_signature
 from snip_tf.checks import list_of
 from snip_tf.savings.quiet import quiet
 from snip_tf.weights import layer_tree
@@ -22,21 +23,21 @@ from snip_tf.weights import layer_tree
 def write_saved_model(
     model: keras.Model, folder: str | os.PathLike, batch_size: int | None = None
 ) -> Any:
-    """Writes a model as `model.export` does, in inference mode and without a word.
+    """Writes a model as `model.export` does, in inference mode and silently.
 
-    (`model.export` runs a layer whose `call` has `training=True` for a default in
-    training mode.)
+    (`model.export` uses the default of `training` in each layer's `call`, which may be
+    True.)
 
     Args:
         model: a built model, a copy that nothing else uses.
         folder: the new SavedModel.
-        batch_size: the only one that it takes; None for any.
+        batch_size: the only batch size that it takes; None for any.
 
     Returns:
         The `tf.function` that it was traced from.
 
     Raises:
-        ValueError: if it is not known what the model is called on.
+        ValueError: if the inputs of the model are not known.
         OSError: if it cannot be written, as on a full disk.
     """
     archive = keras.export.ExportArchive()
@@ -52,10 +53,9 @@ def write_saved_model(
 
 
 def notes_on_inputs(model: keras.Model) -> list[str]:
-    """Returns what to know of the types that an exported model takes, in sentences.
+    """Returns notes on the types that an exported model takes.
 
-    Of a model of one's own class Keras keeps the shapes it was called on, not the
-    types.
+    Keras remembers the shapes on which a subclassed model was called, not the types.
     """
     if isinstance(model, keras.Sequential) or hasattr(model, "inputs"):
         return []
@@ -71,7 +71,7 @@ def notes_on_inputs(model: keras.Model) -> list[str]:
     ]
 
 
-# Layers that are seldom called on numbers with a point.
+# Layers that are seldom called on floating-point numbers.
 _OF_TOKENS = (
     keras.layers.Embedding,
     keras.layers.Hashing,
@@ -111,11 +111,11 @@ def check_replaceable(path: Path) -> None:
 
 @contextlib.contextmanager
 def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
-    """Turns what TensorFlow raises on a full disk into what Python does."""
+    """Turns TensorFlow's error on a full disk into Python's."""
     try:
         yield
     except tf.errors.OpError as error:
-        # It keeps the words of the operating system, not the number.
+        # It has the message of the operating system, not the number.
         codes = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
         of_disk = [code for code in codes if os.strerror(code) in error.message]
         code = of_disk[0] if of_disk else errno.EIO
@@ -123,17 +123,14 @@ def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
-    """Returns what the model takes, an entry for each argument of its `call`."""
-    # There is no public name for what `model.export` finds out. (A test calls it.)
-    from keras.src.export.export_utils import get_input_signature
-
+    """Returns a specification of each argument of the model's `call`."""
     if isinstance(model, keras.Sequential) and not hasattr(model, "inputs"):
         raise ValueError(
             f"Expected a model whose inputs are known. Received: the Sequential model "
             f"{model.name!r}, one of whose layers has been run on numbers alone. Begin "
             f"it with a `keras.Input`, and give that layer a `compute_output_shape`."
         )
-    signature = get_input_signature(model)
+    signature = input_signature(model)
     _check_arguments(model, len(signature))
     if batch_size is None:
         return signature

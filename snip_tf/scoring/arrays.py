@@ -19,13 +19,13 @@ _CLASS_WEIGHT = (
 
 
 def are_arrays(x: Any) -> bool:
-    """Whether `x` is a nest of arrays, rather than something that yields batches."""
+    """Returns whether `x` is a nest of arrays; else it has to yield batches."""
     leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
     return bool(leaves) and all(map(is_array, leaves))
 
 
 def as_arrays(data: Batch) -> Batch:
-    """The data in a form from which rows can be taken.
+    """Returns the data in a form from which rows can be taken.
 
     Raises:
         ValueError: if the arrays are empty or differ in length.
@@ -56,14 +56,14 @@ def draw_batches(
 
 
 def shuffled(length: int, seed: int | None) -> np.ndarray:
-    """The row numbers in random order; without a seed by NumPy's global generator."""
+    """Returns the row numbers in random order, without a seed by NumPy's generator."""
     if seed is None:
         return np.random.permutation(length)
     return np.random.default_rng(seed).permutation(length)
 
 
 def rows_of(arrays: Batch, rows: np.ndarray) -> Batch:
-    """Some of the examples, as a model takes them."""
+    """Returns some of the examples, as a model takes them."""
     x, y, sample_weight = keras.tree.map_structure(
         lambda leaf: take(leaf, rows), arrays
     )
@@ -71,7 +71,7 @@ def rows_of(arrays: Batch, rows: np.ndarray) -> Batch:
 
 
 def common_length(data: Batch) -> int:
-    """The number of examples, which all arrays must share."""
+    """Returns the number of examples, which all arrays must share."""
     lengths = {}
     for name, nest in zip(("x", "y", "sample_weight"), data, strict=True):
         leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
@@ -89,7 +89,7 @@ def common_length(data: Batch) -> int:
 
 
 def _without_examples(name: str, label: str, nest: Any, leaf: Any) -> ValueError:
-    """The error for a single number where an array of examples is expected."""
+    """Returns the error for a single number instead of an array of examples."""
     if name == "y" and is_text(leaf):  # a list of strings, each a leaf
         return ValueError(TEXT_TARGETS)
     if name == "sample_weight" and isinstance(nest, Mapping):

@@ -73,7 +73,7 @@ def _check_alone(x: Any, **others: Any) -> None:
 
 
 def _as_yielded(batch: Batch) -> Batch:
-    """A batch in which `x` is all that was given."""
+    """Returns a batch whose `x` is all that was given."""
     x, y, sample_weight = batch
     if sample_weight is not None:
         return (x, y, sample_weight), None, None

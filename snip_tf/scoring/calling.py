@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -15,7 +14,11 @@ import tensorflow as tf
 
 
 def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
-    """The outputs of a model; if it fails, an error that says on what and where."""
+    """Returns the outputs of a model.
+
+    Raises:
+        ValueError: if it fails; says on what inputs and in which layer.
+    """
     try:
         return model(x, training=training)
     except (MemoryError, tf.errors.ResourceExhaustedError):
@@ -27,22 +30,6 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
             f"Expected the model to run on the mini-batch. Received: inputs of shape "
             f"{shapes(x)}, on which {model.name!r} fails{place}. "
             f"{_advice(model, x, str(error))}The error: {error}"
-        ) from error
-
-
-def check_signature(name: str, function: Callable, arguments: Sequence[str]) -> None:
-    """Raises a TypeError if an argument is a function of other arguments."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return  # not every callable tells
-    try:
-        signature.bind(*arguments)
-    except TypeError as error:
-        raise TypeError(
-            f"Expected `{name}` to be a function of ({', '.join(arguments)}). "
-            f"Received: {name}={function!r} of {signature}, which cannot be called "
-            f"like that: {error}"
         ) from error
 
 
@@ -61,7 +48,7 @@ def check_order(model: keras.Model, x: Any, y: Any) -> None:
 
 
 def _without_ones(array: Any) -> tuple[int | None, ...]:
-    """A shape without axes of one at its end, which Keras adds and drops."""
+    """Returns a shape without axes of one at its end, which Keras adds and drops."""
     shape = tuple(array.shape)
     while shape[1:] and shape[-1] == 1:
         shape = shape[:-1]
@@ -75,7 +62,7 @@ def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool
 
 
 def _advice(model: keras.Model, x: Any, error: str) -> str:
-    """What to do about inputs on which a model fails, where that can be said."""
+    """Returns what to do about inputs on which a model fails, where that is known."""
     inputs = getattr(model, "inputs", None) or []
     arrays = keras.tree.flatten(x)
     if isinstance(x, Mapping):
@@ -102,7 +89,7 @@ def _advice(model: keras.Model, x: Any, error: str) -> str:
 
 
 def _is_one_example(array: Any, wanted: keras.KerasTensor) -> bool:
-    """Whether an array lacks the axis of the examples."""
+    """Returns whether an array lacks the axis of the examples."""
     return _fits(tuple(getattr(array, "shape", ())), tuple(wanted.shape[1:]))
 
 
@@ -111,7 +98,7 @@ _TARGETS = ("label", "labels", "target", "targets", "y", "class")
 
 
 def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
-    """What to do about inputs by name, where others than the model's are among them."""
+    """Returns what to do about inputs by name of which some are not the model's."""
     takes = f"The model takes {', '.join(map(repr, names))}. " if names else ""
     if len(x) <= max(1, len(names)) and not set(x) & set(_TARGETS):
         return takes  # so few that there are hardly targets among them
@@ -126,7 +113,7 @@ def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
 
 
 def _where(error: Exception) -> keras.Layer | None:
-    """The innermost layer whose code an exception came through, if any."""
+    """Returns the innermost layer whose code an exception came through, if any."""
     layer, trace = None, error.__traceback__
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
@@ -137,7 +124,7 @@ def _where(error: Exception) -> keras.Layer | None:
 
 
 def shapes(nest: Any) -> Any:
-    """The shapes of the arrays in a nest, for an error to tell."""
+    """Returns the shapes of the arrays in a nest, for an error message."""
     leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
     shapes = [tuple(getattr(leaf, "shape", np.shape(leaf))) for leaf in leaves]
     return shapes[0] if len(shapes) == 1 else shapes

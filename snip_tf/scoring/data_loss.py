@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from snip_tf._keras import mask_on
 from snip_tf.scoring.losses import built_in, chosen_by_shapes, mixes_examples, name_of
-from snip_tf.scoring.reductions import NotDivisible, Sum, as_part, left_out, mask_of
+from snip_tf.scoring.reductions import NotDivisible, Sum, as_part, left_out
 from snip_tf.scoring.targets import PAIRS, check_labels, check_targets
 
 
@@ -107,7 +108,7 @@ class DataLoss:
             NotDivisible: if there is none.
         """
         outputs = keras.tree.flatten(y_pred)
-        timesteps = [m for m in map(mask_of, outputs) if m is not None]
+        timesteps = [m for m in map(mask_on, outputs) if m is not None]
         targets = [m for m in map(left_out, self._parts) if m is not None]
         masks = timesteps + targets
         self._check_divisible(bool(masks) or sample_weight is not None)

@@ -21,7 +21,7 @@ def check_yields_batches(x: Any) -> None:
 
 
 def first_batches(source: Any, batches: int, as_yielded: bool) -> Iterator[Batch]:
-    """The first batches that the data yields.
+    """Yields the first batches of the data.
 
     Args:
         source: an iterable of batches.
@@ -48,7 +48,7 @@ def first_batches(source: Any, batches: int, as_yielded: bool) -> Iterator[Batch
 
 @contextlib.contextmanager
 def reading(source: Any) -> Iterator[Iterator[Any]]:
-    """The batches in order, as in an epoch of `fit` that does not shuffle.
+    """Gives the batches in order, as in an epoch of `fit` that does not shuffle.
 
     What Keras calls before and after each pass is called here, too: a PyDataset may
     choose its examples, or open its files, in `on_epoch_begin`.
@@ -66,7 +66,7 @@ def reading(source: Any) -> Iterator[Iterator[Any]]:
 
 
 def unpacked(batch: Any) -> Batch:
-    """The `(x, y, sample_weight)` of what the data yields."""
+    """Returns the `(x, y, sample_weight)` of what the data yields."""
     if isinstance(batch, (list, tuple)) and not 1 <= len(batch) <= 3:
         raise ValueError(
             f"Expected each batch to be (inputs, targets), (inputs, targets, weights) "

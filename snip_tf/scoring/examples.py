@@ -17,12 +17,12 @@ _RAGGED_OR_SPARSE = (tf.RaggedTensor, tf.SparseTensor)
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf of a nest is an array of some kind."""
+    """Returns whether a leaf of a nest is an array of some kind."""
     return hasattr(leaf, "shape")
 
 
 def as_rows(leaf: Any) -> Any:
-    """The array in a form from which rows can be taken."""
+    """Returns the array in a form from which rows can be taken."""
     if leaf is None or isinstance(leaf, _RAGGED_OR_SPARSE):
         return leaf
     if hasattr(leaf, "tocsr"):  # a SciPy matrix, which is as small only if it stays one
@@ -35,7 +35,7 @@ def as_rows(leaf: Any) -> Any:
 
 
 def _of_table(table: Any) -> np.ndarray:
-    """The numbers of a DataFrame or a Series, as `fit` takes them."""
+    """Returns the numbers of a DataFrame or a Series, as `fit` takes them."""
     array = table.to_numpy()
     if array.dtype == object and not is_text(array):
         # Columns of several types, such as numbers and truth values.
@@ -44,14 +44,13 @@ def _of_table(table: Any) -> np.ndarray:
 
 
 def take(leaf: Any, rows: slice | np.ndarray) -> Any:
-    """Some of the rows, each at most once; a number for the whole batch as it is."""
+    """Returns some of the rows, each at most once; a number for all rows as it is."""
     if leaf is None or not len(leaf.shape):
         return leaf
     if isinstance(leaf, tf.SparseTensor):
         return _take_sparse(leaf, rows)
-    if isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice):
-        return tf.gather(leaf, rows)
-    return leaf[rows]
+    by_number = isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice)
+    return tf.gather(leaf, rows) if by_number else leaf[rows]
 
 
 def _take_sparse(tensor: tf.SparseTensor, rows: slice | np.ndarray) -> tf.SparseTensor:
@@ -69,29 +68,26 @@ def _take_sparse(tensor: tf.SparseTensor, rows: slice | np.ndarray) -> tf.Sparse
 
 
 def join(leaves: Sequence[Any]) -> Any:
-    """Arrays that `fed` returned, one after the other."""
+    """Joins arrays that `fed` returned."""
     if leaves[0] is None:
         return None
     if isinstance(leaves[0], tf.SparseTensor):
         return tf.sparse.concat(0, list(leaves))
-    if tf.is_tensor(leaves[0]):
-        return tf.concat(leaves, axis=0)
-    return np.concatenate(leaves)
+    are_tensors = tf.is_tensor(leaves[0])
+    return tf.concat(leaves, axis=0) if are_tensors else np.concatenate(leaves)
 
 
 def fed(nest: Any) -> Any:
-    """Arrays as a model takes them: text and SciPy matrices as tensors."""
+    """Returns arrays as a model takes them: text and SciPy matrices as tensors."""
     nest = keras.tree.map_structure(_fed, nest)
     if not any(map(tf.is_tensor, keras.tree.flatten(nest))):
         return nest
-    # Keras refuses tensors beside arrays.
-    return keras.tree.map_structure(
-        lambda leaf: tf.convert_to_tensor(leaf) if _is_dense(leaf) else leaf, nest
-    )
+    return keras.tree.map_structure(_as_tensor, nest)  # Keras refuses arrays beside
 
 
-def _is_dense(leaf: Any) -> bool:
-    return is_array(leaf) and not isinstance(leaf, _RAGGED_OR_SPARSE)
+def _as_tensor(leaf: Any) -> Any:
+    dense = is_array(leaf) and not isinstance(leaf, _RAGGED_OR_SPARSE)
+    return tf.convert_to_tensor(leaf) if dense else leaf
 
 
 def _fed(leaf: Any) -> Any:
@@ -107,9 +103,10 @@ def _fed(leaf: Any) -> Any:
 
 
 def as_tensors(batch: Batch) -> Batch:
-    """A mini-batch as a training step gets it: tensors, floats of Keras' default type.
+    """Returns a mini-batch as a training step gets it, as tensors.
 
-    Array data is cast as in `Model.fit`; what is a tensor already stays as it is.
+    Array data is cast as in `Model.fit`, floats to Keras' default type; what is a
+    tensor already stays as it is.
     """
 
     def as_tensor(leaf: Any) -> Any:
@@ -122,24 +119,24 @@ def as_tensors(batch: Batch) -> Batch:
 
 
 def example_count(batch: Any) -> int:
-    """The number of examples in a mini-batch `(x, y, sample_weight)`."""
+    """Returns the number of examples in a mini-batch `(x, y, sample_weight)`."""
     leaves = [leaf for leaf in keras.tree.flatten(batch[0]) if leaf is not None]
     # What an objective is given may have numbers for the whole batch beside the rest.
     return next((count(leaf) for leaf in leaves if len(leaf.shape)), 1)
 
 
 def count(leaf: Any) -> int:
-    """The number of rows."""
+    """Returns the number of rows."""
     return int(leaf.nrows() if isinstance(leaf, tf.RaggedTensor) else leaf.shape[0])
 
 
 def is_distributed(leaf: Any) -> bool:
-    """Whether a leaf of a nest is what a strategy made of a tensor for its replicas."""
+    """Returns whether a strategy made a leaf of a nest for its replicas."""
     return isinstance(leaf, tf.distribute.DistributedValues)
 
 
 def is_text(array: Any) -> bool:
-    """Whether an array, or a tensor, is of strings."""
+    """Returns whether an array, or a tensor, is of strings."""
     if not isinstance(array, np.ndarray):
         return tf.is_tensor(array) and array.dtype == tf.string
     if array.dtype == object:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.masking.compiling import functions_inlined
+from snip_tf._keras import is_traced_for_one_call
+from snip_tf.masking.inlining import functions_inlined, inlined
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.objective import Part, Scored
 
@@ -50,11 +51,13 @@ class Pass:
 
     def __call__(self, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
         """Returns the loss and the derivative on a mini-batch."""
-        try:
-            return self._derived(batch, part, inlined=False)
-        except _ReadByFunction:
-            with functions_inlined():
-                return self._derived(batch, part, inlined=True)
+        # Here, in the thread that runs it: that of a replica, if there are some.
+        with inlined(self.model):
+            try:
+                return self._derived(batch, part, inlined=False)
+            except _ReadByFunction:
+                with functions_inlined():
+                    return self._derived(batch, part, inlined=True)
 
     def _derived(
         self, batch: Batch, part: Part, inlined: bool
@@ -117,7 +120,7 @@ class _Scope(keras.StatelessScope):
             super().add_update(update)
 
     def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
-        if self._eager and not tf.executing_eagerly() and not _is_made_for_a_call():
+        if self._eager and not tf.executing_eagerly() and not is_traced_for_one_call():
             raise _ReadByFunction
         return super().get_current_value(variable)
 
@@ -131,12 +134,3 @@ class _Scope(keras.StatelessScope):
             # To the last bit the new value, with the derivative of the one before.
             value += before - tf.stop_gradient(before)
         super().add_update((variable, value))
-
-
-def _is_made_for_a_call() -> bool:
-    """Whether the function that is traced is made anew for each call, and then gone.
-
-    Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
-    XLA where it is built without oneDNN, as on Apple's processors.
-    """
-    return tf.compat.v1.get_default_graph().name == "_conv_xla"

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf.masking.compiling import inlined
 from snip_tf.scoring.data_loss import Adjustment
 from snip_tf.scoring.examples import Batch, as_tensors, example_count
 from snip_tf.scoring.forward import Derivative, LossAt, Pass, Tensors
@@ -53,11 +52,10 @@ def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[tf.Tensor, Te
     """
     with saying_what_lacks("a gradient", "'magnitude' and 'random' need none"):
         loss, found = differentiate(loss_at, values)
-    gradients = {path: g for path, g in found.items() if g is not None}
-    if len(gradients) < len(found):
-        missing = [path for path in found if path not in gradients]
+    missing = [path for path, g in found.items() if g is None]
+    if missing:
         raise unreached(missing, list(found), what)
-    return loss, gradients
+    return loss, {path: g for path, g in found.items() if g is not None}
 
 
 @contextlib.contextmanager
@@ -139,7 +137,7 @@ def _mean(run: Pass, batches: Iterable[Batch]) -> Tensors:
 def _counted(
     batches: Iterable[Batch], always: bool
 ) -> tuple[Iterable[Batch], int | None]:
-    """The batches and the number of examples in them, if there is one or `always`."""
+    """Returns the batches, and how many examples they have if it is one or `always`."""
     batches = iter(batches)
     first = list(batches) if always else list(itertools.islice(batches, 2))
     total = sum(map(example_count, first)) if always or len(first) == 1 else None
@@ -147,7 +145,7 @@ def _counted(
 
 
 def _on_batch(run: Pass, batch: Batch, part: Part) -> Tensors:
-    with inlined(run.model), computing_in("float32", run.model):
+    with computing_in("float32", run.model):
         loss, derivatives = run_on_devices(run, as_tensors(batch), part)
     if not np.isfinite(loss):
         raise _not_finite(run.model, float(loss), run.scored.what)

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf._keras import loss_settings
+
 
 def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
     """Returns the function of Keras that a loss is, and its settings; else None.
@@ -23,11 +25,10 @@ def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
         loss, settings = loss.func, loss.keywords
     elif isinstance(loss, keras.losses.Loss):
         # A subclass may only set other defaults, but one with a `call` is another loss.
-        # Keras keeps what it gives to the function by a private name.
         wrapper = keras.losses.MeanSquaredError
         if (type(loss).call, type(loss).__call__) != (wrapper.call, wrapper.__call__):
             return None
-        loss, settings = loss.fn, loss._fn_kwargs
+        loss, settings = loss.fn, loss_settings(loss)
     known = any(loss is function for function in functions_of_keras())
     return (loss, settings) if known else None
 
@@ -73,11 +74,3 @@ def name_of(loss: Any) -> str:
         return name_of(loss.func)
     name = getattr(loss, "__name__", None) or type(loss).__name__
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-def logits(outputs: Any) -> Any:
-    """Returns what a softmax or sigmoid was computed from; anything else as it is.
-
-    Keras keeps this for its losses, by a private name.
-    """
-    return getattr(outputs, "_keras_logits", outputs)

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from snip_tf.checks import has_call
-from snip_tf.masking.compiling import compile_arguments, functions_inlined
-from snip_tf.scoring.calling import call_model, check_signature, shapes, warn_caller
+from snip_tf.checks import check_signature, has_call
+from snip_tf.masking.compiling import compile_arguments
+from snip_tf.masking.inlining import functions_inlined
+from snip_tf.scoring.calling import call_model, shapes, warn_caller
 from snip_tf.scoring.data_loss import Adjustment, DataLoss
 from snip_tf.scoring.examples import Batch, example_count
 from snip_tf.scoring.precision import without_penalties
@@ -67,13 +68,12 @@ def read_objective(loss: Any, objective: Any) -> Objective:
 
 def check_has_call(model: keras.Model) -> None:
     """Raises a ValueError if a model only holds others, and has no outputs."""
-    if has_call(model):
-        return
-    raise ValueError(
-        f"Expected a model with a `call`, or an `objective` that calls its parts. "
-        f"Received: model={model.name!r} of class {type(model).__name__}, which has no "
-        f"`call`. Pass {_EXAMPLE}."
-    )
+    if not has_call(model):
+        raise ValueError(
+            f"Expected a model with a `call`, or an `objective` that calls its parts. "
+            f"Received: model={model.name!r} of class {type(model).__name__}, which "
+            f"has no `call`. Pass {_EXAMPLE}."
+        )
 
 
 def _overrides(model: keras.Model, name: str) -> bool:
@@ -155,7 +155,7 @@ class FitLoss:
         self.sums = self._data_loss is not None and self._data_loss.sums
 
     def _on_outputs(self, adjust: Adjustment | None) -> DataLoss | None:
-        """The loss given or compiled; None if layers add all of it."""
+        """Returns the loss given or compiled; None if layers add all of it."""
         if self._given is not None:
             return DataLoss(self._model, self._given, None, adjust)
         arguments = compile_arguments(self._model)

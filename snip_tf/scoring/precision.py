@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from snip_tf.masking.compiling import held
-from snip_tf.masking.copying import holds_tensorflow_state, operation_of
+from snip_tf._keras import adapt_penalties, operation_of, set_dtype
+from snip_tf.masking.reach import holds_tensorflow_state
+from snip_tf.masking.switch import Switch
 from snip_tf.weights import layer_tree
 
 _HALF = ("float16", "bfloat16")
@@ -21,9 +21,7 @@ _HALF = ("float16", "bfloat16")
 def is_changed(model: keras.Model) -> bool:
     """Whether to score a model changes it, if only for a while."""
     return any(
-        layer.compute_dtype in _HALF
-        or getattr(layer, "_remat_mode", None) is not None
-        or holds_tensorflow_state(layer)
+        layer.compute_dtype in _HALF or holds_tensorflow_state(layer)
         for layer in layer_tree(model)
     )
 
@@ -44,7 +42,7 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
         and layer.compute_dtype in lower
     }
     # A model casts what it is given to the types of its inputs, also one that is inside
-    # another. Keras has no public name by which to change these.
+    # another.
     inputs = {
         id(part): (part, part.dtype)
         for layer in layer_tree(model)
@@ -58,69 +56,81 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
         for layer in policies:
             layer.dtype_policy = dtype
         for part, _ in inputs.values():
-            part._dtype = dtype
+            set_dtype(part, dtype)
         yield
     finally:
         for layer, policy in policies.items():
             layer.dtype_policy = policy
         for part, own in inputs.values():
-            part._dtype = own
+            set_dtype(part, own)
 
 
 def moments_in_full() -> contextlib.AbstractContextManager:
-    """Has TensorFlow differentiate a variance by its mean, too, for a while.
+    """Has TensorFlow differentiate a variance by its mean, too, in this thread.
 
     `tf.nn.moments`, with which Keras normalizes, leaves that out with a `stop_gradient`
     (https://github.com/tensorflow/tensorflow/pull/19609). The term is zero, but its
     derivative is not: second derivatives through a LayerNormalization of six features
     are off by a tenth. No public switch puts it back.
     """
+    _let_moments_be_in_full()
+    return _in_full.on()
 
+
+_in_full = Switch("moments_in_full")
+
+
+@functools.cache
+def _let_moments_be_in_full() -> None:
+    theirs = tf.nn.moments
+
+    @functools.wraps(theirs)
     def moments(x, axes, shift=None, keepdims=False, name=None):
-        del shift, name
+        if not _in_full:
+            return theirs(x, axes, shift, keepdims, name)
         mean = tf.reduce_mean(x, axes, keepdims=True)
         squares = tf.math.squared_difference(x, mean)
         mean = mean if keepdims else tf.squeeze(mean, axes)
         return mean, tf.reduce_mean(squares, axes, keepdims=keepdims)
 
-    get = functools.partial(getattr, tf.nn, "moments")
-    put = functools.partial(setattr, tf.nn, "moments")
-    return held("moments", get, put, moments)
+    tf.nn.moments = moments
 
 
-@contextlib.contextmanager
-def rows_as_tensors() -> Iterator[None]:
-    """Has gradients of some rows only reckon as tensors do, for a while.
+def rows_as_tensors() -> contextlib.AbstractContextManager:
+    """Computes with gradients of some rows only as with tensors, in this thread.
 
     Second derivatives, as TensorFlow writes them for tanh and sigmoid, multiply what
     they are given by numbers; behind a product with a sparse matrix, or a sum over
     segments, that is a `tf.IndexedSlices`, which has no operators.
     """
-    with contextlib.ExitStack() as stack:
-        for name in ("__add__", "__mul__", "__sub__", "__truediv__"):
-            get = functools.partial(getattr, tf.IndexedSlices, name, None)
-            put = functools.partial(_set_operator, name)
-            value = functools.partial(_of_tensor, name)
-            stack.enter_context(held(("rows", name), get, put, value))
-        yield
+    _give_rows_operators()
+    return _as_tensors.on()
 
 
-def _set_operator(name: str, function: Callable | None) -> None:
-    if function is None:
-        delattr(tf.IndexedSlices, name)
-    else:
-        setattr(tf.IndexedSlices, name, lambda rows, other: function(rows, other))
+_as_tensors = Switch("rows_as_tensors")
 
 
-def _of_tensor(name: str, rows: tf.IndexedSlices, other: Any) -> tf.Tensor:
-    return getattr(tf.convert_to_tensor(rows), name)(other)
+@functools.cache
+def _give_rows_operators() -> None:
+    for name in ("__add__", "__mul__", "__sub__", "__truediv__"):
+        theirs = getattr(tf.IndexedSlices, name, None)
+        operator = functools.partialmethod(_of_tensor, name, theirs)
+        setattr(tf.IndexedSlices, name, operator)
 
 
-_thread = threading.local()
+def _of_tensor(
+    rows: tf.IndexedSlices, name: str, theirs: Callable | None, other: Any
+) -> Any:
+    if _as_tensors:
+        return getattr(tf.convert_to_tensor(rows), name)(other)
+    # As without the operator: Python then asks the other for its own.
+    return theirs(rows, other) if theirs else NotImplemented
 
 
-@contextlib.contextmanager
-def without_penalties(model: keras.Model) -> Iterator[None]:
+_without_penalties = Switch("without_penalties")
+
+
+def without_penalties(model: keras.Model) -> contextlib.AbstractContextManager:
     """Leaves the penalties on variables out of `losses`, in this thread, for a while.
 
     Where somebody's own method sums `model.losses`, nothing else can tell them from the
@@ -128,28 +138,22 @@ def without_penalties(model: keras.Model) -> Iterator[None]:
     """
     if any(variable.regularizer is not None for variable in model.variables):
         _let_penalties_be_left_out()
-    before = getattr(_thread, "leaves_out", False)
-    _thread.leaves_out = True
-    try:
-        yield
-    finally:
-        _thread.leaves_out = before
+    return _without_penalties.on()
 
 
 @functools.cache
 def _let_penalties_be_left_out() -> None:
-    """Has Keras ask this thread; for good, as the next thread may be in the middle.
+    """Has Keras ask the switch; for good, as another thread may be in the middle."""
 
-    The method has no public name.
-    """
-    theirs = keras.Layer._get_regularization_losses
+    def asking(theirs: Callable) -> Callable:
+        @functools.wraps(theirs)
+        def penalties(layer: keras.Layer) -> list:
+            found = theirs(layer)
+            if _without_penalties:
+                # Zeros, as somebody may add them up with what cannot add up nothing.
+                found = [keras.ops.zeros_like(penalty) for penalty in found]
+            return found
 
-    @functools.wraps(theirs)
-    def penalties(layer: keras.Layer) -> list:
-        found = theirs(layer)
-        if getattr(_thread, "leaves_out", False):
-            # Zeros, as somebody may add them up with what cannot add up nothing.
-            found = [keras.ops.zeros_like(penalty) for penalty in found]
-        return found
+        return penalties
 
-    keras.Layer._get_regularization_losses = penalties
+    adapt_penalties(asking)

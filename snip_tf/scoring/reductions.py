@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras import mask_on
+
 
 class NotDivisible(ValueError):
     """The loss of a mini-batch does not follow from those of its pieces."""
@@ -100,9 +102,4 @@ def left_out(part: Any) -> Any:
             f"the loss has values of shape {tuple(shape)} for outputs of shape "
             f"{tuple(outputs.shape)}"
         )
-    return mask_of(values)
-
-
-def mask_of(values: Any) -> Any:
-    """Returns which timesteps count; Keras keeps this by a private name."""
-    return getattr(values, "_keras_mask", None)
+    return mask_on(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -44,12 +45,7 @@ def _over_replicas(
     has the same to select by; absolute values could not be.
     """
     count, replicas = example_count(batch), strategy.num_replicas_in_sync
-    if count < replicas:
-        raise ValueError(
-            f"Expected a mini-batch of at least one example for each of the "
-            f"{replicas} replicas. Received: {count} examples. Raise batch_size or "
-            f"prune outside the strategy, a model built outside."
-        )
+    _check_enough(count, replicas)
     leaves = keras.tree.flatten(batch)
     given = [position for position, leaf in enumerate(leaves) if leaf is not None]
 
@@ -74,7 +70,14 @@ def _over_replicas(
     shares = strategy.experimental_distribute_values_from_function(share)
     loss, gradients = strategy.run(on_replica, args=tuple(shares))
 
-    def add_up(value: Any) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
-
+    add_up = functools.partial(strategy.reduce, tf.distribute.ReduceOp.SUM, axis=None)
     return add_up(loss), {path: add_up(gradients.pop(path)) for path in list(gradients)}
+
+
+def _check_enough(count: int, replicas: int) -> None:
+    if count < replicas:
+        raise ValueError(
+            f"Expected a mini-batch of at least one example for each of the "
+            f"{replicas} replicas. Received: {count} examples. Raise batch_size or "
+            f"prune outside the strategy, a model built outside."
+        )

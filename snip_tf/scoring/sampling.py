@@ -73,7 +73,7 @@ def _drawn(data: Batch, n: int, seed: int | None) -> Batch:
 
 
 def _first(source: Any, n: int) -> tuple[Any, Any]:
-    """The first examples of each class."""
+    """Returns the first examples of each class."""
     taken = []
     counts: collections.Counter[Any] = collections.Counter()
     useless = 0
@@ -98,7 +98,7 @@ def _first(source: Any, n: int) -> tuple[Any, Any]:
 def _still_wanted(
     labels: list[Any], counts: collections.Counter[Any], n: int
 ) -> list[int]:
-    """The rows whose class has not been seen `n` times; counts all of them."""
+    """Returns the rows of classes that are not complete yet; counts all rows."""
     rows = []
     for row, label in enumerate(labels):
         counts[label] += 1
@@ -117,15 +117,13 @@ def _check_without_weights(sample_weight: Any) -> None:
 
 
 def _labels(y: Any) -> np.ndarray:
-    """The class of each example, of labels or one-hot vectors."""
+    """Returns the class of each example, of labels or one-hot vectors."""
     if is_text(y):
         raise ValueError(TEXT_TARGETS)
     if isinstance(y, np.ndarray) and y.dtype.kind in "biuf":
-        if y.ndim == 2 and y.shape[1] > 1:
-            # One-hot, or smoothed; not numbers to be predicted, nor tokens.
-            if (y >= 0).all() and np.allclose(y.sum(axis=1), 1, atol=1e-3):
-                return y.argmax(axis=1)
-        elif y.size == len(y) and np.array_equal(y, np.floor(y)):
+        if _is_one_hot(y):
+            return y.argmax(axis=1)
+        if y.size == len(y) and np.array_equal(y, np.floor(y)):
             return y.reshape(-1)
     kind = "no targets. " + PAIRS if y is None else f"targets of {type(y).__name__}"
     if isinstance(y, np.ndarray):
@@ -134,6 +132,13 @@ def _labels(y: Any) -> np.ndarray:
         f"Expected targets that tell the class of each example, whole numbers or "
         f"one-hot vectors. Received: {kind}"
     )
+
+
+def _is_one_hot(y: np.ndarray) -> bool:
+    """Returns whether rows are one-hot, or smoothed; not numbers or tokens."""
+    if y.ndim != 2 or y.shape[1] == 1:
+        return False
+    return bool((y >= 0).all()) and np.allclose(y.sum(axis=1), 1, atol=1e-3)
 
 
 def _check_enough(counts: dict[Any, int], n: int) -> None:

@@ -44,7 +44,7 @@ class Product:
         return "CPU" not in self._device
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """The values in order, as arrays that are good until the next is read."""
+        """Yields the values in order, in an array that the next ones overwrite."""
         gradient, weight = map(np.asarray, self._factors)
         scratch = np.empty(min(_CHUNK, self.size), self.dtype)
         for start in range(0, self.size, _CHUNK):
@@ -54,7 +54,7 @@ class Product:
             yield np.abs(values, out=values)
 
     def chunks_on_accelerator(self) -> Iterator[Any]:
-        """The values in order, as tensors where the factors are."""
+        """Yields the values in order, as tensors where the factors are."""
         for start in range(0, self.size, _CHUNK_ON_ACCELERATOR):
             gradient, weight = (
                 factor[start : start + _CHUNK_ON_ACCELERATOR]
@@ -63,7 +63,7 @@ class Product:
             yield keras.ops.abs(keras.ops.multiply(gradient, weight))
 
     def sample(self, step: int) -> np.ndarray:
-        """Every `step`-th value."""
+        """Returns every `step`-th value."""
         gradient, weight = (np.asarray(factor)[::step] for factor in self._factors)
         return np.abs(np.multiply(gradient, weight, dtype=self.dtype))
 
@@ -91,24 +91,31 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
         for path, score in scores.items()
     }
     for path, array in arrays.items():
-        # (This knows the floats of other libraries too, such as bfloat16.)
-        real = np.can_cast(array.dtype, np.longdouble) and array.dtype != bool
-        if not real:
+        if not _is_real(array.dtype):
             raise TypeError(
                 f"Expected scores to be arrays of real numbers. "
                 f"Received: scores[{path!r}] of dtype {array.dtype}"
             )
         _check_exact(path, array)
-    # One type for all, since the bits of a float32 and a float64 do not compare.
-    common = np.result_type(*(array.dtype for array in arrays.values()))
-    if common not in (np.float16, np.float32, np.float64):
-        common = np.dtype(np.float64)
+    common = _common_type(arrays)
     return {
         path: array
         if isinstance(array, Product) and array.dtype == common
         else np.asarray(array, common, order="C")
         for path, array in arrays.items()
     }
+
+
+def _is_real(dtype: np.dtype) -> bool:
+    # (This knows the floats of other libraries too, such as bfloat16.)
+    return np.can_cast(dtype, np.longdouble) and dtype != np.dtype(bool)
+
+
+def _common_type(arrays: Mapping[str, Scores]) -> np.dtype:
+    """Returns one type for all: the bits of float32 and float64 do not compare."""
+    common = np.result_type(*(array.dtype for array in arrays.values()))
+    known = common in (np.float16, np.float32, np.float64)
+    return common if known else np.dtype(np.float64)
 
 
 def _check_exact(path: str, scores: Scores) -> None:
@@ -133,17 +140,15 @@ def _check_exact(path: str, scores: Scores) -> None:
 
 
 def chunks(scores: Scores) -> Iterator[np.ndarray]:
-    """The scores in order, as flat arrays that are good until the next is read."""
+    """Returns the scores in order, in flat arrays that the next may overwrite."""
     if isinstance(scores, Product):
-        yield from scores.chunks()
-        return
+        return scores.chunks()
     flat = scores.reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        yield flat[start : start + _CHUNK]
+    return (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
 
 
 def sample(scores: Scores, step: int) -> np.ndarray:
-    """Every `step`-th score."""
+    """Returns every `step`-th score."""
     if isinstance(scores, Product):
         return scores.sample(step)
     return scores.reshape(-1)[::step]

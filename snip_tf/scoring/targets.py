@@ -37,24 +37,28 @@ TEXT_TARGETS = (
 def check_names(loss: Any) -> None:
     """Raises unless each loss is one of Keras, the name of one, or a function."""
     for part in keras.tree.flatten(loss):
-        if part is not None and not callable(part) and not isinstance(part, str):
+        if part is None or callable(part) or names_by_shapes(part):
+            continue
+        if not isinstance(part, str):
             raise TypeError(
                 f"Expected `loss` to be a loss of Keras, or its name, or a function "
                 f"(y_true, y_pred), or a nest of them. Received: {part!r} of type "
                 f"{type(part).__name__}"
             )
-        if not isinstance(part, str) or names_by_shapes(part):
-            continue
-        try:
-            keras.losses.get(part)
-        except ValueError as error:
-            tools = (keras.losses.get, keras.losses.serialize, keras.losses.deserialize)
-            known = {f.__name__ for f in functions_of_keras() if f not in tools}
-            near = near_misses(part, sorted({*known, "mse", "mae"}), "losses of Keras")
-            raise ValueError(
-                f"Expected `loss` to be a loss of Keras, by its name, or a function. "
-                f"Received: {part!r}, which names none. {near}"
-            ) from error
+        _check_name(part)
+
+
+def _check_name(name: str) -> None:
+    try:
+        keras.losses.get(name)
+    except ValueError as error:
+        tools = (keras.losses.get, keras.losses.serialize, keras.losses.deserialize)
+        known = {f.__name__ for f in functions_of_keras() if f not in tools}
+        near = near_misses(name, sorted({*known, "mse", "mae"}), "losses of Keras")
+        raise ValueError(
+            f"Expected `loss` to be a loss of Keras, by its name, or a function. "
+            f"Received: {name!r}, which names none. {near}"
+        ) from error
 
 
 def check_outputs(loss: Any, y_pred: Any) -> None:
@@ -122,7 +126,7 @@ def check_targets(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> No
 
 
 def _by_output(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> list[tuple]:
-    """The loss, the targets and the values of each output, where that can be told.
+    """Returns the loss, the targets and the values of each output, where known.
 
     Each of the three may be by name or by position, whatever the others are.
     """
@@ -142,7 +146,7 @@ def _by_output(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> list[
 
 
 def _by_name(nest: Any, names: list[str] | None, y_pred: Any) -> dict[str, Any]:
-    """A loss, targets or values of outputs by the names of the outputs."""
+    """Returns a loss, targets or values of outputs by the names of the outputs."""
     if isinstance(nest, dict):
         return nest
     if not keras.tree.is_nested(nest):  # one for all
@@ -150,6 +154,15 @@ def _by_name(nest: Any, names: list[str] | None, y_pred: Any) -> dict[str, Any]:
     if not names or isinstance(y_pred, dict) or len(nest) != len(names):
         return {}
     return dict(zip(names, nest, strict=True))
+
+
+# Losses that take a target for each output.
+_OF_EACH_OUTPUT = (
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+)
 
 
 def _check_one_hot(loss: Any, y: Any, y_pred: Any) -> None:
@@ -165,13 +178,7 @@ def _check_one_hot(loss: Any, y: Any, y_pred: Any) -> None:
             f"loss {name!r}. {received}, which look one-hot. Use the loss "
             f"'categorical_crossentropy', or y.argmax(-1) as targets."
         )
-    for_each = (
-        keras.losses.categorical_crossentropy,
-        keras.losses.categorical_focal_crossentropy,
-        keras.losses.binary_crossentropy,
-        keras.losses.binary_focal_crossentropy,
-    )
-    if given in (wanted[:-1], (*wanted[:-1], 1)) and function in for_each:
+    if given in (wanted[:-1], (*wanted[:-1], 1)) and function in _OF_EACH_OUTPUT:
         raise ValueError(
             f"Expected a target for each output, such as one-hot ones, with the loss "
             f"{name!r}. {received}, which look like labels. Use the loss "

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import numbers
 import warnings
 
 import keras
 
-from snip_tf.checks import check_built, visible
+from snip_tf.checks import check_built, check_number, visible
 from snip_tf.graph.graph import trace
 from snip_tf.masking.compiling import compile_like, strategy_scope
-from snip_tf.masking.copying import Copies, copy_unmasked
-from snip_tf.masking.masked_weights import all_masks
-from snip_tf.masking.pruned_model import strip_pruning
+from snip_tf.masking.copying import Copies, plain_copy
+from snip_tf.network import Network
 from snip_tf.structured.plan import Plan
 
 
@@ -50,7 +48,7 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     Raises:
         TypeError: if `model` is not a Keras model or `tolerance` is not a number.
         ValueError: if the model is not built or runs its layers in code of its own (a
-            `call` of its class), or `tolerance` is negative.
+            `call` of its class), or `tolerance` is negative or not finite.
 
     Example:
 
@@ -63,8 +61,8 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     (19, 13)
     """
     check_built(model)
-    _check_tolerance(tolerance)
-    plain = strip_pruning(model) if all_masks(model) else copy_unmasked(model)
+    check_number("tolerance", tolerance, least=0)
+    plain = plain_copy(Network(model))
     with strategy_scope(model):
         plan = Plan(trace(plain), tolerance)
         rebuilt = plan.rebuild(Copies().of).model
@@ -144,14 +142,3 @@ def _warn_of_nothing_removed(name: str, plan: Plan) -> None:
         f"not make a model smaller. Prune more, or remove whole units.",
         stacklevel=3,
     )
-
-
-def _check_tolerance(tolerance: float) -> None:
-    expected = "Expected `tolerance` to be a number, 0 or more. "
-    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
-        raise TypeError(
-            f"{expected}Received: tolerance={tolerance!r} of type "
-            f"{type(tolerance).__name__}"
-        )
-    if not tolerance >= 0:
-        raise ValueError(f"{expected}Received: tolerance={tolerance!r}")

@@ -1,5 +1,6 @@
 """Where a model has no derivative, or takes no numbers: what is said."""
 
+import contextlib
 from typing import ClassVar
 
 import keras
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.weights import prunable_weights
+from tests.replicas import two_replicas
 
 layers, ops = keras.layers, keras.ops
 RNG = np.random.default_rng(0)
@@ -58,7 +59,9 @@ def test_second_derivatives_behind_sparse_inputs(activation):
         )
         masks.append(snip_tf.get_masks(pruned))
     np.testing.assert_equal(*masks)
-    assert not hasattr(tf.IndexedSlices, "__mul__")
+    rows = tf.IndexedSlices(tf.ones((1, 2)), [0])
+    with pytest.raises(TypeError, match="unsupported operand"):
+        rows * 2.0
 
 
 def test_a_loss_without_a_finite_second_derivative():
@@ -159,7 +162,30 @@ def test_synflow_tries_single_precision_only_for_the_type(words, calls):
 
 def test_second_derivatives_keep_what_embeddings_give_in_rows():
     model = keras.Sequential([keras.Input((5,), dtype="int32"), layers.Embedding(9, 4)])
-    weights = prunable_weights(model, include="*")
     x, y = RNG.integers(9, size=(6, 5)), RNG.normal(size=(6, 5, 4))
-    scores = snip_tf.criteria.Grasp(1.0)(model, weights, [(x, y, None)], loss="mse")
+    grasp = snip_tf.criteria.Grasp(temperature=1.0)
+    scores = snip_tf.score(model, x, y, criterion=grasp, loss="mse", include="*")
     assert all(score.any() for score in scores.values())
+
+
+def test_second_derivatives_on_replicas_are_those_on_one_device():
+    """Each replica runs in a thread of its own, in which moments must be in full."""
+    x, y = RNG.normal(size=(12, 5)).astype(np.float32), np.arange(12) % 3
+    masks = []
+    for scope in (contextlib.nullcontext(), two_replicas().scope()):
+        with scope:
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential(
+                [
+                    keras.Input((5,)),
+                    layers.Dense(6, "tanh"),
+                    layers.LayerNormalization(),
+                    layers.Dense(3),
+                ]
+            )
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            pruned = snip_tf.prune_model(
+                model, x, y, sparsity=0.5, loss=loss, criterion="grasp"
+            )
+        masks.append(list(snip_tf.get_masks(pruned).values()))
+    np.testing.assert_equal(*masks)

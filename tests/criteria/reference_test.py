@@ -113,12 +113,15 @@ SETTINGS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Pruning kept nothing")
 @pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.97])
 @pytest.mark.parametrize("name", [*criteria.CRITERIA])
 def test_masks_are_those_of_the_reference(network, name, sparsity):
     model, x, y = network
     pruned = snip_tf.prune_model(
-        *(model, x, y),
+        model,
+        x,
+        y,
         sparsity=sparsity,
         loss=LOSS,
         criterion=SETTINGS.get(name, name),

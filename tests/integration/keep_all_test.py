@@ -8,6 +8,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.masking.copying import copy_unmasked
 from tests.kinds import EXAMPLES, KINDS, classifier
+from tests.network_kinds import NETWORKS
 
 STEPS = 4
 
@@ -91,20 +92,33 @@ MODELS = {
         for title, make in CHANGE_THEMSELVES.items()
     },
 }
-# Those for which `jit_compile` is tried in the suite, where all take minutes.
-COMPILED = (
+# Those that a newcomer's run of the tests has, and under XLA all that are tried.
+FEW = (
     "Sequential, Dense",
     "Conv2D, BatchNormalization, Dropout",
     "GRU(reset_after=True)",
     "MultiHeadAttention, GroupedQueryAttention",
-    *(title for title in CHANGE_THEMSELVES if title != "in a branch"),
+    *CHANGE_THEMSELVES,
 )
+
+
+def slow(titles):
+    return [pytest.param(title, marks=pytest.mark.slow) for title in titles]
+
+
+REST = [title for title in MODELS if title not in FEW]
+# Squeeze and excitation, layers traced apart, attention behind masks of Keras.
+LARGER = [
+    title
+    for title in NETWORKS
+    if any(name in title for name in ("MobileNetV3", "ConvNeXt", "BertBackbone"))
+]
 
 
 def pair(title):
     """A model of a kind, the same with masks that keep everything, and data."""
     keras.utils.set_random_seed(0)
-    model, x, y = MODELS[title]()
+    model, x, y = (MODELS | NETWORKS)[title]()
     weights = snip_tf.prunable_weights(model)
     kept = {path: np.ones(w.shape, bool) for path, w in weights.items()}
     return copy_unmasked(model), snip_tf.apply_masks(model, kept), x, y
@@ -126,17 +140,17 @@ def assert_trained_alike(title, rtol, **options):
             np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("title", MODELS)
+@pytest.mark.parametrize("title", [*FEW, *slow(REST)])
 def test_to_the_bit_in_a_function(title):
     assert_trained_alike(title, rtol=0)
 
 
-@pytest.mark.parametrize("title", MODELS)
+@pytest.mark.parametrize("title", [*FEW, *slow([*REST, *LARGER])])
 def test_to_the_bit_eagerly(title):
     assert_trained_alike(title, rtol=0, run_eagerly=True)
 
 
-@pytest.mark.parametrize("title", COMPILED)
+@pytest.mark.parametrize("title", slow(t for t in FEW if t != "in a branch"))
 def test_nearly_under_xla(title):
     assert_trained_alike(title, rtol=1e-6, jit_compile=True)
 

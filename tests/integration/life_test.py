@@ -34,11 +34,21 @@ def prune(model):
     return snip_tf.prune_model(model, X, Y, sparsity=0.8, seed=0)
 
 
-@pytest.fixture
-def pruned():
+def trained():
     pruned = prune(make_model())
     pruned.fit(X, Y, verbose=0)
     return pruned
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    """One for all tests that only read it."""
+    return trained()
+
+
+@pytest.fixture
+def to_change():
+    return trained()
 
 
 @pytest.fixture
@@ -90,23 +100,23 @@ def test_configurations_hold_the_masks(pruned):
         assert_like(copied, pruned)
 
 
-def test_weights_of_the_model_before_it_was_pruned_fit(pruned):
+def test_weights_of_the_model_before_it_was_pruned_fit(to_change):
     """To train again from the first weights, as for lottery tickets."""
     model = make_model()
-    pruned.set_weights(model.get_weights())
-    again = snip_tf.apply_masks(model, snip_tf.get_masks(pruned))
-    np.testing.assert_array_equal(predicted(pruned), predicted(again))
+    to_change.set_weights(model.get_weights())
+    again = snip_tf.apply_masks(model, snip_tf.get_masks(to_change))
+    np.testing.assert_array_equal(predicted(to_change), predicted(again))
 
 
-def test_weights_saved_before_it_was_pruned_load(pruned, tmp_path):
+def test_weights_saved_before_it_was_pruned_load(to_change, tmp_path):
     model = make_model()
     model.save_weights(tmp_path / "dense.weights.h5")
-    masks = snip_tf.get_masks(pruned)
-    pruned.load_weights(tmp_path / "dense.weights.h5")
-    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
+    masks = snip_tf.get_masks(to_change)
+    to_change.load_weights(tmp_path / "dense.weights.h5")
+    np.testing.assert_equal(snip_tf.get_masks(to_change), masks)
     again = snip_tf.apply_masks(model, masks)
-    np.testing.assert_array_equal(predicted(pruned), predicted(again))
-    weights = weights_by_path(pruned)
+    np.testing.assert_array_equal(predicted(to_change), predicted(again))
+    weights = weights_by_path(to_change)
     assert not weights["conv/kernel"].numpy()[~masks["conv/kernel"]].any()
 
 
@@ -135,10 +145,10 @@ def test_checkpoint_of_tensorflow(pruned, unlike, tmp_path):
     assert_like(unlike, pruned)
 
 
-def test_model_checkpoint(pruned, tmp_path):
+def test_model_checkpoint(to_change, tmp_path):
     path = tmp_path / "model.keras"
-    pruned.fit(X, Y, verbose=0, callbacks=[keras.callbacks.ModelCheckpoint(path)])
-    assert_like(keras.models.load_model(path), pruned)
+    to_change.fit(X, Y, verbose=0, callbacks=[keras.callbacks.ModelCheckpoint(path)])
+    assert_like(keras.models.load_model(path), to_change)
 
 
 def test_a_run_that_was_killed_goes_on(tmp_path):
@@ -165,15 +175,15 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
     [{"run_eagerly": True}, {"steps_per_execution": 2}, {"jit_compile": True}],
     ids=lambda options: next(iter(options)),
 )
-def test_ways_to_run_a_step(pruned, options):
-    pruned.compile(
+def test_ways_to_run_a_step(to_change, options):
+    to_change.compile(
         keras.optimizers.Adam(gradient_accumulation_steps=2), LOSS, **options
     )
-    before = pruned.get_weights()
-    pruned.fit(X, Y, batch_size=8, verbose=0)
-    pruned.train_on_batch(X, Y)
-    assert_zeros(pruned)
-    assert any(map(np.any, map(np.subtract, pruned.get_weights(), before)))
+    before = to_change.get_weights()
+    to_change.fit(X, Y, batch_size=8, verbose=0)
+    to_change.train_on_batch(X, Y)
+    assert_zeros(to_change)
+    assert any(map(np.any, map(np.subtract, to_change.get_weights(), before)))
 
 
 def test_saved_model(pruned, tmp_path):

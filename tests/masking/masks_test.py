@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.masking.masks import decode_mask, encode_mask
+from snip_tf.masking.mask_files import decode_mask, encode_mask
 
 MASK = hnp.arrays(
     bool, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

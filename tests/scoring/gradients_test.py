@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf.scoring.gradients import mean_derivative
-from snip_tf.scoring.objective import Objective
 from snip_tf.weights import prunable_weights, weights_by_path
 from tests.kinds import activity_is_a_mean
-from tests.replicas import two_replicas
+from tests.scoring.of_fit import gradients, mean_gradients
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ACTIVITY_IS_A_MEAN = activity_is_a_mean()
@@ -36,18 +34,6 @@ def model():
             keras.layers.Dense(3, kernel_regularizer="l2"),
         ]
     )
-
-
-def mean_gradients(model, weights, batches, loss=None, **options):
-    return mean_derivative(
-        model, weights, batches, objective=Objective(loss), **options
-    )
-
-
-def gradients(model, *batches, **options):
-    batches = [(x, y, None) for x, y in batches]
-    found = mean_gradients(model, prunable_weights(model), batches, **options)
-    return {path: np.asarray(gradient) for path, gradient in found.items()}
 
 
 def numpy_loss(weights, x, y):
@@ -295,75 +281,6 @@ def test_half_precision_chooses_as_full_precision(policy, inside):
     assert (flat[0] & flat[1]).sum() >= 0.99 * flat[1].sum()
     first = half.layers[0].layers[0] if inside else half.layers[0]
     assert first.compute_dtype != "float32"
-
-
-class Counts(keras.layers.Layer):
-    """Keeps the numbers of examples that it was called on."""
-
-    seen = ()
-
-    def call(self, x):
-        Counts.seen += (x.shape[0],)
-        return x
-
-
-@pytest.mark.parametrize("where", ["inside", "outside"])
-def test_replicas_see_a_share_each(data, where):
-    def network():
-        return keras.Sequential([Counts(), keras.layers.Dense(3)])
-
-    def prune(model):
-        Counts.seen = ()
-        snip_tf.prune_model(model, *data, sparsity=0.5, loss=LOSS)
-        return Counts.seen
-
-    with two_replicas().scope():
-        model = network()
-        seen = prune(model) if where == "inside" else None
-    seen = seen or prune(model)
-    assert seen.count(6) == 2
-    # It was not built; now it is, for replicas.
-    assert len(model.layers[1].kernel.value.values) == 2
-
-
-@pytest.mark.parametrize("examples", [12, 11, 2])
-@pytest.mark.parametrize("where", ["inside", "outside"])
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
-def test_replicas_share_a_batch_as_one_device(data, examples, where, reduction):
-    loss = keras.losses.SparseCategoricalCrossentropy(True, reduction=reduction)
-    x, y = data[0][:examples], data[1][:examples]
-    half = np.linspace(0, 1, examples, dtype=np.float32)
-
-    def network():
-        keras.utils.set_random_seed(0)
-        hidden = keras.layers.Dense(6, "tanh", name="hidden")
-        out = keras.layers.Dense(3, name="out")
-        model = keras.Sequential([keras.Input((5,)), hidden, out])
-        model.compile("sgd", loss)
-        return model
-
-    def prune(model):
-        return snip_tf.prune_model(model, x, y, half, sparsity=0.5)
-
-    expected = prune(network())
-    with two_replicas().scope():
-        model = network()
-        pruned = prune(model) if where == "inside" else None
-    pruned = pruned or prune(model)
-    np.testing.assert_equal(snip_tf.get_masks(pruned), snip_tf.get_masks(expected))
-    shared, alone = gradients(model, (x, y)), gradients(network(), (x, y))
-    for path in alone:
-        least = 1e-6 * np.abs(alone[path]).max()
-        np.testing.assert_allclose(shared[path], alone[path], rtol=1e-5, atol=least)
-    pruned.fit(x[:2], y[:2], verbose=0)  # Keras fails on 11 with two replicas
-    assert snip_tf.sparsity(pruned) == 0.5
-
-
-def test_refuses_fewer_examples_than_replicas(data):
-    with two_replicas().scope():
-        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="of the 2 replicas"):
-        snip_tf.prune_model(model, *(a[:1] for a in data), sparsity=0.5, loss=LOSS)
 
 
 _WITHOUT_ONEDNN = """

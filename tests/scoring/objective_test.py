@@ -8,58 +8,26 @@ import threading
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import snip_tf
 from snip_tf.weights import prunable_weights
 from tests.replicas import two_replicas
+from tests.scoring.of_fit import (
+    RNG,
+    X,
+    Y,
+    assert_scored,
+    functional,
+    of_fit,
+    sequence,
+)
 
 layers, ops = keras.layers, keras.ops
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(24, 6)).astype(np.float32)
-Y = RNG.normal(size=(24, 2)).astype(np.float32)
-WEIGHT = RNG.random(24).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
 def seed():
     keras.utils.set_random_seed(0)
-
-
-def of_fit(model, x, y=None, sample_weight=None, training=False):
-    """w * dL/dw of what `fit` minimizes but for the penalties, in magnitude."""
-    weights = prunable_weights(model)
-    with tf.GradientTape() as tape:
-        y_pred = model(x, training=training)
-        loss = model.compute_loss(x, y, y_pred, sample_weight)
-        for variable in model.trainable_variables:
-            if variable.regularizer is not None:
-                loss -= variable.regularizer(variable)
-    found = tape.gradient(loss, [weight.value for weight in weights.values()])
-    return {
-        path: np.abs(np.asarray(weight) * np.asarray(tf.convert_to_tensor(gradient)))
-        for (path, weight), gradient in zip(weights.items(), found, strict=True)
-        if gradient is not None
-    }
-
-
-def assert_scored(model, expected, *data, **options):
-    """SNIP's scores are these, but for their sum; masks, too, are chosen by them."""
-    total = sum(score.sum() for score in expected.values())
-    options = {"batch_size": len(X), **options}
-    found = snip_tf.connection_sensitivity(model, *data, **options)
-    assert found.keys() == expected.keys()
-    for path, score in expected.items():
-        np.testing.assert_allclose(
-            found[path], score / total, rtol=2e-4, atol=1e-7, err_msg=path
-        )
-
-
-def functional(cls=keras.Model, regularizer=None, **options):
-    x = keras.Input((6,))
-    options = {"name": "hidden", "kernel_regularizer": regularizer, **options}
-    hidden = layers.Dense(9, "tanh", **options)(x)
-    return cls(x, layers.Dense(2, kernel_regularizer=regularizer, name="out")(hidden))
 
 
 class Adds(keras.Model):
@@ -72,98 +40,6 @@ class Adds(keras.Model):
         if training:
             loss += 3 * ops.mean(ops.square(y_pred[:, 0] - ops.sum(x, axis=-1)))
         return loss
-
-
-class Alone(keras.Model):
-    """All of the loss, as before Keras 3.3, with a metric and what layers add."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.seen = keras.metrics.Mean()
-
-    def compute_loss(self, inputs, targets, outputs, weights=None):
-        loss = ops.mean(ops.abs(outputs - targets)) + sum(self.losses)
-        self.seen.update_state(loss)
-        return loss
-
-
-class Keywords(keras.Model):
-    def compute_loss(self, x, y, y_pred, *args, **kwargs):
-        loss = super().compute_loss(x, y, y_pred, *args, **kwargs)
-        return loss + ops.mean(ops.exp(y_pred))
-
-
-class Positional(keras.Model):
-    def compute_loss(self, *args):
-        return super().compute_loss(*args) + ops.mean(ops.square(args[2]))
-
-
-class Inner(keras.Model):
-    """Adds the penalties of a layer by hand, which are then no others than Keras'."""
-
-    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
-        return ops.mean(ops.square(y - y_pred)) + sum(self.get_layer("out").losses)
-
-
-@pytest.mark.parametrize("regularizer", [None, "l2"])
-@pytest.mark.parametrize("cls", [Adds, Alone, Keywords, Positional])
-def test_an_own_compute_loss(cls, regularizer):
-    model = functional(cls, regularizer, activity_regularizer="l1")
-    model.compile("sgd", "mse")
-    data = (X, Y) if cls is Alone else (X, Y, WEIGHT)
-    expected = of_fit(model, *data)
-    assert_scored(model, expected, *data)
-    masks = snip_tf.get_masks(snip_tf.prune_model(model, *data, sparsity=0.5))
-    chosen = snip_tf.select_masks(expected, 0.5)
-    assert sum((masks[path] != chosen[path]).sum() for path in masks) <= 2
-
-
-def test_penalties_of_a_layer_in_compute_loss():
-    model = functional(Inner, "l2")
-    model.compile("sgd")
-    plain = functional()
-    plain.set_weights(model.get_weights())
-    plain.compile("sgd", "mse")
-    found = [snip_tf.connection_sensitivity(m, X, Y) for m in (model, plain)]
-    for one, other in zip(*(scores.values() for scores in found), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-8)
-
-
-def test_penalties_are_in_the_losses_of_every_other_thread():
-    seen = []
-    model = functional(Alone, "l2")
-
-    class Watches(Alone):
-        def compute_loss(self, *args, **kwargs):
-            looks = threading.Thread(target=lambda: seen.append(sum(model.losses) > 0))
-            looks.start()
-            looks.join()
-            seen.append(sum(self.losses) > 0)
-            assert len(self.losses) == 2  # zeros, for who adds them up
-            return super().compute_loss(*args, **kwargs)
-
-    watching = functional(Watches, "l2")
-    watching.compile("sgd")
-    snip_tf.connection_sensitivity(watching, X, Y)
-    assert seen == [True, False]
-    assert sum(watching.losses) > 0
-
-
-def test_compute_loss_needs_no_compiled_loss():
-    model = functional(Alone)
-    model.compile("sgd")
-    assert_scored(model, of_fit(model, X, Y), X, Y)
-    # With NumPy's usual type, as `fit` takes it.
-    double = X.astype(np.float64), Y.astype(np.float64)
-    assert_scored(model, of_fit(model, X, Y), *double)
-
-
-def test_a_loss_replaces_compute_loss():
-    model, plain = functional(Adds), functional()
-    plain.set_weights(model.get_weights())
-    plain.compile("sgd", "mae")
-    model.compile("sgd", "mse")
-    assert_scored(model, of_fit(plain, X, Y), X, Y, loss="mae")
 
 
 class Balances(layers.Layer):
@@ -232,10 +108,6 @@ class Itself(keras.Model):
         code = self.first(x)
         self.add_loss(ops.mean(ops.square(code)))
         return self.second(code)
-
-
-def sequence(*stack):
-    return keras.Sequential([keras.Input((6,)), *stack])
 
 
 ADDING = {
@@ -424,50 +296,3 @@ def test_keras_distiller():
     y = np.arange(24) % 3
     model(X)
     assert_scored(model, of_fit(model, X, y), X, y)
-
-
-class Bounded(layers.Layer):
-    """Clips its own kernel before it is used."""
-
-    def build(self, shape):
-        self.kernel = self.add_weight((shape[-1], 7), "random_normal", name="kernel")
-
-    def call(self, x):
-        self.kernel.assign(ops.clip(2 * self.kernel, -0.05, 0.05))
-        return x @ self.kernel
-
-
-class UnitNorm(Bounded):
-    def call(self, x):
-        before = x @ self.kernel
-        self.kernel.assign(self.kernel / ops.norm(self.kernel, axis=0))
-        return before + x @ self.kernel
-
-
-CHANGING = {
-    "spectral": lambda: layers.SpectralNormalization(layers.Dense(7), 2),
-    "clipped": Bounded,
-    "unit norm": UnitNorm,
-}
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", CHANGING)
-def test_a_layer_that_assigns_to_its_kernel(kind, policy):
-    model = sequence(CHANGING[kind](), layers.Dense(2))
-    model.compile("sgd", "mse")
-    weights = model.get_weights()
-    paths = list(prunable_weights(model))
-    expected = snip_tf.connection_sensitivity(model, X, Y, training=True)
-    for before, after in zip(weights, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(before, after)
-    # A step of plain SGD takes the gradient away from what is in the variable then.
-    values = [weight.value for weight in prunable_weights(model).values()]
-    with tf.GradientTape() as tape:
-        loss = model.compute_loss(X, Y, model(X, training=True))
-    found = tape.gradient(loss, values)
-    model.set_weights(weights)
-    scores = [np.abs(np.asarray(w) * g) for w, g in zip(values, found, strict=True)]
-    total = sum(score.sum() for score in scores)
-    for path, score in zip(paths, scores, strict=True):
-        np.testing.assert_allclose(expected[path], score / total, rtol=1e-4, atol=1e-7)

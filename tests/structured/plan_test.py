@@ -50,7 +50,7 @@ def networks(max_examples):
     return decorate
 
 
-@networks(max_examples=60)
+@networks(max_examples=40)
 def test_outputs_are_the_same_and_no_more_parameters(
     parts, head, residual_head, two_outputs, sparsity, seed
 ):

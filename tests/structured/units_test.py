@@ -1,3 +1,5 @@
+import re
+
 import hypothesis
 import hypothesis.strategies as st
 import keras
@@ -32,7 +34,7 @@ def test_any_network_gets_smaller_and_computes_the_same(parts, head, cost, seed)
     try:
         pruned = snip_tf.prune_model(model, x, y, sparsity=0.2, **asked)
     except ValueError as error:
-        assert "can be removed" in str(error)
+        assert re.search("can be removed|score that is not zero", str(error))
         hypothesis.reject()  # hardly more than one unit in each layer
     smaller = networks.compacted(pruned)
     networks.assert_same_outputs(smaller, pruned, x)
@@ -64,7 +66,7 @@ def test_the_score_of_a_unit_is_the_gradient_of_its_gate():
         "flat": layers.Flatten(),
         "dense": layers.Dense(5, activation="tanh", name="dense"),
         "dense_gate": Gate(),
-        "out": layers.Dense(3),
+        "out": layers.Dense(3, name="out"),
     }
     gated = keras.Sequential([keras.Input((6, 6, 2)), *stack.values()])
     plain = [layer for name, layer in stack.items() if "gate" not in name]

@@ -15,7 +15,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.experiments.training import checkpoint, run_folder
 from snip_tf.files import whole_file, write_json
-from snip_tf.masking.masks import save_masks
+from snip_tf.masking.mask_files import save_masks
 from snip_tf.masking.pruned_model import get_masks, strip_pruning
 from snip_tf.network import Network
 from snip_tf.reports.report import report

@@ -114,7 +114,7 @@ def check_model(
     """
     found, expected = Network(model), Network(network)
     # Of a dense model `snip_tf.sparsity` counts zeros, which may be weights by chance.
-    received = sparsity_of(model) if found.masks else 0
+    received = sparsity_of(model) if found.mask_variables else 0
     problem = None
     if _shapes(found) != _shapes(expected):
         problem = f"one of {model.name!r}, whose weights have other names or shapes"

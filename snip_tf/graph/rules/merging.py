@@ -89,7 +89,7 @@ class Sum(Merging):
             for tensor, given, each in zip(inputs, edit.inputs, counts, strict=True)
             if each
         ]
-        # (With two left it was a layer, which takes any number.)
+        # (An operation has two summands at most; a layer takes any number.)
         return left[0] if len(left) == 1 else operation(left)
 
 

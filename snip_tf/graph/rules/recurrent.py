@@ -204,6 +204,16 @@ class _Cell:
         """Which of the gates is no gate, but what is remembered next."""
         return 0 if isinstance(self.cell, layers.SimpleRNNCell) else 2
 
+    @functools.cached_property
+    def _into_memory(self) -> np.ndarray:
+        """The kernel from the inputs to what is remembered next."""
+        return self._gates(self.cell.kernel)[:, self._memory].copy()
+
+    @functools.cached_property
+    def _remembers(self) -> np.ndarray:
+        """Which unit is read by what is remembered next of which unit."""
+        return self._nonzero_gates(self.cell.recurrent_kernel)[:, self._memory].copy()
+
     def uses(self, steps: int) -> list[Use]:
         """Returns how it multiplies by its kernels, in so many steps."""
         kernel, units = self.cell.kernel, np.arange(self.units)
@@ -221,7 +231,7 @@ class _Cell:
         at_zero = keras.ops.convert_to_numpy(self.cell.activation(keras.ops.zeros(1)))
         if not self.by_unit or at_zero[0] != 0:
             return np.zeros(self.units, bool)
-        kernel = self._gates(self.cell.kernel)[:, self._memory]
+        kernel, recurrent = self._into_memory, self._remembers
         varies = np.isnan(constants)
         reads_what_varies = (np.abs(kernel[varies]) > self._tolerance).any(axis=0)
         zero = ~reads_what_varies & (np.where(varies, 0, constants) @ kernel == 0)
@@ -229,7 +239,6 @@ class _Cell:
             # (A GRU may have two rows of biases.)
             bias = self._gates(self.cell.bias)[..., self._memory, :]
             zero &= (bias.reshape(-1, self.units) == 0).all(axis=0)
-        recurrent = self._nonzero_gates(self.cell.recurrent_kernel)[:, self._memory]
         while True:
             still = zero & ~recurrent[~zero].any(axis=0)
             if (still == zero).all():

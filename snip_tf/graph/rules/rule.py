@@ -68,8 +68,8 @@ class Use:
         positions: how many times each of its numbers is multiplied, for one example.
         axes: by axis, where its entries belong to features: to those of the first input
             or of the output, and to which of them.
-        read: the axis over which products are summed, if the features along it each
-            have a slice of the weight.
+        read: the axis along which features are multiplied and then summed with others,
+            if there is one.
     """
 
     weight: keras.Variable

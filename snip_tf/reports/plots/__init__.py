@@ -1,10 +1,14 @@
 """Pictures of pruned networks, with matplotlib; each function returns a figure.
 
-figure = snip_tf.plots.layer_sparsity(pruned)
-figure.savefig("layers.png")
-
 A notebook shows a figure that is the last line of a cell. Without matplotlib, all that
 draw raise an ImportError.
+
+Example:
+
+>>> import keras, snip_tf, tempfile
+>>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+>>> figure = snip_tf.plots.layer_costs(model)
+>>> figure.savefig(tempfile.mkdtemp() + "/layers.png")
 """
 
 from snip_tf.reports.plots.curves import (

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 
 import snip_tf
+from snip_tf.graph.rules.opaque import Opaque
+from tests.graph.rules.one_call import rule_for
 from tests.random_networks import (
     Words,
     assert_same_outputs,
@@ -54,3 +56,51 @@ def test_a_loss_counts_no_padding_afterwards():
     np.testing.assert_allclose(
         smaller.evaluate(ids, y, verbose=0), pruned.evaluate(ids, y, verbose=0), 1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("merge", "expected"),
+    [
+        (layers.Add(), [np.nan, 3, np.nan]),
+        (layers.Multiply(), [0, 2, np.nan]),
+        (layers.Average(), [np.nan, 1.5, np.nan]),
+        (layers.Subtract(), [np.nan, -1, np.nan]),
+    ],
+)
+def test_constants(merge, expected):
+    rule = rule_for(lambda x: merge([x, x]), (3,))
+    first, second = np.array([np.nan, 1.0, np.nan]), np.array([0.0, 2.0, 5.0])
+    np.testing.assert_array_equal(rule.constants([first, second]), [expected])
+
+
+def test_a_summand_without_the_shape_of_the_sum_does_not_stand_alone():
+    kept, [zeros, unknown] = np.ones(3, bool), [np.zeros(3), np.full(3, np.nan)]
+
+    def needed(constants, shape):
+        small = layers.GlobalMaxPooling1D(keepdims=True)
+        rule = rule_for(lambda x: layers.Add()([x, small(x)]), shape)
+        return [need.any() for need in rule.needed([kept], constants)]
+
+    assert needed([unknown, zeros], (4, 3)) == [True, False]
+    assert needed([zeros, unknown], (4, 3)) == [True, True]
+    assert needed([zeros, unknown], (1, 3)) == [False, True]
+
+
+def test_all_parts_of_a_concatenation_with_a_mask_are_needed():
+    join = layers.Concatenate()
+    kept, unknown = np.array([True, False, False, False]), [np.full(2, np.nan)] * 2
+    for masked, second in ((False, False), (True, True)):
+        rule = rule_for(lambda x: join([x, x]), (4, 2), hidden_masks=masked)
+        assert [need.any() for need in rule.needed([kept], unknown)] == [True, second]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: layers.Concatenate(axis=1)([x, x]),
+        lambda x: layers.Add()([x, layers.Dense(1)(x)]),
+        lambda x: layers.Dot(-1)([x, x]),
+    ],
+)
+def test_what_is_not_of_the_same_features(call):
+    assert type(rule_for(call, (3, 2))) is Opaque

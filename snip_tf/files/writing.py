@@ -1,4 +1,4 @@
-"""Files that are never found half-written, or believed when they are damaged."""
+"""Files and folders that are never found half-written."""
 
 from __future__ import annotations
 
@@ -12,37 +12,20 @@ import os
 import re
 import shutil
 import stat
-import struct
 import tempfile
 import time
 import uuid
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from snip_tf.files.reading import is_device
 
 PARTIAL = ".partial-"  # how the names of the folders begin that are written to first
 _OURS = re.compile(re.escape(PARTIAL) + "(?P<boot>[0-9a-f]{8})-[a-z0-9_]{8}")
 _NEW, _REPLACED = "new", "replaced"  # inside such a folder, if a folder is written
 _SECONDS_UNTIL_STALE = 24 * 60 * 60
-_MOST_JSON = 1 << 26
 # Another writer's folder came, or went, between a look at a path and what follows it.
 _CAME_OR_WENT = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
-# What libraries raise on files that are damaged, or made to harm.
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,  # also RecursionError, NotImplementedError
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @contextlib.contextmanager
@@ -61,7 +44,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         OSError: if `path` is a folder, a loop of links, or may not be written.
     """
     path = Path(path)
-    if _is_device(path):
+    if is_device(path):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / path.name
             with open(Path(folder) / path.name, "rb") as file, open(path, "wb") as pipe:
@@ -81,7 +64,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """The same for a folder, which replaces the whole one at `path`.
+    """Does the same for a folder, which replaces the whole one at `path`.
 
     Where the system cannot exchange two folders in one step, a kill in the middle may
     leave none at `path`; whoever next writes a file or folder beside it with these
@@ -106,21 +89,12 @@ def check_folder(path: Path) -> None:
     """Raises a FileNotFoundError unless the folder of `path` exists."""
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            errno.ENOENT, "Expected a folder that is there. Received", str(path.parent)
+            errno.ENOENT, "Expected an existing folder. Received", str(path.parent)
         )
 
 
-def _is_device(path: Path) -> bool:
-    """Whether this is a pipe or the like, such as /dev/stdout."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
 def _target(path: Path) -> Path:
-    """Where `path` leads through links; raises if nothing can be written there."""
+    """Returns where `path` leads through links; raises if that cannot be written."""
     target = Path(os.path.realpath(path))
     check_folder(target)
     as_effective = os.access in os.supports_effective_ids
@@ -134,7 +108,7 @@ def _target(path: Path) -> Path:
 
 
 def _device_and_inode(path: Path) -> tuple[int, int] | None:
-    """Tells what is at a path from what may take its place, or None if nothing is."""
+    """Returns what distinguishes a path's content from another, or None without any."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -216,7 +190,7 @@ def _remove_if_stale(folder: Path, is_of_this_boot: bool) -> None:
 
 
 def _is_of_this_user(found: os.stat_result) -> bool:
-    """Whether what was found can be trusted; others may have planted it."""
+    """Returns whether what was found can be trusted; others may have planted it."""
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
@@ -301,7 +275,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """The same for the names in a folder, where the file system has that."""
+    """Does the same for the names in a folder, where the file system can."""
     with contextlib.suppress(OSError):
         _flush(path)
 
@@ -311,59 +285,6 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     text = json.dumps(value, indent=1) + "\n"
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def read_json(path: str | os.PathLike) -> object:
-    """Reads a JSON file.
-
-    Raises:
-        OSError: if it cannot be read, as FileNotFoundError.
-        ValueError: if it is damaged, is not JSON, or has more than 64 MiB.
-    """
-    with named_damage(path, "a JSON file"), open(path, "rb") as file:
-        is_long = os.fstat(file.fileno()).st_size > _MOST_JSON
-        content = b"" if is_long else file.read(_MOST_JSON + 1)
-        if is_long or len(content) > _MOST_JSON:  # it may grow while it is read
-            raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
-        return json.loads(content.decode())
-
-
-@contextlib.contextmanager
-def named_damage(path: str | os.PathLike, expected: str) -> Iterator[None]:
-    """Turns what libraries raise on a damaged file into a ValueError that names it.
-
-    So is a pipe or a device, for which a reader might wait without end. Errors of the
-    operating system, such as FileNotFoundError, stay as they are.
-
-    Args:
-        path: the file.
-        expected: what kind of file it should be.
-    """
-    try:
-        if _is_device(Path(path)):
-            raise ValueError("it is no file, but a pipe or a device")
-        yield
-    except DAMAGE as error:
-        # EINVAL is of a place outside the file, to which something in it points.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
-        raise ValueError(
-            f"Expected {expected}. Received: {os.fspath(path)!r}, which is damaged or "
-            f"of another kind: {str(error) or type(error).__name__}"
-        ) from error
-
-
-def inflate(data: bytes, most: int) -> bytes:
-    """Decompresses what `zlib.compress` made of at most `most` bytes.
-
-    Raises:
-        ValueError: if there are more; they are not decompressed.
-    """
-    decompressor = zlib.decompressobj()
-    content = decompressor.decompress(data, most + 1)
-    if len(content) > most or not decompressor.eof or decompressor.unused_data:
-        raise ValueError(f"what is compressed is cut short or has over {most:,} bytes")
-    return content
 
 
 @contextlib.contextmanager

@@ -1,0 +1,89 @@
+"""Keras' layers, adapted to masks of weights that they own or hold."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import keras
+
+from snip_tf.masking.masked_weights import remove
+from snip_tf.masking.stored_masks import layers_with_masks
+from snip_tf.network import mask_of
+from snip_tf.weights import layer_tree
+
+
+@functools.cache
+def adapt_layers() -> None:
+    """Has Keras' layers respect masks of weights that they own or hold.
+
+    A layer inside a composite one, which is masked as a whole, and a model of layers
+    keep their classes. These methods do for weights without a mask what they did.
+    """
+    keras.Layer.set_weights = _with_zeros(keras.Layer.set_weights)
+    keras.Model.load_weights = _unless_masks_are_left(keras.Model.load_weights)
+    kinds = keras.layers
+    for kind in (kinds.Dense, kinds.EinsumDense, kinds.Embedding, kinds.Conv1D):
+        for cls in kind.__mro__:
+            if "enable_lora" in vars(cls):
+                cls.enable_lora = unless_masked(cls.enable_lora)
+
+
+def _with_zeros(set_weights: Callable) -> Callable:
+    """Wraps `Layer.set_weights`; then what is removed is zero, as after a step."""
+
+    @functools.wraps(set_weights)
+    def set_weights_with_zeros(self, weights):
+        set_weights(self, weights)
+        for weight in self.weights:
+            if mask_of(weight) is not None:
+                remove(weight)
+
+    return set_weights_with_zeros
+
+
+def _unless_masks_are_left(load_weights: Callable) -> Callable:
+    """Wraps `Model.load_weights`: refused if layers that are not pruned have masks.
+
+    Zeros of those would not stay, while those of the others do. Into a plain model
+    a file of any pruned one is loaded.
+    """
+
+    @functools.wraps(load_weights)
+    def load_weights_with_all_masks(self, filepath, skip_mismatch=False, **kwargs):
+        pruned = {id(part) for part in layer_tree(self) if "_snip_masks" in vars(part)}
+        masked = layers_with_masks(filepath) if pruned else ()
+        if len(masked) > len(pruned) and not skip_mismatch:
+            raise ValueError(
+                f"Expected a file with masks of the {len(pruned)} layers of "
+                f"{self.name!r} that are pruned. Received: {str(filepath)!r}, of a "
+                f"model of which {len(masked)} are: {', '.join(masked)}. Load it into "
+                f"a model that is pruned alike, or into the plain one, and apply its "
+                f"masks (`snip_tf.apply_masks`)."
+            )
+        return load_weights(self, filepath, skip_mismatch, **kwargs)
+
+    return load_weights_with_all_masks
+
+
+def unless_masked(enable_lora: Callable) -> Callable:
+    """Wraps `enable_lora`: refused by a layer with masks, unless on its bias.
+
+    Keras saves the sum of a kernel and its update, which is dense; loaded under the
+    masks, it would compute something else.
+    """
+
+    @functools.wraps(enable_lora)
+    def enable_lora_unless_masked(self, *args, **kwargs):
+        masked = [weight for weight in self.weights if mask_of(weight) is not None]
+        if any(weight.name != "bias" for weight in masked):
+            raise ValueError(
+                f"Expected a layer without masks, since a low-rank update (LoRA) is "
+                f"dense: it would bring removed connections back. Received: "
+                f"layer={self.name!r}, which is pruned. Call `enable_lora` on the "
+                f"model that `snip_tf.strip_pruning` gives; the zeros stay in the "
+                f"kernel, beside the update."
+            )
+        return enable_lora(self, *args, **kwargs)
+
+    return enable_lora_unless_masked

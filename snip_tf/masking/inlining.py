@@ -1,0 +1,104 @@
+"""Layers run as one piece with what calls them, nothing traced or run again apart.
+
+Values that a variable has in a `keras.StatelessScope` are lost where a part is cut out:
+in a `tf.function`, which TensorFlow traces once and keeps, and in a layer of a
+`keras.RematScope`, or a call of `keras.remat`, which is run again for its gradients,
+after the scope.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from snip_tf import _keras
+from snip_tf.masking.switch import Switch
+from snip_tf.weights import layer_tree
+
+_functions = Switch("functions_inlined")
+_without_recomputing = Switch("without_recomputing")
+
+
+@contextlib.contextmanager
+def inlined(layer: keras.Layer) -> Iterator[None]:
+    """Runs a layer and those below it as one piece, in this thread."""
+    _adapt_keras()
+    # Where there are none, nothing is changed, since Keras has some inside operations,
+    # for grouped convolutions, that should stay compiled.
+    has_functions = any(map(_has_functions, layer_tree(layer)))
+    functions = _functions.on() if has_functions else contextlib.nullcontext()
+    with _without_recomputing.on(), functions:
+        yield
+
+
+def functions_inlined() -> contextlib.AbstractContextManager:
+    """Runs every `tf.function` line by line, in this thread.
+
+    One that is traced in a `keras.StatelessScope` keeps the values of that scope.
+    """
+    _adapt_keras()
+    return _functions.on()
+
+
+@functools.cache
+def _adapt_keras() -> None:
+    """Has Keras and TensorFlow ask the two switches.
+
+    For good, as other threads may be in the middle of a call.
+    """
+    layer = keras.Layer
+    layer.rematerialized_call = _called_plainly(layer.rematerialized_call)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        _keras.inline_functions_where(functools.partial(bool, _functions))
+        tf.recompute_grad = _not_recomputed(tf.recompute_grad)
+
+
+def _called_plainly(rematerialized_call: Callable) -> Callable:
+    """Wraps `Layer.rematerialized_call`: the call as it is, where the switch is on."""
+
+    @functools.wraps(rematerialized_call)
+    def plainly_where_asked(self, layer_call, *args, **kwargs):
+        if _without_recomputing:
+            return layer_call
+        return rematerialized_call(self, layer_call, *args, **kwargs)
+
+    return plainly_where_asked
+
+
+def _not_recomputed(recompute_grad: Callable) -> Callable:
+    """Wraps `tf.recompute_grad`, which `keras.remat` calls, likewise."""
+
+    @functools.wraps(recompute_grad)
+    def not_where_asked(f):
+        return f if _without_recomputing else recompute_grad(f)
+
+    return not_where_asked
+
+
+def _has_functions(layer: keras.Layer) -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    cls = type(layer)
+    if cls not in _with_functions:
+        _with_functions[cls] = any(
+            is_function(value) for base in cls.__mro__ for value in vars(base).values()
+        )
+    return _with_functions[cls] or any(map(is_function, vars(layer).copy().values()))
+
+
+# Whether classes have functions; weakly, since classes of the user's come and go.
+_with_functions: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def is_function(value: Any) -> bool:
+    """Returns whether a value is a `tf.function`."""
+    import tensorflow as tf
+
+    return isinstance(value, tf.types.experimental.PolymorphicFunction)

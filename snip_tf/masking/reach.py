@@ -1,0 +1,135 @@
+"""Which values hold a part of a model, at any depth."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from snip_tf import _keras
+
+# What belongs to a model, wherever it is held.
+STATE = (
+    keras.Layer,
+    keras.Metric,
+    keras.Optimizer,
+    keras.Variable,
+    keras.random.SeedGenerator,
+    # As code written for TensorFlow has them beside Keras' own.
+    tf.Variable,
+    tf.random.Generator,
+)
+# Values that hold none of that, which need not be looked into.
+PLAIN = (
+    bool,
+    bytes,
+    float,
+    int,
+    str,
+    type,
+    types.ModuleType,
+    types.NoneType,
+    keras.KerasTensor,
+    np.ndarray,
+)
+# What of these libraries holds some of it.
+_HOLDERS = (
+    tf.Module,
+    tf.train.ExponentialMovingAverage,
+    keras.initializers.Initializer,  # a generator of seeds
+)
+
+
+def reaches(
+    value: Any, state: tuple[type, ...] = STATE, seen: Iterable[int] = ()
+) -> bool:
+    """Returns whether a value is, or holds at any depth, a part of a model.
+
+    Args:
+        value: anything.
+        state: the kinds of parts that count.
+        seen: the ids of values that do not.
+    """
+    return _reaches(value, state, set(seen))
+
+
+def _reaches(value: Any, state: tuple[type, ...], seen: set[int]) -> bool:
+    if isinstance(value, PLAIN) or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, state):
+        return True
+    if isinstance(value, STATE):
+        return False  # of another kind than asked for
+    return any(_reaches(item, state, seen) for item in _held_by(value))
+
+
+def _held_by(value: Any) -> Iterable[Any]:
+    """Returns what a value holds."""
+    for kind, look in _LOOKS:
+        if isinstance(value, kind):
+            return look(value)
+    if _keras.is_reference(value):
+        return [value.deref()]
+    if type(value).__module__.partition(".")[0] in ("keras", "numpy", "tensorflow"):
+        return []
+    return attributes_of(value).values()
+
+
+def _held_by_function(function: types.FunctionType) -> Iterator[Any]:
+    yield function.__defaults__
+    yield function.__kwdefaults__
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            yield cell.cell_contents
+
+
+# How to look into values, by the first kind that they are of.
+_LOOKS: list[tuple[Any, Callable[[Any], Iterable[Any]]]] = [
+    (types.MethodType, lambda method: [method.__self__]),
+    (types.FunctionType, _held_by_function),
+    (functools.partial, lambda call: [call.func, call.args, call.keywords]),
+    (dict, lambda mapping: [*mapping.keys(), *mapping.values()]),
+    ((list, tuple, set, frozenset, collections.deque), list),
+    (weakref.ref, lambda reference: [reference()]),
+    (tf.types.experimental.PolymorphicFunction, lambda f: [f.python_function]),
+    (_HOLDERS, lambda holder: list(vars(holder).values())),
+]
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Returns all attributes of an object, also those in slots."""
+    slots = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
+    names = [
+        name
+        for part in slots
+        for name in ([part] if isinstance(part, str) else part)
+        if name not in ("__dict__", "__weakref__") and hasattr(value, name)
+    ]
+    # At once, as another thread may add to them.
+    attributes = dict(getattr(value, "__dict__", {}))
+    return {**{name: getattr(value, name) for name in names}, **attributes}
+
+
+def holds_tensorflow_state(layer: keras.Layer) -> bool:
+    """Returns whether a layer has TensorFlow's own state, of which no scope knows."""
+    known = _made_for_layers()
+    return any(
+        reaches(value, (tf.Variable, tf.random.Generator))
+        for name, value in vars(layer).copy().items()
+        if name not in known and not isinstance(value, PLAIN)
+    )
+
+
+@functools.cache
+def _made_for_layers() -> frozenset[str]:
+    made = frozenset(vars(keras.layers.Layer(name="layer")))
+    return made | _keras.ADDED_BY_TENSORFLOW

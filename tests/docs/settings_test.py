@@ -1,0 +1,51 @@
+"""Versions are said once, or the same everywhere."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import snip_tf
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def pinned(file):
+    """The versions that a file of requirements pins, by name."""
+    lines = (ROOT / file).read_text("utf-8").splitlines()
+    lines = [line for line in lines if line and line[0] not in "#-"]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    return dict(line.split("==") for line in lines)
+
+
+def test_the_version_is_said_once():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    source = PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"]
+    assert source == "snip_tf.__version__"
+    assert snip_tf.__version__ in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_types_are_part_of_the_package():
+    assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["snip_tf"]
+    assert (ROOT / "snip_tf" / "py.typed").exists()
+
+
+def test_the_site_is_built_with_pinned_versions():
+    assert {"furo", "myst-nb", "sphinx"} <= set(pinned("docs/requirements.txt"))
+    assert not set(pinned("docs/requirements.txt")) & set(pinned("requirements.txt"))
+
+
+def test_the_workflow_tries_the_floors():
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    floors = dict(re.findall(r"(keras|tensorflow)==([\d.]+\d)", workflow))
+    wanted = [
+        line.split(">=")
+        for line in PROJECT["project"]["dependencies"]
+        if line.startswith(("keras>=", "tensorflow>="))
+    ]
+    assert floors == dict(wanted)
+
+
+def test_commits_are_checked_by_the_ruff_of_the_tests():
+    settings = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    assert f"rev: v{pinned('requirements.txt')['ruff']} " in settings
