@@ -19,6 +19,7 @@ SCOPES = ("global", "layer", "unit", "erk")
 Scope = Literal["global", "layer", "unit", "erk"]
 Sparsity = float | Mapping[str, float]
 Kernels = Mapping[str, Kernel]
+Minimums = Mapping[str, int]  # what each weight keeps at least
 
 
 class Share(NamedTuple):
@@ -31,6 +32,9 @@ class Share(NamedTuple):
 
     paths: tuple[str, ...]
     sparsity: float
+
+
+Shares = Iterable[Share]
 
 
 class Part(NamedTuple):
@@ -110,9 +114,9 @@ def _refuse_pattern(pattern: str, known: list[str]) -> None:
 def allocate(
     kernels: Kernels,
     sizes: Mapping[str, int],
-    shares: Iterable[Share],
+    shares: Shares,
     scope: Scope,
-    minimums: Mapping[str, int],
+    minimums: Minimums,
 ) -> list[Part]:
     """Divides what is kept among the weights.
 

@@ -14,7 +14,7 @@ from snip_tf.graph.graph import trace
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masks import PackedMask
 from snip_tf.network import Network
-from snip_tf.selecting.allocation import Budget, Kernels, Part, Scope, Share
+from snip_tf.selecting.allocation import Budget, Kernels, Minimums, Part, Scope, Shares
 from snip_tf.selecting.scores import Scores, check_finite
 from snip_tf.selecting.structures.base import Division, Masks, Structure
 from snip_tf.selecting.structures.units import Units
@@ -70,11 +70,7 @@ class NetworkUnits(Structure):
         return {_ALL: self._cost(np.ones(self._coupling.count, bool))}
 
     def allocate(
-        self,
-        kernels: Kernels,
-        shares: Iterable[Share],
-        scope: Scope,
-        minimums: Mapping[str, int],
+        self, kernels: Kernels, shares: Shares, scope: Scope, minimums: Minimums
     ) -> list[Part]:
         """Returns one part; what it keeps is what the units that stay may cost."""
         del scope, minimums

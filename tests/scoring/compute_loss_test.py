@@ -9,6 +9,7 @@ import pytest
 import snip_tf
 from tests.scoring.of_fit import (
     WEIGHT,
+    Adds,
     X,
     Y,
     assert_scored,
@@ -22,18 +23,6 @@ ops = keras.ops
 @pytest.fixture(autouse=True)
 def seed():
     keras.utils.set_random_seed(0)
-
-
-class Adds(keras.Model):
-    """A term of the outputs beside the compiled loss."""
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if training:
-            loss += 3 * ops.mean(ops.square(y_pred[:, 0] - ops.sum(x, axis=-1)))
-        return loss
 
 
 class Alone(keras.Model):

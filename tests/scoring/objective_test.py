@@ -14,6 +14,7 @@ from snip_tf.network import prunable_weights
 from tests.replicas import two_replicas
 from tests.scoring.of_fit import (
     RNG,
+    Adds,
     X,
     Y,
     assert_scored,
@@ -28,18 +29,6 @@ layers, ops = keras.layers, keras.ops
 @pytest.fixture(autouse=True)
 def seed():
     keras.utils.set_random_seed(0)
-
-
-class Adds(keras.Model):
-    """A term of the outputs beside the compiled loss."""
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if training:
-            loss += 3 * ops.mean(ops.square(y_pred[:, 0] - ops.sum(x, axis=-1)))
-        return loss
 
 
 class Balances(layers.Layer):

@@ -9,12 +9,24 @@ from snip_tf.network import prunable_weights
 from snip_tf.scoring.gradients import mean_derivative
 from snip_tf.scoring.objective import Objective
 
-layers = keras.layers
+layers, ops = keras.layers, keras.ops
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype(np.float32)
 Y = RNG.normal(size=(24, 2)).astype(np.float32)
 WEIGHT = RNG.random(24).astype(np.float32)
+
+
+class Adds(keras.Model):
+    """A term of the outputs beside the compiled loss."""
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training:
+            loss += 3 * ops.mean(ops.square(y_pred[:, 0] - ops.sum(x, axis=-1)))
+        return loss
 
 
 def of_fit(model, x, y=None, sample_weight=None, training=False):

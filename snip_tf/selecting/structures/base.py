@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from snip_tf.checks import visible
 from snip_tf.masking.masks import PackedMask
-from snip_tf.selecting.allocation import Budget, Kernels, Part, Scope, Share, allocate
+from snip_tf.selecting.allocation import (
+    Budget,
+    Kernels,
+    Minimums,
+    Part,
+    Scope,
+    Shares,
+    allocate,
+)
 from snip_tf.selecting.kernels import Kernel
 from snip_tf.selecting.ranking import keep_in_parts
 from snip_tf.selecting.scores import Scores, as_floats
@@ -72,11 +80,7 @@ class Structure:
         return left
 
     def allocate(
-        self,
-        kernels: Kernels,
-        shares: Iterable[Share],
-        scope: Scope,
-        minimums: Mapping[str, int],
+        self, kernels: Kernels, shares: Shares, scope: Scope, minimums: Minimums
     ) -> list[Part]:
         """Returns which weights are ranked together, and how many groups are kept."""
         return allocate(kernels, self.sizes(kernels, {}), shares, scope, minimums)

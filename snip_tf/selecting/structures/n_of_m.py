@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from snip_tf.checks import check_count
-from snip_tf.selecting.allocation import Kernels, Part, Scope, Share
+from snip_tf.selecting.allocation import Kernels, Minimums, Part, Scope, Shares
 from snip_tf.selecting.kernels import Kernel
 from snip_tf.selecting.structures.base import (
     Division,
@@ -72,11 +71,7 @@ class NOfM(Structure):
         check_divides(self, kernels, divides)
 
     def allocate(
-        self,
-        kernels: Kernels,
-        shares: Iterable[Share],
-        scope: Scope,
-        minimums: Mapping[str, int],
+        self, kernels: Kernels, shares: Shares, scope: Scope, minimums: Minimums
     ) -> list[Part]:
         """Returns rows of M connections, each of which keeps N."""
         del scope, minimums
