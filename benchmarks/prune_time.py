@@ -30,6 +30,7 @@ NETWORKS = {
     "lenet5": (100, 31),
     "vgg_d": (128, 3),
     "resnet_50": (8, 5),
+    "mobilenet_v2": (16, 11),
     "mlp_196m": (32, 7),
     "gpt2_355m": (1, 3),
 }
@@ -141,6 +142,10 @@ def _keras_model(network: str):
     if network == "resnet_50":
         return keras.applications.ResNet50(
             weights=None, classes=10, classifier_activation=None
+        )
+    if network == "mobilenet_v2":
+        return keras.applications.MobileNetV2(
+            (96, 96, 3), weights=None, classes=10, classifier_activation=None
         )
     if network == "gpt2_355m":
         import keras_hub

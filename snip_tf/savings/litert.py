@@ -14,7 +14,7 @@ import keras
 from snip_tf._keras import converter_error
 from snip_tf.graph.graph import has_graph
 from snip_tf.savings.litert_blocks import with_whole_blocks
-from snip_tf.savings.litert_file import cut_shapes, flex_operations
+from snip_tf.savings.litert_inspection import cut_shapes, flex_operations
 from snip_tf.savings.quiet import quiet
 from snip_tf.savings.saved_model import notes_on_inputs, write_saved_model
 from snip_tf.weights import layer_tree
