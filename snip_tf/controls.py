@@ -28,6 +28,7 @@ import numpy as np
 
 from snip_tf import criteria
 from snip_tf.checks import check_seed, visible
+from snip_tf.criteria.base import take_attributes
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copying import plain_copy
 from snip_tf.masking.masks import check_masks
@@ -111,8 +112,7 @@ class _Inverted(criteria.Criterion):
     criterion: criteria.Criterion
 
     def __post_init__(self):
-        for name in ("needs_data", "steps", "revives", "changes_layers"):
-            object.__setattr__(self, name, getattr(self.criterion, name))
+        take_attributes(self, self.criterion)
 
     def __call__(self, context: criteria.ScoringContext) -> dict[str, np.ndarray]:
         return _negative(self.criterion(context))

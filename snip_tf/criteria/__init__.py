@@ -4,7 +4,8 @@ A criterion is a function of one `ScoringContext` that returns `{weight path: sc
 an array of the weight's shape for each of `context.weights`; the connections with the
 largest scores are kept. One that needs no data, has several steps, lets removed
 connections come back or changes layers while it computes is a subclass of `Criterion`,
-which says so. All go into `snip_tf.prune_model(criterion=...)` and `snip_tf.score`.
+which says so, or has its attributes. All go into `snip_tf.prune_model(criterion=...)`
+and `snip_tf.score`.
 
 Example: a function, and a class with a setting.
 
@@ -37,7 +38,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from snip_tf.checks import check_signature
-from snip_tf.criteria.base import Criterion, ScoringContext
+from snip_tf.criteria.base import Criterion, ScoringContext, take_attributes
 from snip_tf.criteria.force import Force
 from snip_tf.criteria.grasp import Grasp
 from snip_tf.criteria.iterative_snip import IterativeSnip
@@ -96,9 +97,12 @@ def get(criterion: str | Callable[[ScoringContext], Mapping[str, Any]]) -> Crite
 
 @dataclasses.dataclass(frozen=True)
 class _OfFunction(Criterion):
-    """A function as a criterion, with the defaults of one."""
+    """A function as a criterion, with the defaults of one but for its attributes."""
 
     function: Callable[[ScoringContext], Mapping[str, Any]]
+
+    def __post_init__(self):
+        take_attributes(self, self.function)
 
     def __call__(self, context: ScoringContext) -> Mapping[str, Any]:
         return self.function(context)

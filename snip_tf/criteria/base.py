@@ -71,7 +71,8 @@ class ScoringContext:
 class Criterion(abc.ABC):
     """What makes a connection worth keeping: the largest scores are kept.
 
-    A subclass has a `__call__`, and sets what differs from these defaults.
+    A subclass has a `__call__`, and sets what differs from these defaults. A callable
+    of another class, such as a function, may have these attributes as well.
 
     Attributes:
         needs_data: bool; a criterion that is False may be given no batches.
@@ -90,3 +91,11 @@ class Criterion(abc.ABC):
     @abc.abstractmethod
     def __call__(self, context: ScoringContext) -> Mapping[str, Any]:
         """Returns `{weight path: scores}`, arrays of the weights' shapes."""
+
+
+def take_attributes(criterion: Criterion, of: Any) -> None:
+    """Gives a criterion the attributes of another, or of a callable that has some."""
+    for name in ("needs_data", "steps", "revives", "changes_layers"):
+        if hasattr(of, name):
+            # Past the class, which may be a frozen one.
+            object.__setattr__(criterion, name, getattr(of, name))

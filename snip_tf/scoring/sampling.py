@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -31,15 +32,18 @@ def sample_per_class(
         n: int, 1 or more: how many examples of each class.
         seed: int, 0 or more: which examples of arrays are drawn. None draws with
             NumPy's global generator. Of a dataset the first of each class are taken; it
-            is read to its end, or until 100,000 examples in a row were of no use.
+            is read to its end, or until 100,000 examples in a row were of no use, or,
+            with one-hot vectors, until all classes are complete.
 
     Returns:
-        `(x, y)`, arrays of the chosen examples.
+        `(x, y)`, arrays of the chosen examples. (Weights of the examples can come
+        along with the inputs: `(x, weight), y = sample_per_class((x, weight), y, n)`.)
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if a class has fewer examples, there are no targets that tell the
-            class of each example, or the data yields weights, too.
+        ValueError: if a class has fewer examples (of one-hot vectors, also one that has
+            none), there are no targets that tell the class of each example, or the data
+            yields weights, too.
 
     Example:
 
@@ -67,7 +71,8 @@ def _drawn(data: Batch, n: int, seed: int | None) -> Batch:
     arrays = as_arrays(data)
     labels = _labels(arrays[1])
     order = shuffled(len(labels), seed)
-    found = {label: order[labels[order] == label][:n] for label in np.unique(labels)}
+    classes = _columns(arrays[1]) or np.unique(labels)
+    found = {label: order[labels[order] == label][:n] for label in classes}
     _check_enough({label: len(rows) for label, rows in found.items()}, n)
     return rows_of(arrays, np.concatenate(list(found.values())))
 
@@ -81,11 +86,13 @@ def _first(source: Any, n: int) -> tuple[Any, Any]:
         for x, y, sample_weight in map(unpacked, batches):
             _check_without_weights(sample_weight)
             arrays = as_arrays((x, y, None))
-            rows = _still_wanted(_labels(arrays[1]).tolist(), counts, n)
+            labels, classes = _labels(arrays[1]).tolist(), _columns(arrays[1])
+            counts.update(dict.fromkeys(classes, 0))
+            rows = _still_wanted(labels, counts, n)
             useless = 0 if rows else useless + len(arrays[1])
             if rows:
                 taken.append(rows_of(arrays, np.array(rows))[:2])
-            if useless > _PATIENCE:
+            if useless > _PATIENCE or _all_complete(classes, counts, n):
                 break
     if not taken:
         raise ValueError(
@@ -105,6 +112,13 @@ def _still_wanted(
         if counts[label] <= n:
             rows.append(row)
     return rows
+
+
+def _all_complete(
+    classes: Sequence[int], counts: collections.Counter[Any], n: int
+) -> bool:
+    """Returns whether all classes are known, and none lacks an example."""
+    return bool(classes) and all(counts[label] >= n for label in classes)
 
 
 def _check_without_weights(sample_weight: Any) -> None:
@@ -132,6 +146,11 @@ def _labels(y: Any) -> np.ndarray:
         f"Expected targets that tell the class of each example, whole numbers or "
         f"one-hot vectors. Received: {kind}"
     )
+
+
+def _columns(y: np.ndarray) -> Sequence[int]:
+    """Returns all classes, of one-hot vectors; of labels nobody knows how many."""
+    return range(y.shape[1]) if _is_one_hot(y) else ()
 
 
 def _is_one_hot(y: np.ndarray) -> bool:

@@ -1,5 +1,8 @@
+import keras
+import numpy as np
 import pytest
 
+import snip_tf
 from snip_tf import criteria
 
 
@@ -18,6 +21,24 @@ def test_a_function_has_the_defaults():
         False,
     )
     assert criterion(None) == {"a": 1}
+
+
+def test_a_function_may_have_the_attributes_of_a_criterion():
+    """And so may any other callable, whatever its class."""
+    seen = []
+
+    def criterion(context):
+        seen.append(sum(mask.sum() for mask in context.masks.values()))
+        return {path: np.abs(w) for path, w in context.weights.items()}
+
+    criterion.needs_data = False
+    criterion.steps = 2
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+    pruned = snip_tf.prune_model(model, sparsity=0.75, criterion=criterion)
+    assert snip_tf.sparsity(pruned) == 0.75
+    assert seen == [64, 32]
+    scores = snip_tf.score(model, criterion=criterion)
+    np.testing.assert_array_equal(*scores.values(), np.abs(model.get_weights()[0]))
 
 
 def test_unknown_names_list_the_known():

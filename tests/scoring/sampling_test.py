@@ -80,10 +80,33 @@ def test_an_endless_dataset_is_read_until_it_is_of_no_use():
     assert read < 20
 
 
+def test_no_more_is_read_than_all_classes_of_one_hot_vectors_need():
+    y, read = np.eye(3)[[0, 0, 0, 0, 1, 2, 0, 1, 2, 1, 2, 0]], []
+
+    def batches():
+        for start in range(0, 1200, 4):
+            read.append(start)
+            rows = np.arange(start, start + 4)
+            yield rows, y[rows % 12]
+
+    x, labels = snip_tf.sample_per_class(batches(), n=2)
+    assert x.tolist() == [0, 1, 4, 5, 7, 8]
+    assert labels.argmax(axis=1).tolist() == [0, 0, 1, 2, 1, 2]
+    assert read == [0, 4, 8]
+
+
+def test_weights_of_examples_come_along_with_the_inputs():
+    (x, weight), y = snip_tf.sample_per_class((X, Y / 10), Y % 2, n=2, seed=0)
+    np.testing.assert_array_equal(x[:, 0], weight * 20)
+    np.testing.assert_array_equal(x[:, 0] // 2 % 2, y)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
         ((X, Y % 3, 4), ValueError, "3 of class 1, 3 of class 2"),
+        ((X, np.eye(12)[Y], 1), ValueError, "0 of class 10, 0 of class 11"),
+        ((iter([(X, np.eye(11)[Y])]), None, 1), ValueError, "0 of class 10"),
         ((X, Y, 0), ValueError, "`n` to be a whole number, 1 or more"),
         ((X, Y, 1.5), TypeError, "`n` to be a whole number"),
         ((X, Y, 1, -1), ValueError, "`seed` to be a whole number"),

@@ -87,8 +87,8 @@ def load(
         data_dir: existing folder of prepared tensorflow-datasets, read offline; what
             it lacks is downloaded into it.
         seed: int, 0 or more, which examples are held out.
-        max_examples: int, only this many training and test examples are taken;
-            None takes all.
+        max_examples: int, only the first this many training and test examples are
+            taken; None takes all.
 
     Raises:
         TypeError: if `seed` is not an integer.

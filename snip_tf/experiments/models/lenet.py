@@ -43,7 +43,7 @@ def lenet5(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """Builds LeNet-5-Caffe: two convolutions, each pooled, a dense layer, logits.
+    """Builds LeNet-5-Caffe: two pooled convolutions, a dense layer with ReLU, logits.
 
     As in the authors' release, no activation follows the convolutions. 431,080
     parameters for 28 x 28 x 1 images and 10 classes, 430,500 of them prunable.
