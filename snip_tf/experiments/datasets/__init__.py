@@ -104,7 +104,7 @@ def load(
     >>> data.input_shape, data.classes, len(data.train[0]), len(data.validation[0])
     ((28, 28, 1), 10, 1350, 150)
     """
-    check_one_of("name", name, NAMES)
+    check_one_of("name", name, DATASETS)
     if max_examples is not None:
         check_count("max_examples", max_examples)
     check_seed(seed)

@@ -97,7 +97,7 @@ def build(
     >>> snip_tf.models.build("lenet300", classes=10).count_params()
     266610
     """
-    check_one_of("name", name, NAMES)
+    check_one_of("name", name, MODELS)
     check_count("classes", classes)
     number = itertools.count()
 
