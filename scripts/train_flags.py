@@ -189,6 +189,14 @@ flags.register_multi_flags_validator(
     lambda given: given["control"] != "shuffle" or given["structure"] == "weights",
     "expected --structure=weights with --control=shuffle, which keeps no structure",
 )
+flags.register_multi_flags_validator(
+    ["criterion", "control", "structure"],
+    lambda given: (
+        given["structure"] != "units"
+        or (given["criterion"] == "snip" and given["control"] != "invert")
+    ),
+    "expected --criterion=snip, not inverted, with --structure=units",
+)
 flags.register_validator(
     "min_kept",
     lambda value: math.isfinite(value) and (value < 1 or value == int(value)),

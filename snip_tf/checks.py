@@ -6,12 +6,19 @@ import difflib
 import inspect
 import math
 import numbers
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def check_one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Raises a ValueError unless an argument is one of a few strings.
+    """Raises unless an argument is one of a few strings.
+
+    Raises:
+        TypeError: if it is not a string.
+        ValueError: if it is another string.
 
     Example:
 
@@ -22,10 +29,33 @@ def check_one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     ValueError: Expected `axis` to be one of 'x', 'y'. Received: axis='z'
     """
     allowed = list(allowed)
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(
-            f"Expected `{name}` to be one of {', '.join(map(repr, allowed))}. "
-            f"Received: {name}={value!r}"
+    expected = f"Expected `{name}` to be one of {', '.join(map(repr, allowed))}. "
+    if not isinstance(value, str):
+        raise TypeError(expected + _received(name, value))
+    if value not in allowed:
+        raise ValueError(f"{expected}Received: {name}={value!r}")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Raises a TypeError unless an argument is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(
+            f"Expected `{name}` to be True or False. {_received(name, value)}"
+        )
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raises a TypeError unless an argument can be called."""
+    if not callable(value):
+        raise TypeError(f"Expected `{name}` to be callable. {_received(name, value)}")
+
+
+def check_path(path: Any) -> None:
+    """Raises a TypeError unless `path` is a path of a file or folder."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"Expected `path` to be a string or a pathlib.Path. "
+            f"{_received('path', path)}"
         )
 
 

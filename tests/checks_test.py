@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from snip_tf.checks import (
+    check_bool,
+    check_callable,
     check_count,
     check_number,
     check_one_of,
+    check_path,
     check_paths,
     check_seed,
     check_signature,
@@ -25,12 +30,26 @@ def test_what_fits_passes():
     check_signature("include", lambda path, variable: True, ("path", "variable"))
     check_signature("include", dict.get, ("path", "variable"))
     check_paths(["a"], ["a", "b"], "The paths")
+    check_bool("training", False)
+    check_bool("training", np.True_)
+    check_callable("print_fn", print)
+    for path in ("a", b"a", Path("a")):
+        check_path(path)
 
 
-@pytest.mark.parametrize("value", ["layers", "", None, 3, ["layer"]])
-def test_one_of(value):
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("layers", ValueError),
+        ("", ValueError),
+        (None, TypeError),
+        (3, TypeError),
+        (["layer"], TypeError),
+    ],
+)
+def test_one_of(value, kind):
     words = f"`scope` to be one of 'global', 'layer'. Received: scope={value!r}"
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(kind) as error:
         check_one_of("scope", value, ("global", "layer"))
     assert words in str(error.value)
 
@@ -91,3 +110,15 @@ def test_near_misses():
     )
     with pytest.raises(ValueError, match=r"The key must be .*'zzz', which the model"):
         check_paths(["conv/kernel", "zzz"], known, "The key")
+
+
+@pytest.mark.parametrize("value", [None, 1, np.arange(2)])
+def test_what_is_no_boolean_no_callable_and_no_path(value):
+    received = f"={value!r} of type {type(value).__name__}"
+    for check in (check_bool, check_callable):
+        with pytest.raises(TypeError) as error:
+            check("name", value)
+        assert f"Received: name{received}" in str(error.value)
+    with pytest.raises(TypeError) as error:
+        check_path(value)
+    assert f"Received: path{received}" in str(error.value)

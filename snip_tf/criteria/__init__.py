@@ -76,7 +76,8 @@ def get(criterion: str | Callable[[ScoringContext], Mapping[str, Any]]) -> Crite
     """Returns the criterion of that name, or one made of a function.
 
     Raises:
-        TypeError: if it is a class, or a function of other arguments.
+        TypeError: if it is neither a name nor a callable, a class, or a function of
+            other arguments.
         ValueError: if there is no criterion of that name.
     """
     if isinstance(criterion, type):
@@ -87,11 +88,14 @@ def get(criterion: str | Callable[[ScoringContext], Mapping[str, Any]]) -> Crite
     if callable(criterion):
         check_signature("criterion", criterion, ["context"])
         return criterion if isinstance(criterion, Criterion) else _OfFunction(criterion)
-    if not isinstance(criterion, str) or criterion not in CRITERIA:
-        raise ValueError(
-            f"Expected `criterion` to be one of {', '.join(map(repr, CRITERIA))} or a "
-            f"callable. Received: criterion={criterion!r}"
-        )
+    expected = (
+        f"Expected `criterion` to be one of {', '.join(map(repr, CRITERIA))} or a "
+        f"callable. Received: criterion={criterion!r}"
+    )
+    if not isinstance(criterion, str):
+        raise TypeError(f"{expected} of type {type(criterion).__name__}")
+    if criterion not in CRITERIA:
+        raise ValueError(expected)
     return CRITERIA[criterion]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from snip_tf.checks import check_count, check_seed
+from snip_tf.checks import check_bool, check_count, check_seed
 from snip_tf.criteria import CRITERIA, Criterion, ScoringContext, get
 from snip_tf.masking.pruned_model import masked_copy
 from snip_tf.network import Network, check_model, is_built
@@ -57,7 +57,7 @@ class Scoring:
         batches: int,
         seed: int | None,
     ):
-        check_seed(seed)
+        _check_options(training, batch_size, batches, seed)
         self._model, self._training, self._seed = model, training, seed
         self.criterion = get(criterion)
         if self.criterion.steps is not None:
@@ -128,6 +128,7 @@ class Scoring:
             masks: of a criterion that has steps, what the step before has kept.
 
         Raises:
+            TypeError: if they are not a dict.
             ValueError: if they are not one array of the right shape for each weight.
         """
         context = self.context
@@ -135,7 +136,7 @@ class Scoring:
             context = dataclasses.replace(context, masks=masks)
         scores = self.criterion(context)
         check_scores(scores, self.weights)
-        return dict(scores)
+        return {path: scores[path] for path in self.weights}
 
 
 def check_arguments(
@@ -165,11 +166,21 @@ def check_arguments(
 
 
 def check_verbose(verbose: Any) -> None:
-    """Raises a ValueError unless `verbose` is "auto", 0 or 1."""
+    """Raises unless `verbose` is "auto", 0 or 1."""
+    received = f"Expected `verbose` to be 'auto', 0 or 1. Received: verbose={verbose!r}"
+    if not isinstance(verbose, (str, int)):
+        raise TypeError(f"{received} of type {type(verbose).__name__}")
     if verbose not in ("auto", 0, 1):
-        raise ValueError(
-            f"Expected `verbose` to be 'auto', 0 or 1. Received: verbose={verbose!r}"
-        )
+        raise ValueError(received)
+
+
+def _check_options(training: Any, batch_size: Any, batches: Any, seed: Any) -> None:
+    """Raises unless each is valid, also where no data is read."""
+    check_bool("training", training)
+    check_count("batches", batches)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    check_seed(seed)
 
 
 def _check_data(x: Any, criterion: Criterion) -> None:
@@ -182,15 +193,15 @@ def _check_data(x: Any, criterion: Criterion) -> None:
 
 
 def check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
-    """Raises a ValueError unless each weight has scores of its shape."""
-    if not isinstance(scores, Mapping) or scores.keys() != weights.keys():
-        received = (
-            list(scores) if isinstance(scores, Mapping) else type(scores).__name__
-        )
-        raise ValueError(
-            f"Expected the criterion to return scores for exactly the weights it was "
-            f"given: {', '.join(weights)}. Received: {received}"
-        )
+    """Raises unless each weight has scores of its shape."""
+    expected = (
+        f"Expected the criterion to return {{weight path: scores}} for exactly the "
+        f"weights it was given: {', '.join(weights)}. Received: "
+    )
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"{expected}{type(scores).__name__}")
+    if scores.keys() != weights.keys():
+        raise ValueError(f"{expected}{list(scores)}")
     for path, score in scores.items():
         if np.shape(score) != tuple(weights[path].shape):
             raise ValueError(

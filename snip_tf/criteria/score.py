@@ -16,7 +16,7 @@ from snip_tf.criteria.reading import (
     check_not_all_zero,
     check_verbose,
 )
-from snip_tf.selecting.scores import check_finite
+from snip_tf.selecting.scores import as_floats, check_finite
 from snip_tf.weights import Patterns
 
 Scores = dict[str, np.ndarray]
@@ -87,7 +87,7 @@ def score(
 
 
 def _in_float32(scores: Mapping[str, Any]) -> Scores:
-    arrays = {path: np.asarray(score) for path, score in scores.items()}
+    arrays = {path: np.asarray(score) for path, score in as_floats(scores).items()}
     for path, array in arrays.items():
         check_finite(path, array)
     largest = max(float(np.abs(array).max(initial=0)) for array in arrays.values())

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from snip_tf.checks import check_path
 from snip_tf.files import DAMAGE, inflate, named_damage, whole_file
 from snip_tf.masking.masks import PackedMask, check_masks, packed_length
 
@@ -41,7 +42,8 @@ def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None
         masks: `{weight path: bool array}`, as `get_masks` returns.
 
     Raises:
-        TypeError: if a mask is not a boolean array, or its key not a weight path.
+        TypeError: if `path` is not a path, a mask is not a boolean array, or its key is
+            not a weight path.
         ValueError: if there are no masks.
 
     Example:
@@ -57,6 +59,7 @@ def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None
             f"Expected the path first: `save_masks(path, masks)`. Received: path of "
             f"{type(path).__name__}, masks of {type(masks).__name__}"
         )
+    check_path(path)
     check_masks(masks)
     header = {"format": _FORMAT, "shapes": {p: m.shape for p, m in masks.items()}}
     arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
@@ -76,11 +79,13 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
         `{weight path: bool array}`, in the order in which they were saved.
 
     Raises:
+        TypeError: if `path` is not a path.
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or is not one of masks.
 
     Example: see `save_masks`.
     """
+    check_path(path)
     expected = f"a file that `snip_tf.save_masks` wrote ({_FORMAT!r})"
     with named_damage(path, expected), open(os.fspath(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size

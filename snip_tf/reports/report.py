@@ -13,7 +13,7 @@ import keras
 import rich.console
 import rich.text
 
-from snip_tf.checks import list_of, visible
+from snip_tf.checks import check_path, list_of, visible
 from snip_tf.files import whole_file
 from snip_tf.network import Network
 from snip_tf.reports.cost_chart import cost_chart
@@ -188,8 +188,10 @@ class Report:
             path: where to write. An existing file is replaced once all is written.
 
         Raises:
+            TypeError: if `path` is not a path.
             ImportError: if matplotlib is not installed.
         """
+        check_path(path)
         page = PAGE.format(
             title=html_text(f"Pruning of {self.model}"),
             picture=self._picture(),

@@ -12,7 +12,7 @@ import rich.table
 import rich.text
 from rich.cells import cell_len
 
-from snip_tf.checks import list_of, visible
+from snip_tf.checks import check_callable, check_count, list_of, visible
 from snip_tf.masking.pruned_model import get_masks
 from snip_tf.network import Network
 from snip_tf.reports.costs import Costs, LayerRow, analysed, weight_size
@@ -47,8 +47,9 @@ def summary(
         print_fn: called with each line; default, the terminal, in colour where it can.
 
     Raises:
-        TypeError: if `pruned` is not a Keras model.
-        ValueError: if it is not pruned.
+        TypeError: if `pruned` is not a Keras model, or another argument is of the wrong
+            kind.
+        ValueError: if it is not pruned, or `line_length` is below 1.
 
     Example:
 
@@ -62,6 +63,10 @@ def summary(
     │ out   │ kernel │ (2, 2) │        3 / 4 │   25.00% │
     """
     network = Network(pruned)
+    if line_length is not None:
+        check_count("line_length", line_length)
+    if print_fn is not None:
+        check_callable("print_fn", print_fn)
     if not network.masks:
         get_masks(pruned)  # raises, and says what is missing
     if print_fn is None:

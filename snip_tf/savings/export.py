@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
-from snip_tf.checks import check_count, check_one_of
+from snip_tf.checks import check_callable, check_count, check_one_of, check_path
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.masking.copying import plain_copy
 from snip_tf.network import Network, has_call
@@ -81,7 +81,8 @@ def export(
         or with `format="keras"` of the file that Keras writes of it.
 
     Raises:
-        TypeError: if `model` is not a Keras model, or `batch_size` is not an int.
+        TypeError: if `model` is not a Keras model, or another argument is of the wrong
+            kind.
         ValueError: if the model is not built, the format or `int8` is unknown, `path`
             lacks the suffix of its format or has that of another, `int8` or
             `batch_size` is given with a format other than LiteRT's, a SavedModel would
@@ -101,6 +102,8 @@ def export(
     6
     """
     network = Network(model)
+    check_path(path)
+    check_callable("print_fn", print_fn)
     path = Path(path)
     _check_format(format, int8, batch_size)
     _check_path(path, format)

@@ -27,7 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf.checks import visible
+from snip_tf.checks import check_path, visible
 from snip_tf.files import inflate, named_damage, whole_file
 from snip_tf.network import Network
 from snip_tf.savings.bounded_memory import (
@@ -78,6 +78,7 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
         The `keras.Model`, compiled if it was.
 
     Raises:
+        TypeError: if `path` is not a path.
         FileNotFoundError: if there is no such file.
         ValueError: if the file is cut short, changed, or of another kind, asks for more
             memory than there is, or Keras cannot make the model.
@@ -92,6 +93,7 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
     'out'
     """
     expected = "a file that `snip_tf.export` wrote with format='sparse'"
+    check_path(path)
     path = os.fsdecode(path)
     with named_damage(path, expected):
         header, data = _read(Path(path))

@@ -16,7 +16,7 @@ from snip_tf.scoring.examples import Batch, example_count, fed, is_distributed
 def check_yields_batches(x: Any) -> None:
     """Raises a TypeError unless `x` is an iterable of batches."""
     is_iterable = hasattr(x, "__iter__") or isinstance(x, keras.utils.PyDataset)
-    if not is_iterable or isinstance(x, (str, bytes, list, tuple, Mapping)):
+    if not is_iterable or isinstance(x, (str, bytes, list, tuple, type, Mapping)):
         raise _wrong_kind(x)
 
 

@@ -319,6 +319,8 @@ def _scalar(value: Any, what: str, how: str) -> tf.Tensor:
         raise TypeError(
             f"{expected}{value!r} of type {type(value).__name__}"
         ) from error
+    if not (value.dtype.is_floating or value.dtype.is_integer):
+        raise TypeError(f"{expected}a tensor of dtype {value.dtype.name}")
     if len(value.shape):
         raise ValueError(
             f"{expected}a loss of shape {tuple(value.shape)}. Reduce it: {how}."

@@ -60,9 +60,10 @@ def sample_per_class(
         return chosen_x, chosen_y
     check_yields_batches(x)
     if y is not None:
+        advice = f". To take {y} of each class, write n={y}" if type(y) is int else ""
         raise ValueError(
             f"Expected no `y` where `x` yields the targets. Received: y of type "
-            f"{type(y).__name__} beside x of type {type(x).__name__}"
+            f"{type(y).__name__} beside x of type {type(x).__name__}{advice}"
         )
     return _first(x, n)
 

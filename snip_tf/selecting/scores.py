@@ -81,11 +81,7 @@ Scores = np.ndarray | Product
 
 def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
     """Returns the scores in one float type."""
-    if not isinstance(scores, Mapping) or not scores:
-        raise ValueError(
-            "Expected `scores` to be a dict {weight path: array} with at least one "
-            f"entry. Received: scores={scores!r}"
-        )
+    _check_dict(scores)
     arrays = {
         path: score if isinstance(score, Product) else np.asarray(score)
         for path, score in scores.items()
@@ -104,6 +100,22 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
         else np.asarray(array, common, order="C")
         for path, array in arrays.items()
     }
+
+
+def _check_dict(scores: Any) -> None:
+    """Raises unless scores are a dict by weight path that is not empty."""
+    expected = (
+        "Expected `scores` to be a dict {weight path: array} with at least one entry. "
+    )
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"{expected}Received: scores of type {type(scores).__name__}")
+    if not scores:
+        raise ValueError(f"{expected}Received: scores={{}}")
+    for path in scores:
+        if not isinstance(path, str):
+            raise TypeError(
+                f"{expected}Received: the key {path!r} of type {type(path).__name__}"
+            )
 
 
 def _is_real(dtype: np.dtype) -> bool:

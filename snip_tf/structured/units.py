@@ -145,13 +145,17 @@ class NetworkUnits(Structure):
         order = np.lexsort((np.negative(means), np.array(optional)))
         return [blocks[number] for number in order], optional.count(False)
 
+    @property
+    def _block(self) -> int:
+        """How many units of a layer go together."""
+        return 1 if self._setting.cost == "units" else self._setting.block
+
     def _blocks(self, worth: np.ndarray) -> list[np.ndarray]:
         """Returns the units that are in one place, from the best on, in blocks.
 
         A last block of fewer goes with the one before it.
         """
-        size = 1 if self._setting.cost == "units" else self._setting.block
-        blocks = []
+        size, blocks = self._block, []
         for units in self._coupling.by_place:
             units = units[np.argsort(-worth[units], kind="stable")]
             ends = range(size, len(units) - size + 1, size)
@@ -163,11 +167,13 @@ class NetworkUnits(Structure):
         cost = self._cost(self._union(blocks))
         if cost > part.kept:
             everything = self._cost(np.ones(self._coupling.count, bool))
+            block = "" if self._block == 1 else f", block={self._block}"
+            advice = ". A smaller block removes more" if block else ""
             raise ValueError(
                 f"Expected a sparsity that leaves each layer a few units: no more than "
                 f"{1 - cost / everything:.3f} of the "
                 f"{self._setting.cost.replace('_', '-')} of this model can be removed. "
-                f"Received: sparsity={part.sparsity}"
+                f"Received: sparsity={part.sparsity}{block}{advice}"
             )
 
     def _filled(

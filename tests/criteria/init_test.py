@@ -44,7 +44,7 @@ def test_a_function_may_have_the_attributes_of_a_criterion():
 def test_unknown_names_list_the_known():
     with pytest.raises(ValueError, match=r"'snip'.*Received: criterion='snipp'"):
         criteria.get("snipp")
-    with pytest.raises(ValueError, match="Received: criterion="):
+    with pytest.raises(TypeError, match=r"Received: criterion=\['snip'\] of type list"):
         criteria.get(["snip"])
 
 

@@ -74,6 +74,16 @@ def test_scores_beyond_float32_keep_their_order():
     assert all(np.isfinite(score).all() for score in scores.values())
 
 
+def test_scores_are_in_the_order_of_the_model():
+    def backwards(context):
+        weights = reversed(list(context.weights.items()))
+        return {path: np.abs(w.numpy()) for path, w in weights}
+
+    model = dense(12, 9, 4)
+    scores = snip_tf.score(model, *data(), criterion=backwards)
+    assert list(scores) == list(snip_tf.prunable_weights(model))
+
+
 def test_a_score_that_is_not_a_number_names_its_weight():
     def criterion(context):
         return {path: np.full(w.shape, np.nan) for path, w in context.weights.items()}

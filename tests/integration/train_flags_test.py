@@ -168,6 +168,13 @@ def test_shuffled_connections_have_no_structure(parse):
         parse("--control=shuffle", "--structure=2:4")
 
 
+@pytest.mark.parametrize("flag", ["--criterion=force", "--control=invert"])
+def test_units_are_ranked_by_snip_alone(parse, flag):
+    parse("--structure=units", "--control=reinitialize")
+    with pytest.raises(flags.Error, match=r"--criterion=snip.* with --structure=units"):
+        parse("--structure=units", "--control=none", flag)
+
+
 def test_path_data_is_the_releases_name_of_data_dir(parse, tmp_path):
     parse(f"--path_data={tmp_path}")
     assert str(tmp_path) == flags.FLAGS.data_dir

@@ -178,6 +178,16 @@ def test_blocks_of_units_go_together(cost, block):
     assert 0.5 * 0.5 * 810 < left <= 0.5 * 810  # 6 x 20 + 20 x 30 + 30 x 3
 
 
+@pytest.mark.parametrize(
+    ("block", "received"),
+    [(1, r"0\.999$"), (8, r"0\.999, block=8\. A smaller block removes more$")],
+)
+def test_a_sparsity_that_is_too_high_for_blocks(block, received):
+    units = snip_tf.Units(cost="parameters", block=block)
+    with pytest.raises(ValueError, match=f"can be removed. Received: .*{received}"):
+        prune(mlp(), 0.999, structure=units)
+
+
 def test_units_are_refused_before_data_are_read():
     def data():
         raise AssertionError("it was read")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from snip_tf.checks import check_seed
+from snip_tf.checks import check_count, check_one_of, check_seed
 from snip_tf.experiments.datasets import (
     cifar10,
     digits,
@@ -91,8 +91,9 @@ def load(
             taken; None takes all.
 
     Raises:
-        TypeError: if `seed` is not an integer.
-        ValueError: if the name is not known, or `seed` is negative.
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if the name is not known, `seed` is negative, or `max_examples` is
+            below 1.
         OSError: if the data set neither exists nor can be downloaded, or is damaged,
             or the folder does not exist.
 
@@ -103,11 +104,9 @@ def load(
     >>> data.input_shape, data.classes, len(data.train[0]), len(data.validation[0])
     ((28, 28, 1), 10, 1350, 150)
     """
-    if name not in DATASETS:
-        raise ValueError(
-            f"Expected `name` to be one of {', '.join(map(repr, NAMES))}. "
-            f"Received: name={name!r}"
-        )
+    check_one_of("name", name, DATASETS)
+    if max_examples is not None:
+        check_count("max_examples", max_examples)
     check_seed(seed)
     splits = DATASETS[name](data_dir)
     classes = int(splits["train"][1].max()) + 1

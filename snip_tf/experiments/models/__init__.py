@@ -18,6 +18,7 @@ from typing import Any
 
 import keras
 
+from snip_tf.checks import check_count, check_one_of
 from snip_tf.experiments.models import initializers
 from snip_tf.experiments.models.alexnet import alexnet_b, alexnet_s
 from snip_tf.experiments.models.lenet import lenet5, lenet300
@@ -86,7 +87,9 @@ def build(
         A built `keras.Model`, not compiled. Its logits are float32 in every policy.
 
     Raises:
-        ValueError: if a name is not known, or the shape does not fit the network.
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if a name is not known, `classes` is below 1, or the shape does not
+            fit the network.
 
     Example:
 
@@ -94,11 +97,8 @@ def build(
     >>> snip_tf.models.build("lenet300", classes=10).count_params()
     266610
     """
-    if name not in MODELS:
-        raise ValueError(
-            f"Expected `name` to be one of {', '.join(map(repr, NAMES))}. "
-            f"Received: name={name!r}"
-        )
+    check_one_of("name", name, MODELS)
+    check_count("classes", classes)
     number = itertools.count()
 
     def weights() -> dict[str, Any]:
