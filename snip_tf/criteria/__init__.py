@@ -1,10 +1,11 @@
-"""What makes a connection worth keeping: one file for each criterion.
+"""What makes a connection worth keeping: one file per criterion.
 
 A criterion is a function of one `ScoringContext` that returns `{weight path: scores}`,
 an array of the weight's shape for each of `context.weights`; the connections with the
-largest scores are kept. One that needs no data, has several steps, lets removed
-connections come back or changes layers while it computes is a subclass of `Criterion`,
-which says so. All go into `snip_tf.prune_model(criterion=...)` and `snip_tf.score`.
+largest scores are kept. A criterion that needs no data, has several steps, lets removed
+connections come back or changes layers while it computes is a subclass of `Criterion`
+that declares it. All can be passed to `snip_tf.prune_model(criterion=...)` and
+`snip_tf.score`.
 
 Example: a function, and a class with a setting.
 
@@ -72,11 +73,11 @@ CRITERIA: dict[str, Criterion] = {
 
 
 def get(criterion: str | Callable[[ScoringContext], Mapping[str, Any]]) -> Criterion:
-    """Returns the criterion of that name, or one made of a function.
+    """Returns the criterion with that name, or wraps a function as one.
 
     Raises:
         TypeError: if it is a class, or a function of other arguments.
-        ValueError: if there is no criterion of that name.
+        ValueError: if there is no criterion with that name.
     """
     if isinstance(criterion, type):
         raise TypeError(
@@ -104,5 +105,5 @@ class _OfFunction(Criterion):
         return self.function(context)
 
     def __repr__(self) -> str:
-        # A function's own form would be an address.
+        # The `repr` of a function would show an address.
         return getattr(self.function, "__name__", repr(self.function))

@@ -1,4 +1,4 @@
-"""score and connection_sensitivity: what a criterion thinks of each connection."""
+"""score and connection_sensitivity: how a criterion rates each connection."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def score(
 ) -> Scores:
     """Returns the scores by which a criterion would prune.
 
-    Those of an iterative criterion are of the whole network, as in its first step.
+    For an iterative criterion these are the scores of its first step, on the whole
+    network.
 
     Args:
         model: `keras.Model`. It is left as it is; if it is not built, it is built on
@@ -53,8 +54,8 @@ def score(
 
     Returns:
         `{weight path: float32 array of the weight's shape}`, in the model's order, for
-        `select_masks`. Scores beyond the range of float32, as SynFlow's may be, are all
-        divided by the largest.
+        `select_masks`. If any score is beyond the range of float32, as SynFlow's may
+        be, all are divided by the largest.
 
     Raises:
         TypeError, ValueError: as `prune_model`.
@@ -124,7 +125,7 @@ def connection_sensitivity(
 
     Returns:
         `{weight path: float32 array of the weight's shape}`, in the model's order;
-        non-negative, and 1 in sum over all of them.
+        non-negative, summing to 1 over all weights.
 
     Raises:
         TypeError, ValueError: as `prune_model`; ValueError also if every score is zero.
@@ -155,6 +156,6 @@ def connection_sensitivity(
         seed=seed,
     )
     check_not_all_zero(arrays)
-    # Summed in float64: millions of small terms would lose digits in float32.
+    # Summed in float64: float32 would lose digits over millions of small terms.
     total = sum(float(array.sum(dtype=np.float64)) for array in arrays.values())
     return {path: (a / total).astype(np.float32) for path, a in arrays.items()}

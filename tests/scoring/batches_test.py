@@ -140,7 +140,7 @@ def test_one_data_set_at_a_time():
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
     with pytest.raises(TypeError, match=r"x=data\['train'\]"):
         make_batches({"train": data, "test": data})
-    with pytest.raises(TypeError, match="by itself"):
+    with pytest.raises(TypeError, match="data set itself"):
         make_batches((data, "information"))
 
 
