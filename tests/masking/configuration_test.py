@@ -106,7 +106,7 @@ def test_configurations_of_no_layer_are_refused(kind):
     masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": keep_all(3, 2)})
     other = keras.saving.serialize_keras_object(kind())
     for config, name in ((other, kind.__name__), ({}, "dict")):
-        with pytest.raises(ValueError, match=f"to be of a layer.*{name}"):
+        with pytest.raises(ValueError, match=f"to describe a layer.*{name}"):
             MaskedLayer.from_config({**masked.get_config(), "layer": config})
 
 

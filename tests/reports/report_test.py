@@ -189,14 +189,14 @@ def test_a_unit_that_nothing_enters_is_said_once():
         "c/kernel": np.ones((6, 6), bool),
     }
     masks["a/kernel"][:, :3] = False  # three units without inputs,
-    masks["b/kernel"][:3] = False  # which nothing reads either,
+    masks["b/kernel"][:3] = False  # unused, too,
     masks["b/kernel"][5] = False  # nor another, that has some;
     masks["c/kernel"][:2] = False  # and two that something enters.
     report = snip_tf.report(snip_tf.apply_masks(model, masks))
     assert [str(dead) for dead in report.dead] == [
-        "Dead in a/kernel: 3 of 6 units that nothing enters",
-        "Dead in b/kernel: 1 of 6 inputs that nothing reads",
-        "Dead in c/kernel: 2 of 6 inputs that nothing reads",
+        "Dead in a/kernel: 3 of 6 units without inputs",
+        "Dead in b/kernel: 1 of 6 inputs unused",
+        "Dead in c/kernel: 2 of 6 inputs unused",
     ]
 
 

@@ -51,7 +51,7 @@ def test_summary_has_totals_reasons_and_dead_units(pruned):
     assert "Not pruned, a bias: 10 parameters (conv/bias, fc/bias, head/bias)" in text
     assert "a normalization scale or offset: 6 parameters" in text
     assert "Dead in fc/kernel: 2 of 27 inputs" in text
-    assert "1 of 5 units that nothing enters" in text
+    assert "1 of 5 units without inputs" in text
     assert "Warning" not in text
 
 
@@ -62,7 +62,7 @@ def test_summary_warns_of_a_cut_layer(model):
 
 
 def chain(count):
-    """Layers of which each but the first has an input that nothing reads."""
+    """Layers of which each but the first has an unused input."""
     stack = [layers.Dense(4, name=f"d{n}") for n in range(count)]
     masks = {f"d{n}/kernel": np.ones((4, 4), bool) for n in range(count)}
     for n in range(1, count):
@@ -105,8 +105,8 @@ def test_units_that_are_removed_are_said_once():
     pruned = snip_tf.apply_masks(model, masks)
     assert [row.dead_inputs for row in weight_rows(Network(pruned))] == [0, 5, 5]
     assert [line.strip() for line in lines_of(pruned) if "Dead" in line] == [
-        "Dead in a/kernel: 5 of 8 units that nothing enters",
-        "Dead in b/kernel: 5 of 8 units that nothing enters",
+        "Dead in a/kernel: 5 of 8 units without inputs",
+        "Dead in b/kernel: 5 of 8 units without inputs",
     ]
 
 

@@ -177,7 +177,7 @@ UNWRITABLE = {
 @pytest.mark.parametrize("format", ["keras", "sparse"])
 def test_says_which_layer_has_no_configuration(tmp_path, layer, format):
     model = UNWRITABLE[layer]()
-    with pytest.raises(ValueError, match=f"in which '{layer}' of class .* gives none"):
+    with pytest.raises(ValueError, match=f"in which '{layer}' of class .* has none"):
         snip_tf.export(model, tmp_path / FILES[format], format)
     assert not list(tmp_path.iterdir())
     snip_tf.export(model, tmp_path / "m", "saved_model", print_fn=lambda line: None)

@@ -37,7 +37,7 @@ def test_names_that_are_not_those_of_the_inputs():
     outputs = layers.Dense(3)(inputs["a"]) - layers.Dense(3)(inputs["b"])
     model, x = keras.Model(inputs, outputs), np.ones((2, 6), np.float32)
     run = snip_tf.sparse_runtime(model)
-    expected = "Expected inputs of the names 'a', 'b'. Received: 'c', 'd'"
+    expected = "Expected inputs named 'a', 'b'. Received: 'c', 'd'"
     with pytest.raises(ValueError, match=expected):
         run({"c": x, "d": x})
     with pytest.raises(ValueError, match=expected):

@@ -149,7 +149,7 @@ def test_later_changes_of_the_model_are_not_seen():
 @pytest.mark.parametrize("words", [None, networks.Words])
 def test_an_attention_sees_no_padding(words):
     pruned, ids = networks.attention_over_padding(words)
-    with pytest.raises(ValueError, match="where they hand masks on"):
+    with pytest.raises(ValueError, match="layers that pass masks on"):
         snip_tf.sparse_runtime(pruned, engines=["scipy"])
     run = snip_tf.sparse_runtime(pruned, engines=["scipy", "tensorflow"])
     networks.assert_same_outputs(lambda x, training: run(x), pruned, ids)
