@@ -109,5 +109,5 @@ def test_a_damaged_result_is_neither_done_nor_read(tmp_path, content):
         lambda: kept.read(path),
         lambda: kept.is_done(results.Run(Path("a"), {})),
     ):
-        with pytest.raises(ValueError, match=f"{path} to be a result as a run left"):
+        with pytest.raises(ValueError, match=f"{path} to be an unchanged result"):
             read()

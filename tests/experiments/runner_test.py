@@ -78,7 +78,7 @@ def test_a_run_that_diverged(runner, tmp_path):
         (ENDS_WELL + "write('result.json', '{')", "result.json"),
         (ENDS_WELL + "write('history.json', '[' * 100000)", "history.json"),
         (ENDS_WELL + "os.remove(f'{logdir}/history.json')", "history.json"),
-        (ENDS_WELL + "write('result.json', '3')", "no whole result"),
+        (ENDS_WELL + "write('result.json', '3')", "no complete result"),
         ("write('diverged.json', '{')\nexit(1)", "diverged.json"),
     ],
 )

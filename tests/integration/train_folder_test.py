@@ -126,7 +126,7 @@ def test_refuses_a_run_whose_files_are_damaged(main, finished, tmp_path, name, c
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(REFUSALS, match=r"as it left them\. Received: .*Name another"):
+    with pytest.raises(REFUSALS, match=r"of a run\. Received: .*Name another"):
         main(f"--logdir={tmp_path}", *OWN)
 
 

@@ -159,8 +159,8 @@ def test_lengths_must_agree():
         make_batches(X, Y, Y[:2])
 
 
-def test_weights_of_classes_are_no_weights_of_examples():
-    with pytest.raises(ValueError, match=r"classes.*numpy.vectorize"):
+def test_class_weights_are_refused_as_sample_weights():
+    with pytest.raises(ValueError, match=r"class weights.*numpy.vectorize"):
         make_batches(X, Y, {0: 1.0, 1: 2.0})
 
 
