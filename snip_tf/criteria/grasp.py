@@ -16,7 +16,7 @@ from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.calling import warn_caller
 from snip_tf.scoring.data_loss import Adjustment
 from snip_tf.scoring.forward import LossAt, Tensors
-from snip_tf.scoring.gradients import differentiate, gradient, saying_what_lacks
+from snip_tf.scoring.gradients import differentiate, gradient, naming_alternatives
 from snip_tf.scoring.losses import built_in, name_of
 from snip_tf.scoring.precision import moments_in_full, rows_as_tensors
 
@@ -107,7 +107,7 @@ def hessian_products(
 
         # Here, since each replica runs this in a thread of its own.
         with (
-            saying_what_lacks("a second derivative", _FIRST_ORDER),
+            naming_alternatives("a second derivative", _FIRST_ORDER),
             moments_in_full(),
             rows_as_tensors(),
         ):

@@ -110,7 +110,7 @@ def download(names: Iterable[str], data_dir: str | None) -> None:
 def _execute(
     runner: Runner, run: Run, results: Results, logdir: Path, data_dir: str | None
 ) -> tuple[str, bool]:
-    """Executes a run and keeps its result; returns a message and whether it went well."""
+    """Executes a run, keeps its result, and says how and whether it succeeded."""
     try:
         result = runner.run({**run.flags, "data_dir": data_dir}, logdir / run.name)
         results.keep(run, result)

@@ -50,7 +50,7 @@ def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[tf.Tensor, Te
     Raises:
         ValueError: if the loss does not depend on one of the values.
     """
-    with saying_what_lacks("a gradient", "'magnitude' and 'random' need none"):
+    with naming_alternatives("a gradient", "'magnitude' and 'random' need none"):
         loss, found = differentiate(loss_at, values)
     missing = [path for path, g in found.items() if g is None]
     if missing:
@@ -59,14 +59,14 @@ def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[tf.Tensor, Te
 
 
 @contextlib.contextmanager
-def saying_what_lacks(what: str, others: str) -> Iterator[None]:
+def naming_alternatives(what: str, alternatives: str) -> Iterator[None]:
     """Has the error for an operation without a gradient say which criteria work."""
     try:
         yield
     except LookupError as error:
         raise ValueError(
             f"Expected operations that have {what}. Received: one that has none "
-            f"({error}). Use another operation or criterion: {others}."
+            f"({error}). Use another operation or criterion: {alternatives}."
         ) from error
 
 

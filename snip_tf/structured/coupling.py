@@ -107,11 +107,11 @@ class Coupling:
         return np.unique(np.concatenate(stay))
 
 
-def _positions(of: Iterable[keras.KerasTensor]) -> dict[int, np.ndarray]:
+def _positions(all_tensors: Iterable[keras.KerasTensor]) -> dict[int, np.ndarray]:
     """Returns a number for each feature of all tensors, by the id of the tensor."""
     numbered: dict[int, np.ndarray] = {}
     start = 0
-    for tensor in of:
+    for tensor in all_tensors:
         if id(tensor) not in numbered:
             numbered[id(tensor)] = start + np.arange(feature_count(tensor))
             start += feature_count(tensor)

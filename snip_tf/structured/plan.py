@@ -60,7 +60,7 @@ class Plan:
     def _find_constants(self) -> _Known:
         constants = {id(t): unknown(t) for t in tensors(self._graph.inputs)}
         for rule in self.rules:
-            outputs = rule.constants(_of(rule.inputs, constants))
+            outputs = rule.constants(_look_up(rule.inputs, constants))
             constants.update(_by_id(rule.outputs, outputs))
         return constants
 
@@ -71,7 +71,7 @@ class Plan:
             needed[id(tensor)] = np.ones(feature_count(tensor), bool)
         for rule in reversed(self.rules):
             constants = self.constants(rule)
-            kept = rule.kept(_of(rule.outputs, needed), constants)
+            kept = rule.kept(_look_up(rule.outputs, needed), constants)
             needed.update(_by_id(rule.outputs, kept))
             for tensor, need in _by_id(rule.inputs, rule.needed(kept, constants)):
                 needed[tensor] = needed[tensor] | need
@@ -80,23 +80,23 @@ class Plan:
     def _raised(self, needed: _Known) -> _Known:
         kept = dict(needed)
         for rule in self.rules:
-            outputs = _of(rule.outputs, kept)
+            outputs = _look_up(rule.outputs, kept)
             if any(keep.any() for keep in outputs):
-                given = _of(rule.inputs, kept)
+                given = _look_up(rule.inputs, kept)
                 raised = rule.raise_to_minimum(given, outputs, self.constants(rule))
                 kept.update(_by_id(rule.outputs, raised))
         return kept
 
     def constants(self, rule: Rule) -> Arrays:
         """Returns the values of a call's inputs by feature, NaN where they vary."""
-        return _of(rule.inputs, self._constants)
+        return _look_up(rule.inputs, self._constants)
 
     def edit(self, rule: Rule, copy: Copy, names: Names) -> Edit | None:
         """Returns the edit of a call, or None if nothing depends on it."""
-        outputs = _of(rule.outputs, self._kept)
+        outputs = _look_up(rule.outputs, self._kept)
         if not any(keep.any() for keep in outputs):
             return None
-        inputs = _of(rule.inputs, self._kept)
+        inputs = _look_up(rule.inputs, self._kept)
         return Edit(inputs, outputs, self.constants(rule), copy, names)
 
     def blockers(self) -> list[Rule]:
@@ -148,14 +148,14 @@ class _Caller:
         return outputs
 
 
-def _of(those: Iterable[keras.KerasTensor], known: _Known) -> Arrays:
-    return [known[id(tensor)] for tensor in those]
+def _look_up(tensors: Iterable[keras.KerasTensor], known: _Known) -> Arrays:
+    return [known[id(tensor)] for tensor in tensors]
 
 
 def _by_id(
-    those: list[keras.KerasTensor], values: Arrays
+    tensors: list[keras.KerasTensor], values: Arrays
 ) -> Iterator[tuple[int, np.ndarray]]:
-    return zip(map(id, those), values, strict=True)
+    return zip(map(id, tensors), values, strict=True)
 
 
 def _shared_layers(graph: Graph) -> set[int]:

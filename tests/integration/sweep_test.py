@@ -159,7 +159,7 @@ def test_runs_that_fail_are_counted_at_the_end(main, sweep, monkeypatch, tmp_pat
         return result_of(flags)
 
     CannedRuns(outcome).install(monkeypatch)
-    refuses_in_a_line("A run failed, as said above", lambda: main(*ONE))
+    refuses_in_a_line("A run failed, see above", lambda: main(*ONE))
     assert "Dense: 1.50 % error." in (tmp_path / "out/table.md").read_text()
     other = ("--criteria=random,snip", "--sparsities=0.9")
     refuses_in_a_line("2 runs failed", lambda: main(*other))

@@ -77,7 +77,7 @@ def test_says_in_a_line_what_is_wrong(export, model, tmp_path):
 
 
 def refuses_the_same_file(program, *given):
-    with pytest.raises(flags.Error, match="expected a file of its own for each"):
+    with pytest.raises(flags.Error, match="expected a different file for each"):
         run_main(program, *given)
 
 

@@ -136,7 +136,7 @@ def test_a_disk_that_tensorflow_finds_full(main, monkeypatch, tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, words)
 
     monkeypatch.setattr(tf.summary, "scalar", fail)
-    with pytest.raises(REFUSALS, match="No room in --logdir"):
+    with pytest.raises(REFUSALS, match="No space in --logdir"):
         main(f"--logdir={tmp_path}", *ONE_STEP)
 
 

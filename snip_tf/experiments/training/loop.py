@@ -232,8 +232,8 @@ def _step_function(
             loss = cross_entropy(labels, logits) / settings.batch_size
             if model.losses:
                 loss += tf.add_n(model.losses) / replicas
-            # Scaled up, so that gradients in half precision do not vanish; `apply` scales
-            # them back.
+            # Scaled up, so that gradients in half precision do not vanish; `apply`
+            # scales them back.
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, variables)
         optimizer.apply(gradients, variables)

@@ -200,27 +200,29 @@ class _Cell:
         return np.abs(self._gates(weight)) > self._tolerance
 
     @property
-    def _memory(self) -> int:
+    def _candidate(self) -> int:
         """The index of the candidate state among the gates."""
         return 0 if isinstance(self.cell, layers.SimpleRNNCell) else 2
 
     @functools.cached_property
-    def _into_memory(self) -> np.ndarray:
+    def _candidate_kernel(self) -> np.ndarray:
         """The kernel from the inputs to the candidate state."""
-        return self._gates(self.cell.kernel)[:, self._memory].copy()
+        return self._gates(self.cell.kernel)[:, self._candidate].copy()
 
     @functools.cached_property
-    def _remembers(self) -> np.ndarray:
+    def _candidate_reads(self) -> np.ndarray:
         """Which units the candidate state of each unit reads."""
-        return self._nonzero_gates(self.cell.recurrent_kernel)[:, self._memory].copy()
+        return self._nonzero_gates(self.cell.recurrent_kernel)[
+            :, self._candidate
+        ].copy()
 
     def uses(self, steps: int) -> list[Use]:
         """Returns how it multiplies by its kernels in this many steps."""
         kernel, units = self.cell.kernel, np.arange(self.units)
-        into = np.tile(units, kernel.shape[-1] // self.units)
+        outputs = np.tile(units, kernel.shape[-1] // self.units)
         inputs = np.arange(kernel.shape[0])
-        of_inputs: Axes = {0: ("input", inputs), 1: ("output", into)}
-        of_units: Axes = {0: ("output", units), 1: ("output", into)}
+        of_inputs: Axes = {0: ("input", inputs), 1: ("output", outputs)}
+        of_units: Axes = {0: ("output", units), 1: ("output", outputs)}
         return [
             Use(kernel, steps, of_inputs, read=0),
             Use(self.cell.recurrent_kernel, steps, of_units, read=0),
@@ -231,13 +233,13 @@ class _Cell:
         at_zero = keras.ops.convert_to_numpy(self.cell.activation(keras.ops.zeros(1)))
         if not self.by_unit or at_zero[0] != 0:
             return np.zeros(self.units, bool)
-        kernel, recurrent = self._into_memory, self._remembers
+        kernel, recurrent = self._candidate_kernel, self._candidate_reads
         varies = np.isnan(constants)
         reads_what_varies = (np.abs(kernel[varies]) > self._tolerance).any(axis=0)
         zero = ~reads_what_varies & (np.where(varies, 0, constants) @ kernel == 0)
         if self.cell.use_bias:
             # (A GRU may have two rows of biases.)
-            bias = self._gates(self.cell.bias)[..., self._memory, :]
+            bias = self._gates(self.cell.bias)[..., self._candidate, :]
             zero &= (bias.reshape(-1, self.units) == 0).all(axis=0)
         while True:
             still = zero & ~recurrent[~zero].any(axis=0)
