@@ -45,7 +45,7 @@ def score(
     network.
 
     Args:
-        model: `keras.Model`. It is left as it is; if it is not built, it is built on
+        model: `keras.Model`. It is left unchanged; if it is not built, it is built on
             the first batch.
         x, y, sample_weight, criterion, loss, objective, training, batch_size, batches,
         include, exclude, seed:
@@ -117,7 +117,7 @@ def connection_sensitivity(
         s_j = |g_j| / sum_k |g_k|,   g = dL(c * w; D) / dc  at c = 1  =  w * dL/dw
 
     Args:
-        model: `keras.Model`. It is left as it is; if it is not built, it is built on
+        model: `keras.Model`. It is left unchanged; if it is not built, it is built on
             the first batch.
         x, y, sample_weight, include, exclude, loss, objective, training, batch_size,
         batches, seed:

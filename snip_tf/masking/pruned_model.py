@@ -26,7 +26,7 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     """Returns a copy of a model without the connections whose mask is False.
 
     Args:
-        model: a built `keras.Model`. It is left as it is. If it is pruned already, what
+        model: a built `keras.Model`. It is left unchanged. If it is pruned already, what
             was removed stays removed.
         masks: `{weight path: bool array of the weight's shape}`; True is kept. Weights
             without a mask are not pruned.
@@ -79,7 +79,7 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
-            a file. It is left as it is.
+            a file. It is left unchanged.
 
     Returns:
         A `keras.Model` without `MaskedLayer`s, with the names, weight paths and outputs

@@ -56,7 +56,7 @@ def export(
     remove dead units as well.
 
     Args:
-        model: a built `keras.Model`, pruned or not. It is left as it is.
+        model: a built `keras.Model`, pruned or not. It is left unchanged.
         path: where to write. An existing file is replaced after all is written.
         format: `"keras"`, for `keras.models.load_model`, compressed;
             `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
