@@ -59,8 +59,7 @@ def unpickle() -> Callable:
     return keras.Layer._unpickle_model
 
 
-# Attributes that Keras sets on every layer and changes later, needed to call and save
-# it.
+# Attributes that Keras sets on every layer and changes later, to call and save it.
 _SETTINGS = (
     "built",
     "supports_jit",

@@ -1,4 +1,4 @@
-"""Controls: baselines that show whether a criterion chooses connections or only counts.
+"""Controls: baselines that show whether a criterion chooses more than counts.
 
 Frankle et al. found criteria at initialization largely indifferent to the first two:
 what matters is the fraction that they keep of each layer.

@@ -74,8 +74,8 @@ def prune_model(
     with the same data and `seed`; all get the same masks.
 
     Args:
-        model: `keras.Model` of any kind, best with its initial weights. It is left as
-            it is (weights, BatchNorm statistics, seeds, optimizer); if it is not built,
+        model: `keras.Model` of any kind, best with its initial weights. It is left
+            unchanged (weights, BatchNorm statistics, seeds, optimizer); if it is not built,
             it is built on the first batch. If it is pruned already, what was removed
             stays removed, and `sparsity` must not be lower than before.
         x: the data to score on, as `Model.fit` takes it: an array or a nest of arrays,

@@ -26,8 +26,8 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     """Returns a copy of a model without the connections whose mask is False.
 
     Args:
-        model: a built `keras.Model`. It is left unchanged. If it is pruned already, what
-            was removed stays removed.
+        model: a built `keras.Model`. It is left unchanged. If it is already pruned,
+            what was removed stays removed.
         masks: `{weight path: bool array of the weight's shape}`; True is kept. Weights
             without a mask are not pruned.
 
