@@ -75,9 +75,9 @@ def prune_model(
 
     Args:
         model: `keras.Model` of any kind, best with its initial weights. It is left
-            unchanged (weights, BatchNorm statistics, seeds, optimizer); if it is not built,
-            it is built on the first batch. If it is pruned already, what was removed
-            stays removed, and `sparsity` must not be lower than before.
+            unchanged (weights, BatchNorm statistics, seeds, optimizer); if it is not
+            built, it is built on the first batch. If it is already pruned, what was
+            removed stays removed, and `sparsity` must not be lower than before.
         x: the data to score on, as `Model.fit` takes it: an array or a nest of arrays,
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator. Not needed by the
             criteria `"synflow"`, `"magnitude"` and `"random"`.

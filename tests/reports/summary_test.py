@@ -78,7 +78,7 @@ def test_summary_has_at_most_eight_lines_of_dead_units(count, said):
     if count == 30:
         # The largest are named, the first of them first.
         assert [line.split()[2] for line in lines[:2]] == ["d1/kernel:", "d3/kernel:"]
-        assert "Dead in 22 more weights: 30 inputs" in lines[-1]
+        assert "Dead in 22 more weights: 30 unused inputs" in lines[-1]
 
 
 def test_what_is_cut_is_in_the_warning_alone():
