@@ -50,7 +50,7 @@ flags.DEFINE_list(
     f"Some of {', '.join(CRITERIA)}, each alone or with a control, like snip:shuffle "
     f"({', '.join(CONTROLS)}).",
 )
-flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "Beside the dense network.")
+flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "Besides the dense network.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
 command_line.group("How each is trained")
 flags.DEFINE_enum(

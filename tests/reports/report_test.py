@@ -214,7 +214,7 @@ def test_notes_are_printed_once_for_all_their_layers():
     model = Many()
     model(np.zeros((1, 2)))
     lines = printed(snip_tf.report(model))
-    [note] = [line for line in lines if "of the model's own" in line]
+    [note] = [line for line in lines if "the model's own code" in line]
     assert "part_0 (Dense), part_1 (Dense)" in note
     assert "and 46 more" in note
     assert len(lines) < 60
