@@ -80,7 +80,7 @@ def test_flags_are_the_same_however_they_are_written(given, found):
         ({"jit_compile": True}, {"jit_compile": False}, "--jit_compile=False"),
     ],
 )
-def test_flags_that_differ_are_told(given, found, words):
+def test_differing_flags_are_reported(given, found, words):
     [difference] = results.differences({**DEFAULTS, **given}, found)
     assert words in difference
 

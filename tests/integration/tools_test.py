@@ -58,7 +58,7 @@ def report():
         yield program
 
 
-def test_export_compacts_unless_told_not_to(export, model, tmp_path, capsys):
+def test_export_compacts_by_default(export, model, tmp_path, capsys):
     small, whole = tmp_path / "small.keras", tmp_path / "whole.keras"
     run_main(export, f"--model={model}", f"--path={small}")
     run_main(export, f"--model={model}", f"--path={whole}", "--nocompact")

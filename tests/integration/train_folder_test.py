@@ -140,7 +140,7 @@ def test_a_disk_that_tensorflow_finds_full(main, monkeypatch, tmp_path):
         main(f"--logdir={tmp_path}", *ONE_STEP)
 
 
-def test_a_full_disk_leaves_what_was_there(main, monkeypatch, tmp_path):
+def test_a_full_disk_leaves_the_old_content(main, monkeypatch, tmp_path):
     def fill(model, path):
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")

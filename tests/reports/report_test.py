@@ -180,7 +180,7 @@ def test_report_in_all_its_forms(pruned, tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
 
 
-def test_a_unit_that_nothing_enters_is_said_once():
+def test_a_unit_without_inputs_is_reported_once():
     stack = [layers.Dense(6, "relu", name=name) for name in ("a", "b", "c")]
     model = keras.Sequential([keras.Input((4,)), *stack])
     masks = {

@@ -81,7 +81,7 @@ def test_summary_has_at_most_eight_lines_of_dead_units(count, said):
         assert "Dead in 22 more weights: 30 unused inputs" in lines[-1]
 
 
-def test_what_is_cut_is_in_the_warning_alone():
+def test_cut_weights_are_only_in_the_warning():
     stack = [layers.Dense(3, name=f"d{n}") for n in range(12)]
     model = keras.Sequential([keras.Input((3,)), *stack])
     masks = {f"d{n}/kernel": np.zeros((3, 3), bool) for n in range(10)}
@@ -92,7 +92,7 @@ def test_what_is_cut_is_in_the_warning_alone():
     assert "and 2 more; nothing passes through them." in text
 
 
-def test_units_that_are_removed_are_said_once():
+def test_removed_units_are_reported_once():
     stack = [layers.Dense(8, "relu", name=name) for name in ("a", "b")]
     head = layers.Dense(2, name="head")
     model = keras.Sequential([keras.Input((5,)), *stack, head])

@@ -123,7 +123,7 @@ def test_engines_that_cannot_run_a_model():
             snip_tf.sparse_runtime(stack(), engines=wrong)
 
 
-def test_it_says_of_what_it_is_and_what_is_run():
+def test_repr_names_the_model_and_what_runs():
     dense = [layers.Dense(9, "relu"), layers.Dense(3)]
     model = keras.Sequential([keras.Input((7,)), *dense], name="small")
     run = snip_tf.sparse_runtime(model)

@@ -24,7 +24,7 @@ def path(tmp_path):
     return tmp_path / "m"
 
 
-def test_any_change_is_told(path):
+def test_any_change_is_reported(path):
     content = path.read_bytes()
     for position in range(0, len(content), 97):
         changed = bytearray(content)

@@ -131,7 +131,7 @@ def test_a_generator_can_be_read_on():
         ([(X[:0], Y[:0])], ValueError, "0 examples"),
     ],
 )
-def test_refuses_batches_that_are_none(data, error, words):
+def test_refuses_invalid_batches(data, error, words):
     with pytest.raises(error, match=words):
         next(make_batches(iter(data)))
 
@@ -197,7 +197,7 @@ def test_targets_come_with_the_dataset():
 
 
 @pytest.mark.parametrize("x", [None, "images.npy", 3, [1.0, 2.0], {"a": "b"}])
-def test_refuses_what_is_no_data(x):
+def test_refuses_invalid_data(x):
     with pytest.raises(TypeError, match=r"as `Model\.fit` takes it"):
         next(make_batches(x, Y))
 

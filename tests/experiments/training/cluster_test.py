@@ -125,7 +125,7 @@ def test_a_chief_that_does_not_come_is_named(listening, free_ports):
         cluster.connect(cluster.Cluster(workers, 1), 0.5)
 
 
-def test_waits_as_long_as_it_is_told(free_ports):
+def test_waits_for_the_given_time(free_ports):
     workers = tuple(f"localhost:{port}" for port in free_ports[:2])
 
     def come(index):
@@ -136,7 +136,7 @@ def test_waits_as_long_as_it_is_told(free_ports):
         list(pool.map(come, [0, 1]))
 
 
-def test_workers_meet_in_whichever_order_they_come(free_ports):
+def test_workers_meet_in_any_order(free_ports):
     workers = tuple(f"localhost:{port}" for port in free_ports)
     strangers = []
 
