@@ -12,7 +12,7 @@ from snip_tf.checks import (
 )
 
 
-def test_masks_that_fit_pass():
+def test_valid_arguments_pass():
     check_one_of("scope", "layer", ("global", "layer"))
     check_number("rate", 0.5, above=0, below=1)
     check_number("rate", 0, least=0)

@@ -22,7 +22,7 @@ class ScoringContext:
     """All that a criterion may look at: the only argument of each.
 
     Attributes:
-        model: a built `keras.Model`, which the criterion leaves as it is.
+        model: a built `keras.Model`, which the criterion leaves unchanged.
         weights: `{weight path: keras.Variable}`, those to score, in the model's order.
         batches: the mini-batches `(x, y, sample_weight)`; with an `objective=`, the
             first of the three is all that the data yields. An iterator, which can be

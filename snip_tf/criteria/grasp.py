@@ -156,7 +156,7 @@ class _Temperature:
     def __call__(self, loss: Any, y_pred: tf.Tensor) -> tf.Tensor:
         """Returns the outputs with their logits divided by the temperature."""
         found = built_in(loss)
-        if found is None:  # a function of one's own may take anything
+        if found is None:  # a custom function may take anything
             self.is_not_used(f"the loss {name_of(loss)!r} is not a built-in Keras loss")
             return y_pred
         function, settings = found

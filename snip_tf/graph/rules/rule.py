@@ -81,7 +81,7 @@ class Rule:
     """How one call passes features on, and how it is made smaller.
 
     The defaults are right for any call: nothing is known of its outputs, each of them
-    needs all inputs, and the operation stays as it is. A rule for a family of layers
+    needs all inputs, and the operation stays unchanged. A rule for a family of layers
     overrides what it knows better. No method leaves anything behind for another.
 
     To compact a network, `structured/plan.py` asks for `constants` from the first call
