@@ -23,7 +23,7 @@ def keep_in_parts(
 
     Args:
         scores: `{weight path: scores}`.
-        budget: how many are kept of which weights together.
+        budget: how many are kept, and which weights are ranked together.
         share: how far to go from all connections to these; see `Selection.masks`.
         zeros: filled with the ties among scores of zero that order decides.
     """

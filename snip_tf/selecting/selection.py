@@ -184,7 +184,7 @@ class Selection:
     def warn_of_collapse(
         self, masks: Mapping[str, PackedMask], stacklevel: int
     ) -> None:
-        """Warns of weights of which nothing is kept."""
+        """Warns of weights that keep no connection."""
         cut = [path for path, mask in masks.items() if not mask.bits.any()]
         if cut:
             # (Where zeros are kept by position, a lower sparsity would keep more.)
