@@ -95,7 +95,7 @@ def test_refuses_a_schedule_that_does_not_fit(main, tmp_path, arguments, message
         (["--min_kept=0.5", "--scope=layer"], "`min_kept`.*Received: min_kept=0.5"),
         (
             ["--arch=vgg_d"],
-            r"--datasource=digits: .*vgg_d can take, as .*size would be zero",
+            r"--datasource=digits: .*vgg_d can take, such as .*size would be zero",
         ),
     ],
 )
