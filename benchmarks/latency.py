@@ -1,4 +1,4 @@
-"""How long a prediction takes, and how large the file is, of what pruning leads to.
+"""Measures how long predictions take, and the size of files, after pruning.
 
     python benchmarks/latency.py
     python benchmarks/latency.py --networks= --trained=LOGDIR,... --data_dir=FOLDER
@@ -6,12 +6,13 @@
 Each network is pruned at its initialization on random images. Side by side, at batches
 of 1, 8 and 64: the dense model compiled by TensorFlow, without XLA and with it; the
 pruned one; the same compacted; one of half the multiply-adds by whole units;
-`snip_tf.sparse_runtime`; LiteRT, dense, sparse and of eight bits. In turn, a block of
-calls each, on two threads: the median of the blocks and the range of their middle half
-in microseconds, and the bytes of the file. The sparse runtime is also divided by the
-faster of the dense models, block by block. Of networks that `scripts/train.py` has
-trained into a --logdir, also how many test images are predicted otherwise once they are
-compacted. Kept in benchmarks/results/latency.json and latency.md.
+`snip_tf.sparse_runtime`; LiteRT, dense, sparse and in eight bits. They run in turn, in
+blocks of calls, on two threads; shown are the median of the blocks and the range of
+their middle half in microseconds, and the bytes of the file. The sparse runtime is also
+divided by the faster of the dense models, block by block. For networks that
+`scripts/train.py` has trained into a --logdir, it also counts the test images that are
+predicted differently after compaction. The results are in
+benchmarks/results/latency.json and latency.md.
 """
 
 import functools
@@ -41,14 +42,14 @@ NETWORKS = {
     "gru_s": 0.95,
 }
 BATCHES = [1, 8, 64]
-# So many blocks of each, or fewer, down to the least, where they take longer.
+# The number of blocks of each; fewer, down to the least, if they take longer.
 BLOCKS = range(9, 41)
 BLOCK_SECONDS = 0.05
 SECONDS = 30.0
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", list(NETWORKS), "Which of them.")
+flags.DEFINE_list("networks", list(NETWORKS), "The networks to measure.")
 flags.DEFINE_list("trained", [], "Folders of runs of scripts/train.py.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tensorflow-datasets.")
 
@@ -86,7 +87,7 @@ def litert(path: Path, x: np.ndarray, int8: bool = False) -> Callable[[], Any]:
 
 
 def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Microseconds of each call, block by block, in turn."""
+    """Returns the microseconds of each call, block by block, in turn."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     counts = {}
     for name, call in calls.items():
@@ -181,15 +182,15 @@ def bytes_of(
     return sizes
 
 
-def cell(of: dict[str, Any], digits: int = 0) -> str:
-    low, high = of["quartiles"]
-    return f"{of['median']:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
+def cell(times: dict[str, Any], digits: int = 0) -> str:
+    low, high = times["quartiles"]
+    return f"{times['median']:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
 
 _EFFECT = """\
 {compacted_multiply_adds:,} of {multiply_adds:,} multiply-adds are left after `compact`
-({effective:,} have a weight that is not zero), and {predicted_otherwise} of
-{test_images:,} test images are predicted otherwise.
+({effective:,} have a non-zero weight), and {predicted_otherwise} of
+{test_images:,} test images are predicted differently.
 """
 
 
@@ -233,7 +234,7 @@ def effect(
 def keep(title: str, found: dict[str, Any]) -> None:
     path = _RESULTS / "latency.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    # Batch sizes as JSON has them.
+    # Batch sizes as strings, as in JSON.
     results[title] = json.loads(json.dumps(found))
     path.write_text(json.dumps(results, indent=1) + "\n")
     path.with_suffix(".md").write_text(table(results))

@@ -1,6 +1,6 @@
 """Which type should a mask have? Step time and memory of bool, uint8 and float32.
 
-Trains each network with `MaskedLayer` as it is (bool, `where`) and with the two
+Trains each network with the current `MaskedLayer` (bool, `where`) and with the two
 alternatives (uint8 cast to the weight's type, and the weight's own type, both
 multiplied), each in turn with the dense model, and prints the median ratio of the step
 times.
@@ -86,7 +86,7 @@ def ratio(build: Callable, dtype: str) -> tuple[float, int]:
     masks = {path: rng.random(w.shape) < 0.05 for path, w in weights.items()}
     masked = masked_as(dtype, model, masks)
     product = masked_weights.masked_value if dtype == "bool" else multiplied
-    # The step is traced in the first call, with the product in place of `where`.
+    # The step is traced in the first call, with the product instead of `where`.
     with mock.patch.object(masked_weights, "masked_value", product):
         for each in (model, masked):
             optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
@@ -109,8 +109,7 @@ def main() -> None:
     print("network     mask      step over dense   bytes of masks", flush=True)
     for network in NETWORKS:
         for dtype in ("bool", "uint8", "float32"):
-            # A process for each: models that lie in memory beside these two would
-            # take part in what is measured.
+            # A process for each: other models in memory would affect the measurement.
             command = [sys.executable, __file__, network, dtype]
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 

@@ -1,14 +1,14 @@
-"""The masks of PyTorch implementations of SNIP, on the same weights and the same batch.
+"""Compares masks with PyTorch implementations of SNIP, on equal weights and batches.
 
     git clone https://github.com/mil-ad/snip
     git clone https://github.com/ganguli-lab/Synaptic-Flow
     pip install torch==2.13.0
     python benchmarks/peer_masks.py --mil_ad=snip --synaptic_flow=Synaptic-Flow
 
-Copies the initial weights of both LeNets into PyTorch, has each implementation choose,
-and counts the connections that it and `snip_tf` do not agree on. The counts are kept in
-benchmarks/results/peer_masks.json. mil-ad/snip scores weights that it draws anew; that
-one line is switched off here.
+Copies the initial weights of both LeNets into PyTorch, has each implementation choose
+connections, and counts those on which it and `snip_tf` disagree. The counts are in
+benchmarks/results/peer_masks.json. mil-ad/snip scores newly drawn weights; that line is
+disabled here.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _RESULT = Path(__file__).resolve().parent / "results" / "peer_masks.json"
 
 
 class Twin(torch.nn.Module):
-    """A LeNet of Keras in PyTorch, of the layers that `linear` and `conv2d` make."""
+    """A Keras LeNet in PyTorch, with layers made by `linear` and `conv2d`."""
 
     def __init__(self, model: keras.Model, linear: Callable, conv2d: Callable):
         super().__init__()
@@ -96,7 +96,7 @@ def _imported(folder: str, name: str):
 
 
 def differing(network: str, peer: Callable, folder: str, sparsity: float) -> dict:
-    """Returns how many connections either keeps, and on how many they disagree."""
+    """Returns how many connections each keeps, and on how many they disagree."""
     keras.utils.set_random_seed(0)
     model = models.build(network)
     images, labels = datasets.load("digits").train

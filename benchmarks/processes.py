@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, and the memory that one takes."""
+"""Runs measurements in separate processes, and measures their memory."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def measured_alone(script: str, *arguments: str, cores: int = 1) -> dict[str, float]:
-    """Returns what a script prints last, as JSON, run alone on `cores` cores."""
+    """Runs a script alone on `cores` cores; returns the JSON that it prints last."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
     done = subprocess.run(
         ["taskset", "--cpu-list", f"0-{cores - 1}", sys.executable, script, *arguments],
@@ -22,25 +22,25 @@ def measured_alone(script: str, *arguments: str, cores: int = 1) -> dict[str, fl
 
 
 class PeakMemory:
-    """The most memory that a process has held since `restart`, above a base.
+    """The peak memory of a process since `restart`, above a base.
 
-    What TensorFlow frees it keeps for later. The base is therefore taken before a model
-    is made, after all code has run once on a small one, and the model's own bytes are
-    added to it: what is left over from drawing the weights then counts.
+    TensorFlow keeps the memory that it frees. The base is therefore measured before a
+    model is made, after all code has run once on a small one, and the model's own bytes
+    are added to it, so that leftovers from drawing the weights count.
 
     Args:
-        own_bytes: what is made after this and belongs to the base.
+        own_bytes: bytes that are allocated later but belong to the base.
     """
 
     def __init__(self, own_bytes: int = 0):
         self._base = _status("VmRSS") + own_bytes
 
     def restart(self) -> None:
-        """Forgets the highest so far."""
+        """Resets the peak."""
         Path("/proc/self/clear_refs").write_text("5")
 
     def above_base(self) -> int:
-        """Returns the highest since then, in bytes."""
+        """Returns the peak since then, in bytes."""
         return _status("VmHWM") - self._base
 
 

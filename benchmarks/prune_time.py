@@ -1,14 +1,14 @@
-"""What pruning costs: `prune_model` over one plain forward and backward pass.
+"""Measures what pruning costs: `prune_model` relative to a forward and backward pass.
 
     pip install torch==2.13.0 keras-hub==0.32.0
     python benchmarks/prune_time.py
 
-Each network is measured in processes of its own: cold, the first call in a process;
-warm, the plain pass and the whole call in turn, as the median of the ratios; steady,
-each many times by itself, so that it gets the memory back that it has just given away;
-and the peak of its memory above the built model, in sizes of the weights. Beside it a
-pass and the same criterion in PyTorch, in the way of its public implementations: all
-scores in one tensor, normalized, then `topk`. The result is kept in
+Each network is measured in separate processes: cold, the first call in a process; warm,
+the plain pass and the whole call in turn, as the median of the ratios; steady, each
+many times in a row, so that it reuses the memory that it has just freed; and its peak
+memory above the built model, in multiples of the weights. For comparison, a pass and
+the same criterion in PyTorch, written like its public implementations: all scores in
+one tensor, normalized, then `topk`. The results are in
 benchmarks/results/prune_time.json.
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 from absl import app, flags
 from processes import PeakMemory, measured_alone
 
-# Examples scored and warm rounds, of each network.
+# The scored examples and the warm rounds of each network.
 NETWORKS = {
     "lenet300": (100, 51),
     "lenet5": (100, 31),
@@ -39,7 +39,7 @@ PEER_MEASURES += ["memory plain", "memory prune"]
 MEASURES = [*PEER_MEASURES, "selection"]
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("networks", list(NETWORKS), "Which of them.")
+flags.DEFINE_list("networks", list(NETWORKS), "The networks to measure.")
 flags.DEFINE_integer("cores", 1, "Processor cores to run on.", lower_bound=1)
 flags.DEFINE_bool("torch", True, "Measures PyTorch too, where there is a network.")
 flags.DEFINE_enum("measure", None, MEASURES, "What one process measures; internal.")
@@ -47,7 +47,7 @@ flags.DEFINE_enum("library", "snip_tf", ["snip_tf", "torch"], "With what; intern
 
 _RESULT = Path(__file__).resolve().parent / "results" / "prune_time.json"
 _SPARSITY = 0.95
-# Of the plain network of 196 million parameters.
+# For the plain network of 196 million parameters.
 _MLP = (784, 7950, 7950, 7950, 7950, 10)
 _TOKENS = 128
 
@@ -61,7 +61,7 @@ def measured(network: str, library: str, measure: str) -> dict[str, float]:
 
 
 def measure_here(network: str, library: str, measure: str) -> dict[str, float]:
-    """Makes the model, then times or weighs the calls."""
+    """Makes the model, then measures the time or memory of the calls."""
     batch_size, rounds = NETWORKS[network]
     make = _with_torch if library == "torch" else _with_snip_tf
     if measure.startswith("memory"):

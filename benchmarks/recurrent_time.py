@@ -1,10 +1,10 @@
-"""How a training step of the recurrent networks is best run: milliseconds a step.
+"""Measures how a training step of the recurrent networks runs fastest.
 
     python benchmarks/recurrent_time.py
 
-Each network on one processor thread, as two of `scripts/reproduce.py` run side by side:
-the cell in a loop or unrolled over its 28 steps, with and without XLA. The result is
-kept in benchmarks/results/recurrent_time.json.
+Each network runs on one processor thread, like the parallel runs of
+`scripts/reproduce.py`: the cell in a loop or unrolled over its 28 steps, with and
+without XLA. The milliseconds per step are in benchmarks/results/recurrent_time.json.
 """
 
 import json
@@ -29,7 +29,7 @@ _RESULT = Path(__file__).resolve().parent / "results" / "recurrent_time.json"
 
 
 def training_function(arch: str, unroll: bool, jit_compile: bool):
-    """Runs some steps of SGD with momentum in one compiled loop."""
+    """Returns a compiled loop of steps of SGD with momentum."""
     model = models.build(arch)
     model.get_layer("recurrent").unroll = unroll
     optimizer = schedules.make_optimizer("momentum", 0.1)

@@ -1,11 +1,11 @@
-"""How pruning grows: time and memory against the number of parameters and of replicas.
+"""Measures how the time and memory of pruning grow with parameters and replicas.
 
     python benchmarks/scaling.py
 
-Selecting 5 % of up to a billion random scores, and of 200 million also by NumPy and by
-TensorFlow; the whole of `prune_model` on plain networks of four equal hidden layers, of
+It selects 5 % of up to a billion random scores, and of 200 million also by NumPy and by
+TensorFlow; and runs `prune_model` on plain networks of four equal hidden layers, of
 many sizes, and of one size on up to eight replicas (logical processors that share the
-core). Each point is a process of its own, on one core. Kept with a picture as
+core). Each point is a separate process on one core. The results are in
 benchmarks/results/scaling.json and .png; the exponent is that of a straight line
 through the logarithms.
 """
@@ -28,7 +28,7 @@ SELECTORS = ["snip_tf", "numpy.partition", "tf.math.top_k"]
 COMPARED_AT = 2 * 10**8
 NETWORKS = [10**6, 3 * 10**6, 10**7, 3 * 10**7, 10**8, 2 * 10**8]
 REPLICAS, REPLICATED = [1, 2, 4, 8], 3 * 10**7
-# The law holds where fixed costs do not count any more.
+# The law holds where fixed costs are negligible.
 FITTED_FROM = 10**7
 ROUNDS = 5
 
@@ -52,7 +52,7 @@ def measured(**arguments: int | str) -> dict[str, Any]:
 
 
 def select(scores: int, by: str) -> dict[str, float]:
-    """Seconds and extra bytes of a selection, without the masks."""
+    """Returns the seconds and extra bytes of a selection, without the masks."""
     rng = np.random.default_rng(0)
     # In pieces, as a network has them.
     arrays: dict[str, np.ndarray] = {}
@@ -67,7 +67,7 @@ def select(scores: int, by: str) -> dict[str, float]:
 
         peak = PeakMemory(own_bytes=scores)  # a mask is a byte
         return _measure(lambda: snip_tf.select_masks(arrays, 0.95), peak)
-    # The others want one array, and give no masks.
+    # The others take one array, and return no masks.
     flat = np.concatenate(list(arrays.values()))
     arrays.clear()
     if by == "numpy.partition":
@@ -82,7 +82,7 @@ def select(scores: int, by: str) -> dict[str, float]:
 
 
 def prune(parameters: int, replicas: int) -> dict[str, float]:
-    """Seconds and extra bytes of `prune_model`, and what it made them for."""
+    """Returns the seconds and extra bytes of `prune_model`, and the network's size."""
     import tensorflow as tf
 
     if replicas > 1:

@@ -1,10 +1,10 @@
-"""What a masked model costs: its steps over those of the dense model.
+"""Measures what a masked model costs: its steps relative to the dense model's.
 
     python benchmarks/step_time.py
 
-Trains and predicts with each network dense, masked and stripped, in turn, in processes
-of its own, and shows the medians of the ratios of paired rounds: of each process, then
-of the processes, which differ by a few percent. The result is kept in
+Trains and predicts with each network dense, masked and stripped, in turn, in separate
+processes, and shows the medians of the ratios of paired rounds: within each process,
+then over the processes, which differ by a few percent. The results are in
 benchmarks/results/step_time.json.
 """
 
@@ -24,7 +24,7 @@ from snip_tf import models
 
 PROCESSES = 5
 ROUNDS = 21
-SECONDS = 0.15  # a round of each lasts this long at least
+SECONDS = 0.15  # the least duration of a round of each
 SPARSITY = 0.95
 _RESULT = Path(__file__).resolve().parent / "results" / "step_time.json"
 
@@ -34,7 +34,7 @@ def lenet5() -> tuple[keras.Model, np.ndarray, int]:
 
 
 def vgg_like() -> tuple[keras.Model, np.ndarray, int]:
-    """Convolutions of VGG's shapes, with normalization, on images of 32 by 32."""
+    """Returns convolutions of VGG's shapes, with normalization, for 32 x 32 images."""
     layers = keras.layers
     model = keras.Sequential([keras.Input((32, 32, 3))])
     for filters, count in ((64, 2), (128, 2), (256, 3)):

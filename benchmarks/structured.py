@@ -1,4 +1,4 @@
-"""What removing whole units before training saves, and what it costs in accuracy.
+"""Measures what removing whole units before training saves, and its cost in accuracy.
 
     python benchmarks/structured.py
     python benchmarks/structured.py --train --data_dir=FOLDER
@@ -6,9 +6,9 @@
 Half of the multiply-adds of VGG-like and ResNet-20 are removed at initialization by
 `structure="units"`, and the model is compacted. The first command times training steps
 of the dense and the small one, in turn, on random images: medians of paired rounds and
-the range of their middle half; beside them a ResNet-20 made narrower by hand to the
+the range of their middle half; for comparison, a ResNet-20 manually narrowed to the
 same multiply-adds. The second trains the three ResNet-20 on CIFAR-10 for some epochs,
-all by one recipe; each finished run is kept, and not run again. The results are in
+all by one recipe; finished runs are kept, and not repeated. The results are in
 benchmarks/results/structured.json and structured.md.
 """
 
@@ -44,8 +44,8 @@ WARM_UP = 0.2  # of the iterations
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("train", False, "Trains, instead of timing steps.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tensorflow-datasets.")
-flags.DEFINE_integer("epochs", 5, "Of each training run.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the training runs.")
+flags.DEFINE_integer("epochs", 5, "Epochs of each training run.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the training runs.")
 
 _RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -64,7 +64,7 @@ def networks(name: str, x: np.ndarray, y: np.ndarray) -> dict[str, keras.Model]:
     )
     made = {"dense": dense, "units": snip_tf.compact(pruned)}
     if name == "resnet_20":
-        # As `models.build` draws its weights.
+        # Draws its weights as `models.build` does.
         made["narrow by hand"] = resnet_20(
             widths=NARROW,
             weights=lambda: {"kernel_initializer": initializers.INITIALIZERS["vs"]()},
@@ -108,7 +108,7 @@ def steps(name: str, batch_size: int) -> dict[str, dict]:
 def trained(
     kind: str, data: snip_tf.datasets.Dataset, seed: int, epochs: int
 ) -> dict[str, Any]:
-    """Trains one network, and gives its error on the test set."""
+    """Trains one network, and returns its error on the test set."""
     keras.utils.set_random_seed(seed)
     x, y = (array[:BATCH_SIZE] for array in data.train)
     model = networks("resnet_20", x, y)[kind]

@@ -1,4 +1,4 @@
-"""What conf.py adds to Sphinx: plain docstrings, and links to files of the checkout."""
+"""Extends Sphinx: plain docstrings, and links to files of the checkout."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from sphinx.addnodes import download_reference, pending_xref
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
-# What stands between single backquotes, and what does not.
+# Text between single backquotes, and other text.
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _BAR = re.compile(r"(``.+?``)|\|", re.DOTALL)
 _NAMES_GO_ON = re.compile(r"^( +\w+(?:, \w+)*,)\n +", re.MULTILINE)
@@ -22,7 +22,7 @@ def as_restructured_text(app, what, name, obj, options, lines):
         if paragraph.lstrip().startswith(">>> "):
             pass
         elif rewritten and _indent(paragraph) >= indent + 4:
-            # A formula, which without this would be a quotation.
+            # A formula, which would otherwise be a quotation.
             rewritten.append(" " * indent + "::")
         else:
             paragraph = _text(paragraph)
@@ -33,12 +33,12 @@ def as_restructured_text(app, what, name, obj, options, lines):
 
 def _text(paragraph):
     """Rewrites a paragraph that is neither an example nor a formula."""
-    # In double backquotes a colon does not end a type, and | is no substitution.
+    # In double backquotes a colon does not end a type, and | is not a substitution.
     paragraph = _CODE.sub(r"``\1``", paragraph)
     paragraph = _BAR.sub(lambda found: found[1] or r"\|", paragraph)
     if paragraph.startswith("Args:"):
         paragraph = _NAMES_GO_ON.sub(r"\1 ", paragraph)
-    # So that no colon of the text is taken for the one after a type.
+    # So that no colon of the text is mistaken for the one after a type.
     return paragraph.replace("Returns:\n    ", "Returns:\n    : ", 1)
 
 
@@ -47,7 +47,7 @@ def _indent(text):
 
 
 def link_files(app, doctree):
-    """Has the site give the files that a page links and that are no pages."""
+    """Adds linked files that are not pages to the site."""
     for link in list(doctree.findall(pending_xref)):
         path = (ROOT / link["reftarget"]).with_suffix(".md")
         if link["reftype"] == "myst" and path.is_file() and DOCS not in path.parents:

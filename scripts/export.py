@@ -17,10 +17,10 @@ flags.DEFINE_string("path", None, "Where to write; must be given.")
 command_line.group("How")
 FORMATS = command_line.names("savings/export.py", "FORMATS")
 flags.DEFINE_enum("format", "keras", FORMATS, "See `snip_tf.export`.")
-flags.DEFINE_bool("int8", False, "Weights of eight bits, with --format=litert.")
+flags.DEFINE_bool("int8", False, "Stores weights in eight bits, with --format=litert.")
 flags.DEFINE_bool("compact", True, "Removes dead units first.")
 command_line.check_paths()
-command_line.check_apart("model", "path")  # what is exported has no masks any longer
+command_line.check_apart("model", "path")  # the exported model has no masks
 command_line.require("model", "FILE, a `.keras` file")
 command_line.require("path", "FILE, where to write")
 
@@ -45,7 +45,7 @@ class Options:
 def main() -> None:
     """Reads, compacts and writes."""
     options = command_line.read(Options)
-    with command_line.told(kinds=(OSError, TypeError, ValueError, ImportError)):
+    with command_line.exit_on(kinds=(OSError, TypeError, ValueError, ImportError)):
         model = command_line.load_model(options.model)
         if options.compact:
             model = snip_tf.compact(model)

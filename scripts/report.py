@@ -15,7 +15,7 @@ flags.DEFINE_string("model", None, "A `.keras` file, pruned or not; must be give
 flags.DEFINE_string("html", None, "Writes a page with pictures here.")
 flags.DEFINE_string("csv", None, "Writes a line for each layer here.")
 flags.DEFINE_string("markdown", None, "Writes a table here.")
-flags.DEFINE_string("json", None, "Writes all of it here.")
+flags.DEFINE_string("json", None, "Writes the whole report here.")
 command_line.check_paths()
 command_line.require("model", "FILE, a `.keras` file")
 command_line.check_apart("model", "html", "csv", "markdown", "json")
@@ -39,9 +39,9 @@ class Options:
 
 
 def main() -> None:
-    """Reads a model, prints its report, and writes it in the forms asked for."""
+    """Reads a model, prints its report, and writes it in the requested forms."""
     options = command_line.read(Options)
-    with command_line.told(kinds=(OSError, TypeError, ValueError, ImportError)):
+    with command_line.exit_on(kinds=(OSError, TypeError, ValueError, ImportError)):
         report = snip_tf.report(command_line.load_model(options.model))
         report.print()
         if options.html:

@@ -5,9 +5,9 @@
 
 Each run is one `scripts/train.py`. Its result is written to
 OUTDIR/EXPERIMENT/BUDGET/ROW/CELL-seedN.json as soon as the run ends, then a table
-(table.md) and pictures of all existing results. What has a result is not run again,
-and a run that was interrupted continues. That the loss of a run is no longer finite is
-a result, too.
+(table.md) and pictures of all existing results. Runs that have a result are not
+repeated, and interrupted runs continue. A run whose loss becomes infinite or NaN counts
+as done.
 """
 
 import command_line  # isort: split
@@ -27,8 +27,8 @@ flags.DEFINE_enum(
     "budget",
     "short",
     BUDGETS,
-    "full is the paper's recipe, short one for two processor cores (minutes a run), "
-    "smoke a few iterations that show that all works.",
+    "full is the paper's recipe, short one for two processor cores (minutes per run), "
+    "smoke a few iterations to test that everything works.",
 )
 flags.DEFINE_list("rows", [], "Networks, comma-separated; default: all.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
@@ -37,7 +37,7 @@ flags.DEFINE_string(
     "data_dir",
     None,
     "Folder of prepared tensorflow-datasets, as for scripts/train.py. Without one, "
-    "smoke takes scikit-learn's digits instead of all data sets.",
+    "smoke uses scikit-learn's digits instead of all data sets.",
 )
 flags.DEFINE_string("outdir", "results", "Folder for results, tables and pictures.")
 flags.DEFINE_string("logdir", "logs/reproduce", "Folder for the runs themselves.")
@@ -94,9 +94,9 @@ class Options:
 
 
 def main() -> None:
-    """Runs what is missing, then makes the table and the pictures."""
+    """Executes the missing runs, then makes the table and the pictures."""
     options = command_line.read(Options)
-    with command_line.running_into(options.folder, ExperimentError):
+    with command_line.exit_on_failure(options.folder, ExperimentError):
         if options.experiment == "retained":
             _draw_retained(options)
         else:
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def _draw_retained(options: Options) -> None:
-    """Makes the picture of the experiment that trains nothing."""
+    """Draws the picture of the experiment that trains nothing."""
     smoke = options.budget == "smoke" and not options.data_dir
     datasource = "digits" if smoke else "mnist"
     seed = int(options.seeds[0])

@@ -4,9 +4,9 @@
     python scripts/sweep.py --archs=lenet300 --criteria=snip,snip:shuffle --budget=full
 
 Each run is one `scripts/train.py`. Its result is written to OUTDIR/runs as soon as the
-run ends, then to OUTDIR: results.csv, a line for each run, table.md, and a picture for
-each network and data set. What has a result is not run again, and a run that was
-interrupted continues. That the loss of a run is no longer finite is a result, too.
+run ends, then to OUTDIR: results.csv (a line for each run), table.md, and a picture for
+each network and data set. Runs that have a result are not repeated, and interrupted
+runs continue. A run whose loss becomes infinite or NaN counts as done.
 """
 
 import command_line  # isort: split
@@ -47,10 +47,10 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "criteria",
     ["snip", "magnitude", "random"],
-    f"Some of {', '.join(CRITERIA)}, each alone or with a control, as snip:shuffle "
+    f"Some of {', '.join(CRITERIA)}, each alone or with a control, like snip:shuffle "
     f"({', '.join(CONTROLS)}).",
 )
-flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "The dense network comes too.")
+flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "Besides the dense network.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
 command_line.group("How each is trained")
 flags.DEFINE_enum(
@@ -58,7 +58,7 @@ flags.DEFINE_enum(
     "short",
     BUDGETS,
     "full is the paper's recipe, short one for two processor cores, smoke a few "
-    "iterations that show that all works.",
+    "iterations to test that everything works.",
 )
 flags.DEFINE_multi_string(
     "flag",
@@ -70,7 +70,7 @@ flags.DEFINE_string(
     "data_dir",
     None,
     "Folder of prepared tensorflow-datasets, as for scripts/train.py. Without one, "
-    "smoke takes scikit-learn's digits instead of all data sets.",
+    "smoke uses scikit-learn's digits instead of all data sets.",
 )
 flags.DEFINE_string(
     "outdir", "results/sweep", "Folder for results, table and pictures."
@@ -92,7 +92,7 @@ def _numbers(values: list[str]) -> list[float]:
     try:
         return [float(value) for value in values]
     except ValueError:
-        return [-1.0]  # which the validator refuses
+        return [-1.0]  # refused by the validator
 
 
 flags.register_validator(
@@ -165,12 +165,12 @@ class Options:
 
 
 def main() -> None:
-    """Runs what is missing, then makes the table and the pictures."""
+    """Executes the missing runs, then makes the table and the pictures."""
     options = command_line.read(Options)
     outdir = Path(options.outdir)
     defaults = command_line.default_flags(_TRAIN_FLAGS)
     kept = Results(outdir / "runs", defaults, sweep.check)
-    with command_line.running_into(outdir, ExperimentError):
+    with command_line.exit_on_failure(outdir, ExperimentError):
         failed = [] if options.table_only else _run_missing(options, kept)
         found = sweep.found_in(kept)
         if found:

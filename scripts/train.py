@@ -5,8 +5,8 @@
 
 Writes to --logdir: flags.json, pruning.json, history.json, summary/ (TensorBoard),
 checkpoint.keras; at the end model.keras, stripped.keras and masks.npz (if pruned), and
-result.json; diverged.json in its place, if the loss is no longer finite. The same
-command again continues after an interruption.
+result.json, or diverged.json if the loss becomes infinite or NaN. After an interruption
+the same command continues the run.
 """
 
 import command_line  # isort: split
@@ -54,19 +54,19 @@ with command_line.silent():
 
 
 def main() -> None:
-    """Reads the data, prunes, trains, and writes what came out."""
+    """Reads the data, prunes, trains, and writes the result."""
     settings = command_line.read(Settings)
-    # Whatever ~/.keras/keras.json says, which would be a part of the run.
+    # Overrides ~/.keras/keras.json, which would change the run.
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(settings.dtype_policy)
-    with command_line.told(f"--strategy={settings.strategy}: "):
+    with command_line.exit_on(f"--strategy={settings.strategy}: "):
         workers = strategies.find_workers(settings.strategy)
     try:
         _run(settings, workers)
     except OSError as error:
         if error.errno is None:
-            raise  # not of the operating system
+            raise  # not an error of the operating system
         _end_by_disk(error, settings, workers)
     except cluster.LOST_WORKER as error:
         if not workers:
@@ -89,10 +89,10 @@ def _run(settings: Settings, workers: cluster.Cluster | None) -> None:
     prepared = _prepare(settings, workers)
     logdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with command_line.told():
+        with command_line.exit_on():
             is_chief = not workers or workers.is_chief
             own = stack.enter_context(run_folder.own_folder(logdir, is_chief))
-            # A run may have come while data was loaded.
+            # Another run may have started while data was loaded.
             run_folder.check_flags(logdir, recorded)
         run_folder.keep_flags(own, recorded)
         model, history = _start_or_continue(settings, prepared, own)
@@ -100,7 +100,8 @@ def _run(settings: Settings, workers: cluster.Cluster | None) -> None:
         commit = outcome.commit_of(Path(__file__).parent)
         written = outcome.Outcome(logdir, recorded, VERSIONS, commit)
         history = _train(settings, prepared, model, history, own, written)
-        # By all workers: making variables, as of a smaller model, waits for the others.
+        # By all workers: creating variables, as of a smaller model, waits for the
+        # others.
         outcome.write_models(model, own, is_pruned=settings.is_pruned)
         totals = outcome.totals_of(model)
         if is_chief:
@@ -110,11 +111,11 @@ def _run(settings: Settings, workers: cluster.Cluster | None) -> None:
 def _prepare(settings: Settings, workers: cluster.Cluster | None) -> Prepared:
     """Reads the data and builds the network; ends the program if flags are wrong."""
     logdir = Path(settings.logdir)
-    with command_line.told(f"--strategy={settings.strategy}: ", (OSError,)):
+    with command_line.exit_on(f"--strategy={settings.strategy}: ", (OSError,)):
         strategy = strategies.make_strategy(
             settings.strategy, workers, settings.worker_timeout
         )
-    with command_line.told():
+    with command_line.exit_on():
         if workers:  # before one of them could end alone
             facts = strategies.facts(train_flags.recorded(), VERSIONS)
             cluster.check_agreement(strategy, facts)
@@ -124,7 +125,7 @@ def _prepare(settings: Settings, workers: cluster.Cluster | None) -> Prepared:
         run_folder.check_flags(logdir, train_flags.recorded())
     keras.utils.set_random_seed(settings.seed)
     data = _load_data(settings)
-    with command_line.told():
+    with command_line.exit_on():
         if workers:
             cluster.check_agreement(strategy, {"the training data": data.digest()})
         with strategy.scope():
@@ -137,7 +138,7 @@ def _prepare(settings: Settings, workers: cluster.Cluster | None) -> Prepared:
 def _load_data(settings: Settings) -> snip_tf.datasets.Dataset:
     about = f"--datasource={settings.datasource}: "
     with (
-        command_line.told(about, (OSError, ImportError)),
+        command_line.exit_on(about, (OSError, ImportError)),
         _out_of_memory(settings, "max_examples"),
     ):
         data = snip_tf.datasets.load(
@@ -167,9 +168,9 @@ def _load_data(settings: Settings) -> snip_tf.datasets.Dataset:
 def _start_or_continue(
     settings: Settings, prepared: Prepared, own: Path
 ) -> tuple[keras.Model, list[checkpoint.Check]]:
-    """Returns the model of a checkpoint with its history, or a pruned one without."""
+    """Returns a checkpoint's model and history, or a newly pruned model without one."""
     logdir = Path(settings.logdir)
-    with command_line.told(), prepared.strategy.scope():
+    with command_line.exit_on(), prepared.strategy.scope():
         saved = run_folder.load_checkpoint(logdir)
         if saved:
             run_folder.check_model(
@@ -198,7 +199,7 @@ def _train(
     data = prepared.data
     if settings.random_labels:
         data = _with_random_labels(data, settings.seed)
-    (own / "diverged.json").unlink(missing_ok=True)  # of an earlier run
+    (own / "diverged.json").unlink(missing_ok=True)  # from an earlier run
     done = checkpoint.iterations_done(history)
     with (
         _out_of_memory(settings, "batch_size"),
@@ -240,11 +241,11 @@ def _show(result: dict, logdir: Path) -> None:
 
 @contextlib.contextmanager
 def _out_of_memory(settings: Settings, *names: str) -> Iterator[None]:
-    """Ends the program, if memory runs out, with the flags that ask for less."""
+    """Ends the program if memory runs out, naming the flags to lower."""
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow's word for both
+        if os.strerror(errno.ENOSPC) in str(error):  # one class for both
             raise OSError(errno.ENOSPC, str(error)) from error
         values = {name: getattr(settings, name) for name in names}
         chosen = " or ".join(
@@ -265,8 +266,8 @@ def _end_by_disk(
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         sys.exit(f"Expected to be able to write to {place}. Received: {error}")
     sys.exit(
-        f"No room in {place}: {error}. What was there before is whole: make room, and "
-        f"the same command continues at the last checkpoint."
+        f"No space in {place}: {error}. Earlier files are intact: free some space, and "
+        "the same command continues at the last checkpoint."
     )
 
 

@@ -1,4 +1,4 @@
-"""The flags of train.py. If the authors' release has a flag, its name is used."""
+"""The flags of train.py, named as in the authors' release where it has them."""
 
 import math
 import re
@@ -36,14 +36,14 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
     "max_examples",
     None,
-    "Takes only this many training and test examples, to try something out.",
+    "Uses only this many training and test examples, for quick trials.",
     lower_bound=20,
 )
 flags.DEFINE_bool(
     "random_labels",
     False,
-    "Trains on shuffled labels; the examples that the network is scored on, validation "
-    "and test keep theirs.",
+    "Trains on shuffled labels; the examples for scoring, validation and test keep "
+    "their own.",
 )
 
 command_line.group("Network")
@@ -79,15 +79,15 @@ flags.DEFINE_enum(
     "control",
     "none",
     ["none", *CONTROLS],
-    "What a criterion should beat: shuffle moves the kept connections of each weight "
-    "to places drawn at random, reinitialize draws the weights anew, invert keeps the "
-    "lowest scores.",
+    "A baseline for the criterion: shuffle moves the kept connections of each weight "
+    "to random places, reinitialize draws the weights anew, invert keeps the lowest "
+    "scores.",
 )
 flags.DEFINE_string(
     "structure",
     "weights",
-    "What is removed: weights (single connections), N:M (as 2:4, N of M in a row are "
-    "kept), IxO (as 4x4, blocks), units (with all their connections).",
+    "What is removed: weights (single connections), N:M (like 2:4, N of M in a row "
+    "are kept), IxO (like 4x4, blocks), units (with all their connections).",
 )
 flags.DEFINE_enum("scope", "global", SCOPES, "What is ranked together.")
 flags.DEFINE_float(
@@ -122,13 +122,13 @@ flags.DEFINE_list(
     "decay_boundaries", [], "Iterations at which a piecewise rate changes."
 )
 flags.DEFINE_list("decay_values", [], "Learning rates, one more than boundaries.")
-flags.DEFINE_float("weight_decay", 5e-4, "Of all kernels and biases.", lower_bound=0)
+flags.DEFINE_float("weight_decay", 5e-4, "For all kernels and biases.", lower_bound=0)
 flags.DEFINE_enum(
     "weight_decay_form",
     "l2",
     ["l2", "decoupled"],
     "l2 adds weight_decay / 2 * sum(w^2) to the loss, as the paper does; decoupled "
-    "takes rate * weight_decay * w off in each step.",
+    "subtracts rate * weight_decay * w in each step.",
 )
 flags.DEFINE_enum(
     "dtype_policy",
@@ -138,11 +138,11 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("jit_compile", False, "Compiles training steps with XLA.")
 flags.DEFINE_integer(
-    "seed", 0, "Seed of all that is random.", lower_bound=0, upper_bound=2**32 - 1
+    "seed", 0, "Seed of all randomness.", lower_bound=0, upper_bound=2**32 - 1
 )
 
 command_line.group("Files")
-flags.DEFINE_string("logdir", "logs", "Folder for all that is written.")
+flags.DEFINE_string("logdir", "logs", "Folder for all output.")
 flags.DEFINE_integer(
     "check_interval", 100, "Iterations between validations.", lower_bound=1
 )
@@ -155,8 +155,8 @@ flags.DEFINE_enum(
     "strategy",
     "auto",
     STRATEGIES,
-    "tf.distribute strategy; auto is multi_worker where TF_CONFIG is set, and else "
-    "mirrors where there are several GPUs.",
+    "tf.distribute strategy; auto is multi_worker if TF_CONFIG is set, else mirrored "
+    "if there are several GPUs.",
 )
 flags.DEFINE_float(
     "worker_timeout",
@@ -182,7 +182,7 @@ flags.register_validator(
 flags.register_validator(
     "structure",
     lambda value: re.fullmatch(r"weights|units|[1-9]\d*[:x][1-9]\d*", value),
-    "expected weights, units, N:M (as 2:4) or IxO (as 4x4)",
+    "expected weights, units, N:M (like 2:4) or IxO (like 4x4)",
 )
 flags.register_multi_flags_validator(
     ["control", "structure"],
@@ -227,11 +227,11 @@ flags.register_validator(
     "worker_timeout", lambda value: 1 <= value < math.inf, "expected 1 or more"
 )
 
-# Where a run reads and writes: no part of what it does, nor of its result.
+# Where a run reads and writes: irrelevant to what it does and to its result.
 _PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")
 
 
 def recorded() -> dict[str, object]:
-    """Returns the flags that a run writes down, and must be continued with."""
+    """Returns the flags that a run records, and must be continued with."""
     own = FLAGS.get_key_flags_for_module(__name__)
     return {flag.name: flag.value for flag in own if flag.name not in _PLACES}

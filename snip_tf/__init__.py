@@ -70,7 +70,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Loaded when first used: they are for some programs, and take time.
+# Loaded when first used, since only some programs need them, and they load slowly.
 _MODULES = {
     "controls": "snip_tf.controls",
     "datasets": "snip_tf.experiments.datasets",

@@ -1,7 +1,7 @@
 """The private names of Keras and TensorFlow that this package uses, all of them.
 
-Each is behind a function that says what it is for, and why no public name will do; each
-has a test in tests/_keras_test.py that fails when a new version changes it.
+Each is wrapped in a function that says what it is for, and why no public name suffices;
+each has a test in tests/_keras_test.py that fails when a new version changes it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import keras
 
-# What Keras saves and loads, if it is no layer, loss or the like.
+# The base class of anything that Keras saves and loads.
 from keras.src.saving.keras_saveable import KerasSaveable
 
 
 def held_layers(layer: keras.Layer) -> list[keras.Layer]:
     """Returns the layers that a layer holds directly, in the order Keras tracks them.
 
-    Keras gives those of a model in public, but not those of a plain layer.
+    Keras has a public name for those of a model, but not for those of a plain layer.
     """
     if isinstance(layer, keras.Model):
         return layer.layers
@@ -30,8 +30,8 @@ def held_layers(layer: keras.Layer) -> list[keras.Layer]:
 @functools.cache
 def functional_class() -> type[keras.Model]:
     """Returns the class of Functional models, for which Keras has no public name."""
-    # Named, lest the user's next layers get other numbers; and not an input that is its
-    # own output, which Keras takes only from 3.14 on.
+    # Named, so that the user's next layers do not get other numbers; and with a layer,
+    # since Keras only from 3.14 on accepts an input as the output.
     x = keras.Input((), name="x")
     return type(keras.Model(x, keras.layers.Identity(name="y")(x), name="of_layers"))
 
@@ -39,8 +39,8 @@ def functional_class() -> type[keras.Model]:
 class AfterBuild:
     """Calls `_snip_after_build` of a layer whenever Keras has built it.
 
-    Keras calls `_post_build` after every way in which a layer gets its weights, and has
-    no public hook: `build` is an attribute of the layer, bound before it is masked.
+    Keras calls `_post_build` however a layer gets its weights, and has no public hook:
+    `build` is an attribute of the layer, bound before it is masked.
     """
 
     def _post_build(self) -> None:
@@ -48,18 +48,18 @@ class AfterBuild:
         self._snip_after_build()
 
     def _snip_after_build(self) -> None:
-        """For the layer to override."""
+        """Does nothing; a layer may override it."""
 
 
 def unpickle() -> Callable:
-    """Returns the function by which any layer is unpickled.
+    """Returns the function that unpickles any layer.
 
-    Pickle finds a method by the name of its class, and a masked layer's has none.
+    Pickle finds a method by the name of its class, which a masked class lacks.
     """
     return keras.Layer._unpickle_model
 
 
-# What Keras gives every layer and changes afterwards, and needs to call and to save it.
+# Attributes that Keras sets on every layer and changes later, to call and save it.
 _SETTINGS = (
     "built",
     "supports_jit",
@@ -79,14 +79,14 @@ _SETTINGS = (
 def settings_of(layer: keras.Layer) -> dict[str, Any]:
     """Returns the attributes of a layer that a copy needs from its original.
 
-    All else that the constructor of `keras.Layer` makes it makes for a copy, too. Some
-    of these have no public name, or one that does more than to set them.
+    The constructor of `keras.Layer` makes all others for a copy, too. Some of these
+    have no public name, or one that does more than set them.
     """
     attributes = vars(layer)
     return {name: attributes[name] for name in _SETTINGS if name in attributes}
 
 
-# What `compile`, `fit`, `evaluate` and `predict` add to a model.
+# Attributes that `compile`, `fit`, `evaluate` and `predict` add to a model.
 ADDED_BY_TRAINING = frozenset(
     {
         "_compile_config",
@@ -99,7 +99,7 @@ ADDED_BY_TRAINING = frozenset(
         "stop_training",
     }
 )
-# What TensorFlow adds to what it tracks.
+# Attributes that TensorFlow adds to objects it tracks.
 ADDED_BY_TENSORFLOW = frozenset(
     {
         "_self_name_based_restores",
@@ -113,9 +113,9 @@ ADDED_BY_TENSORFLOW = frozenset(
 
 
 def tracked(owner: Any) -> dict[str, list[Any]]:
-    """Returns what Keras tracks of a layer or metric, by kind, each in its order.
+    """Returns what Keras tracks of a layer or metric, by kind, each in order.
 
-    No public list says what was trainable when it was made, once it is frozen.
+    No public list tells which frozen variables were created as trainable.
     """
     return {store: list(values) for store, (_, values) in owner._tracker.config.items()}
 
@@ -123,24 +123,24 @@ def tracked(owner: Any) -> dict[str, list[Any]]:
 def track(owner: Any, store: str, value: Any) -> None:
     """Has Keras track a value, after those that it tracks already.
 
-    In public it tracks what is set as an attribute, in that order alone.
+    Publicly, Keras tracks only attributes, in the order in which they are set.
     """
     owner._tracker.add_to_store(store, value)
 
 
 def adapt_penalties(adapt: Callable[[Callable], Callable]) -> None:
-    """Replaces the method of all layers that gives the penalties on variables.
+    """Replaces the method of all layers that returns the penalties on variables.
 
-    Public are `losses`, in which nothing tells them from the rest.
+    Only `losses` is public, in which nothing distinguishes them from the rest.
     """
     layer = keras.Layer
     layer._get_regularization_losses = adapt(layer._get_regularization_losses)
 
 
 def show_to_tensorflow(layer: keras.Layer, name: str, variable: keras.Variable) -> None:
-    """Has TensorFlow's checkpoints save a variable with a layer, if it makes any.
+    """Has TensorFlow's checkpoints save a variable with a layer.
 
-    Keras takes what TensorFlow tracks for a weight, unless told not to.
+    Keras treats what TensorFlow tracks as a weight, unless this is switched off.
     """
     from keras.src.utils import tracking
 
@@ -152,25 +152,25 @@ def show_to_tensorflow(layer: keras.Layer, name: str, variable: keras.Variable) 
 def autocasts(variable: keras.Variable) -> bool:
     """Returns whether a variable is cast in layers of mixed precision.
 
-    It is public as an argument of `keras.Variable`, not as an attribute.
+    It is a public argument of `keras.Variable`, but not a public attribute.
     """
     return variable._autocast
 
 
 def set_path(variable: keras.Variable, path: str) -> None:
-    """Sets the path of a variable, which Keras makes of the scopes it is made in."""
+    """Sets the path of a variable, which Keras derives from its scopes."""
     variable._path = path
 
 
 def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
-    """Returns what made a tensor of a graph, which Keras does not tell in public."""
+    """Returns the operation that made a tensor of a graph, which is not public."""
     return tensor._keras_history.operation
 
 
 def mask_on(tensor: Any) -> Any:
-    """Returns which timesteps of a tensor count, or None if Keras attached no mask.
+    """Returns the mask of timesteps that Keras attached to a tensor, or None.
 
-    In public it is only given to layers.
+    Publicly, it is only passed to layers.
     """
     return getattr(tensor, "_keras_mask", None)
 
@@ -181,39 +181,39 @@ def put_mask_on(tensor: Any, mask: Any) -> None:
 
 
 def logits_of(outputs: Any) -> Any:
-    """Returns what Keras computed a softmax or sigmoid from; other tensors as they are.
+    """Returns the logits of a softmax or sigmoid; other tensors unchanged.
 
-    Keras attaches it for its own losses.
+    Keras attaches them for its own losses.
     """
     return getattr(outputs, "_keras_logits", outputs)
 
 
 def set_dtype(part: keras.KerasTensor | keras.layers.InputLayer, dtype: str) -> None:
-    """Sets the type to which a model casts what it is given.
+    """Sets the dtype to which a model casts an input.
 
-    Public it is only when an input is made.
+    It is public only when an input is made.
     """
     part._dtype = dtype
 
 
 def compile_config(model: keras.Model) -> dict[str, Any]:
-    """Returns the arguments of `compile`, as the very objects that were given.
+    """Returns the arguments of `compile`, as the very objects that were passed.
 
-    `get_compile_config` gives them serialized, which fails for a function or class that
-    is not registered, and for many schedules.
+    `get_compile_config` returns them serialized, which fails for a function or class
+    that is not registered, and for many schedules.
     """
     return model._compile_config.config
 
 
 def input_signature(model: keras.Model) -> list[Any]:
-    """Returns what a model takes, as `model.export` finds it out."""
+    """Returns the input signature of a model, as `model.export` determines it."""
     from keras.src.export.export_utils import get_input_signature
 
     return get_input_signature(model)
 
 
 def converter_error() -> type[Exception]:
-    """Returns what TensorFlow's LiteRT converter raises; no public name stands for it.
+    """Returns the error that TensorFlow's LiteRT converter raises, which is not public.
 
     Raises:
         ImportError: if TensorFlow lacks the converter.
@@ -224,7 +224,7 @@ def converter_error() -> type[Exception]:
 
 
 def litert_schema() -> Any:
-    """Returns readers of LiteRT files, made of their public description.
+    """Returns readers of LiteRT files, generated from their public schema.
 
     `ai_edge_litert`, which has them too, need not be installed to write a file.
     """
@@ -234,20 +234,20 @@ def litert_schema() -> Any:
 
 
 def loss_settings(loss: keras.losses.Loss) -> dict[str, Any]:
-    """Returns what a loss of Keras gives to its function, besides targets and outputs.
+    """Returns what a Keras loss passes to its function, besides targets and outputs.
 
-    `get_config` gives it serialized.
+    `get_config` returns it serialized.
     """
     return loss._fn_kwargs
 
 
 def trained_by(optimizer: Any) -> list[keras.Variable]:
-    """Returns the weights that an optimizer trains; public are all its variables."""
+    """Returns the weights that an optimizer trains, which are not public."""
     return vars(optimizer).get("_trainable_variables", [])
 
 
 def first_value(optimizer: keras.Optimizer, slots: str) -> float:
-    """Returns what an optimizer begins a list of slots with, such as `_momentums`."""
+    """Returns the initial value of a list of slots, such as `_momentums`."""
     if slots == "_accumulators":
         return getattr(optimizer, "initial_accumulator_value", 0.0)
     return 0.0
@@ -256,9 +256,9 @@ def first_value(optimizer: keras.Optimizer, slots: str) -> float:
 def averages_of(
     optimizer: keras.Optimizer,
 ) -> Iterator[tuple[keras.Variable, keras.Variable]]:
-    """Yields each weight with the moving average that the optimizer has of it.
+    """Yields each weight with the moving average that the optimizer keeps of it.
 
-    With `use_ema`, once it is built; the averages are public only as variables.
+    These exist with `use_ema`, once it is built; they are public only as variables.
     """
     averages = getattr(optimizer, "_model_variables_moving_average", None)
     if getattr(optimizer, "use_ema", False) and averages:
@@ -268,7 +268,7 @@ def averages_of(
 
 
 def position_in(optimizer: keras.Optimizer, variable: Any) -> int:
-    """Returns which of the weights that an optimizer trains this one is."""
+    """Returns the index of a variable among the weights that an optimizer trains."""
     return optimizer._get_variable_index(variable)
 
 
@@ -279,14 +279,14 @@ class SavedPart(KerasSaveable):
     """
 
     def _obj_type(self) -> str:
-        return "Operation"  # by which Keras skips the attributes that those have
+        return "Operation"  # for which Keras skips attributes of operations
 
 
 def paths_in(store: Any) -> Iterable[str]:
-    """Returns the paths of all that is in the file which a store reads.
+    """Returns all paths in the file that a store reads.
 
-    In public Keras shows a layer only what is its own. This asks the HDF5 file of the
-    store, or its list of what is in which of several; other kinds have no paths.
+    Publicly, Keras shows a layer only its own part. This asks the HDF5 file of the
+    store, or its index of several files; other kinds have no paths.
     """
     names = list(getattr(store, "sharding_config", {}).get("weight_map", {}))
     file = getattr(store, "h5_file", None)
@@ -297,9 +297,9 @@ def paths_in(store: Any) -> Iterable[str]:
 
 @contextlib.contextmanager
 def names_not_counted() -> Iterator[None]:
-    """Has Keras number what the user makes next as if nothing was made here.
+    """Has Keras number the user's next objects as if nothing had been made here.
 
-    The numbers, of this thread, have no public name.
+    The counts, of this thread, have no public name.
     """
     from keras.src.backend.common import global_state
 
@@ -314,12 +314,12 @@ def names_not_counted() -> Iterator[None]:
 
 
 def inline_functions_where(asks: Callable[[], bool]) -> None:
-    """Has every `tf.function` run line by line where `asks()` is true, from now on.
+    """Has every `tf.function` run eagerly where `asks()` is true, from now on.
 
     `tf.config.run_functions_eagerly` does it for all threads; what the functions
     themselves look up has no public name. TensorFlow's own functions, as in
-    `tf.vectorized_map`, which do not work line by line, stay as they are, and so does
-    what is loaded from a file, of which there are no lines.
+    `tf.vectorized_map`, which do not work eagerly, are unchanged, and so are functions
+    loaded from a file, which have no Python code.
     """
     import tensorflow as tf
 
@@ -336,25 +336,25 @@ def inline_functions_where(asks: Callable[[], bool]) -> None:
 
 
 def function_like(function: Any, python_function: Callable) -> Any:
-    """Returns a `tf.function` of other code, with all the options of one."""
+    """Returns a `tf.function` of other Python code, with the options of a given one."""
     return function._clone(python_function)
 
 
 def is_reference(value: Any) -> bool:
-    """Returns whether this is what `ref()` of TensorFlow gives, of no public class."""
+    """Returns whether this is a result of TensorFlow's `ref()`, of a private class."""
     return type(value).__name__ == "Reference" and hasattr(value, "deref")
 
 
 def unwrapped(value: Any) -> Any:
-    """Returns the tuple that TensorFlow wraps when it is an attribute of a layer."""
+    """Returns the tuple that TensorFlow wraps if it is an attribute of a layer."""
     return getattr(value, "__wrapped__", value)
 
 
 def is_traced_for_one_call() -> bool:
-    """Returns whether the function traced now is made anew for each call, then gone.
+    """Returns whether the function being traced exists for one call only.
 
-    Keras makes one for grouped convolutions, whose gradients TensorFlow has only under
-    XLA where it is built without oneDNN, as on Apple's processors.
+    Keras makes one for grouped convolutions, whose gradients exist only under XLA where
+    TensorFlow is built without oneDNN, as on Apple's processors.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, each with one wording, and how errors show names."""
+"""Checks arguments, each with one wording, and formats names for errors."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def check_number(
     """Raises unless an argument is a finite number within some limits.
 
     Args:
-        name: that of the argument.
+        name: the name of the argument.
         value: what was received.
-        least: float. The smallest number allowed.
-        above: float. All numbers allowed are larger.
-        below: float. All numbers allowed are smaller.
+        least: float, the smallest allowed number.
+        above: float, which all allowed numbers exceed.
+        below: float, which exceeds all allowed numbers.
 
     Raises:
         TypeError: if it is not a number.
-        ValueError: if it is beyond the limits, infinite or NaN.
+        ValueError: if it is outside the limits, infinite or NaN.
 
     Example:
 
@@ -144,11 +144,11 @@ def _received(name: str, value: Any) -> str:
 
 
 def check_signature(name: str, function: Callable, arguments: Sequence[str]) -> None:
-    """Raises a TypeError if an argument is a function of other arguments."""
+    """Raises a TypeError unless a function takes these arguments."""
     try:
         signature = inspect.signature(function)
     except ValueError:
-        return  # some functions written in C do not tell theirs
+        return  # some functions written in C have no signature
     try:
         signature.bind(*arguments)
     except TypeError as error:
@@ -173,7 +173,7 @@ def check_paths(paths: Iterable[str], known: Iterable[str], what: str) -> None:
 
 
 def near_misses(wanted: str, known: list[str], what: str = "weight paths") -> str:
-    """Returns a sentence that says which of the known paths may have been meant."""
+    """Returns a sentence that names the known paths that may have been meant."""
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
     if near:
         return f"Did you mean {' or '.join(repr(path) for path in near)}?"
@@ -181,9 +181,9 @@ def near_misses(wanted: str, known: list[str], what: str = "weight paths") -> st
 
 
 def visible(text: str) -> str:
-    r"""Returns a text in which all that a terminal obeys or hides is escaped.
+    r"""Returns a text in which everything that a terminal obeys or hides is escaped.
 
-    This is control characters, whole escape sequences, line breaks, and characters
+    These are control characters, whole escape sequences, line breaks, and characters
     that change the direction of the text or have no width.
 
     Example:

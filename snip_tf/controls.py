@@ -1,7 +1,7 @@
-"""Controls: what a criterion must beat to have chosen connections, and not only counts.
+"""Controls: baselines that show whether a criterion chooses more than counts.
 
 Frankle et al. found criteria at initialization largely indifferent to the first two:
-their worth is the fraction that they keep of each layer.
+what matters is the fraction that they keep of each layer.
 
 Example:
 
@@ -41,20 +41,21 @@ from snip_tf.weights import weights_by_path
 def shuffle(
     masks: Mapping[str, np.ndarray], seed: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Moves the kept connections of each weight to places drawn at random.
+    """Moves the kept connections of each weight to random positions.
 
-    Apply the masks to the model that was pruned (`snip_tf.apply_masks(model, ...)`), in
-    which all weights are still there.
+    Apply the masks to the original model (`snip_tf.apply_masks(model, ...)`), which
+    still has all weights.
 
     Args:
         masks: `{weight path: bool array}`, as `snip_tf.get_masks` returns.
         seed: int, 0 or more. None draws with NumPy's global generator.
 
     Returns:
-        Masks that keep as many of each weight. An N:M pattern or blocks are lost.
+        Masks that keep the same number of each weight. N:M patterns and blocks are
+        lost.
 
     Raises:
-        TypeError, ValueError: if `masks` are not valid masks, or `seed` is no seed.
+        TypeError, ValueError: if `masks` or `seed` is not valid.
 
     Example:
 
@@ -79,15 +80,15 @@ def invert(scores: str | Callable) -> criteria.Criterion: ...
 def invert(
     scores: Mapping[str, Any] | str | Callable,
 ) -> dict[str, np.ndarray] | criteria.Criterion:
-    """Returns the scores with the other sign, so that the smallest come first.
+    """Negates the scores, so that the smallest come first.
 
     Args:
         scores: `{weight path: scores}`, such as `snip_tf.score` returns, for
-            `snip_tf.select_masks`; or a criterion, by name or itself, for
+            `snip_tf.select_masks`; or a criterion, or its name, for
             `snip_tf.prune_model`.
 
     Returns:
-        Scores; or a criterion with the steps and the seed of the one given.
+        Scores, or a criterion with the steps and the seed of the given one.
 
     Example:
 
@@ -107,7 +108,7 @@ def invert(
 
 @dataclasses.dataclass(frozen=True)
 class _Inverted(criteria.Criterion):
-    """A criterion whose scores have the other sign; else as the one it is made of."""
+    """A criterion with the negated scores, and the attributes, of another one."""
 
     criterion: criteria.Criterion
 
@@ -119,28 +120,28 @@ class _Inverted(criteria.Criterion):
 
 
 def _negative(scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    # Floating-point, since whole numbers without a sign have no other one.
+    # As floats, since unsigned integers cannot be negated.
     return {path: -np.asarray(score) for path, score in as_floats(scores).items()}
 
 
 def reinitialize(model: keras.Model) -> keras.Model:
     """Draws all weights of a model anew, under the same masks.
 
-    Each layer is made again from its configuration, so that every variable has a new
-    draw of its initializer, also of one of Keras' with a seed, from Keras' global
-    generator (`keras.utils.set_random_seed`). What `adapt` learned is gone, too: pass a
-    model without such layers.
+    Each layer is recreated from its configuration, so that every variable is newly
+    drawn from its initializer with Keras' global generator
+    (`keras.utils.set_random_seed`); seeds of Keras' initializers are ignored. What
+    `adapt` learned is lost, too: pass a model without such layers.
 
     Args:
-        model: a built `keras.Model`, pruned or not, that can be made from its
-            configuration. It is left as it is.
+        model: a built `keras.Model`, pruned or not, that can be recreated from its
+            configuration. It is left unchanged.
 
     Returns:
         A new model, compiled as `model` is, with the masks of `model`.
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it is not built, or cannot be made again.
+        ValueError: if it is not built, or cannot be recreated.
 
     Example:
 
@@ -157,22 +158,22 @@ def reinitialize(model: keras.Model) -> keras.Model:
     plain = plain_copy(network) if masks else model
     try:
         config = keras.saving.serialize_keras_object(plain)
-        config.pop("compile_config", None)  # losses and metrics need not be known
+        config.pop("compile_config", None)  # losses and metrics need not be registered
         with strategy_scope(model):
-            # What is not safe to read is what somebody else wrote.
+            # Safe, since this configuration does not come from somebody else.
             fresh = keras.saving.deserialize_keras_object(
                 _without_seeds(config), safe_mode=False
             )
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected a model that can be made from its configuration, as to load it "
-            f"from a file (`get_config`, `keras.saving.register_keras_serializable`). "
-            f"Received: model={model.name!r} of class {type(plain).__name__}. "
-            f"The error: {error}"
+            "Expected a model that can be recreated from its configuration, as when "
+            "it is loaded from a file (`get_config`, "
+            "`keras.saving.register_keras_serializable`). Received: "
+            f"model={model.name!r} of class {type(plain).__name__}. The error: {error}"
         ) from error
     if not is_built(fresh):
         raise ValueError(
-            f"Expected a model that its configuration builds. Received: "
+            f"Expected a model whose configuration builds it. Received: "
             f"model={model.name!r} of class {type(plain).__name__}, which has no "
             f"weights before it is called"
         )
@@ -184,7 +185,7 @@ def reinitialize(model: keras.Model) -> keras.Model:
 def _warn_of_the_same(
     model: keras.Model, fresh: keras.Model, masks: Mapping[str, np.ndarray]
 ) -> None:
-    """Warns of weights that are pruned and came out as they were."""
+    """Warns of pruned weights that have the same values as before."""
     new = weights_by_path(fresh)
     same = []
     for path, weight in weights_by_path(model).items():
@@ -194,9 +195,9 @@ def _warn_of_the_same(
                 same.append(path)
     if same:
         warnings.warn(
-            f"The initializer of {', '.join(map(visible, same))} gives the same "
-            f"numbers each time, as one does that draws none, or that has a seed in "
-            f"code of its own: these weights are as before.",
+            f"The initializer of {', '.join(map(visible, same))} returns the same "
+            "numbers each time, since it is not random or sets a seed in its own "
+            "code: these weights are unchanged.",
             stacklevel=3,
         )
 

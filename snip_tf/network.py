@@ -1,4 +1,4 @@
-"""Network: a model that is read once, so that no function walks over it again."""
+"""Network: a model that is read once, so that no function has to traverse it again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from snip_tf.weights import Owner, Patterns, Walk, choose_prunable
 class Network:
     """The weights of a model by path, their masks and the layers, read once.
 
-    Each public call makes one and hands it on. It is a view of the moment: layers,
-    weights or masks that are added later are not in it.
+    Each public call makes one and passes it on. It is a snapshot: layers, weights or
+    masks that are added later are not in it.
 
     Args:
         model: a built `keras.Model`, pruned or not.
@@ -44,7 +44,7 @@ class Network:
 
     @classmethod
     def of_layer(cls, layer: keras.Layer) -> Network:
-        """Reads a layer by itself, or a model that is not to be checked."""
+        """Reads a single layer, or a model without checking it."""
         walk = Walk(layer)
         return cls.of_parts(layer, walk.weights, walk.owners)
 
@@ -55,7 +55,7 @@ class Network:
         weights: dict[str, keras.Variable],
         owners: list[Owner],
     ) -> Network:
-        """Returns that of a model whose parts are known, as a copy's are."""
+        """Returns the network of a model whose parts are known, such as a copy's."""
         network = cls.__new__(cls)
         network.model, network.weights, network.owners = model, weights, owners
         return network
@@ -64,7 +64,7 @@ class Network:
     def layers(self) -> list[keras.Layer]:
         """The model and all layers that it holds at any depth, each once.
 
-        Of a copy, those that own weights.
+        For a copy, only those that own weights.
         """
         return [owner.layer for owner in self.owners]
 
@@ -103,7 +103,7 @@ def mask_of(weight: keras.Variable) -> keras.Variable | None:
 
 
 def masks_of(weights: Mapping[str, keras.Variable]) -> dict[str, keras.Variable]:
-    """Returns the masks of those of the weights that have one, under the same keys."""
+    """Returns the masks of the weights that have one, under the same keys."""
     masks = {key: mask_of(weight) for key, weight in weights.items()}
     return {key: mask for key, mask in masks.items() if mask is not None}
 
@@ -137,7 +137,7 @@ def prunable_weights(
     Returns:
         `{weight path: keras.Variable}`, in the model's order. A weight path is the
         names of the layers from the model down to the owner, then the weight's name;
-        the model's own name is no part of it.
+        the model's own name is not part of it.
 
     Raises:
         TypeError: if `model` is not a Keras model, or a pattern is of the wrong kind.
@@ -224,7 +224,7 @@ def _unbuilt_parts(model: keras.Model) -> list[str]:
 
 
 def _lacks_weights(layer: keras.Layer) -> bool:
-    """Returns whether a layer, or one inside, has yet to make its weights.
+    """Returns whether a layer, or one inside it, has yet to create its weights.
 
     Many of Keras' layers without weights, such as those that resize or augment images,
     are not built before they are called.

@@ -65,8 +65,8 @@ def prune_model(
     Scores are computed in float32 whatever the model computes in.
 
     Memory above the model's own: a forward and a backward pass, whose gradients are
-    gone before the copy of the model is made; in float32 the copy takes 1.25 times what
-    the model does, as a mask is a byte for each of four.
+    freed before the model is copied. In float32 the copy takes 1.25 times the memory of
+    the model, since a mask adds one byte to the four of each weight.
 
     Replicas: in the scope of a `tf.distribute.Strategy`, or on a model that was made in
     one, the replicas share each mini-batch (see `batches` for when that is the
@@ -74,10 +74,10 @@ def prune_model(
     with the same data and `seed`; all get the same masks.
 
     Args:
-        model: `keras.Model` of any kind, best with its initial weights. It is left as
-            it is (weights, BatchNorm statistics, seeds, optimizer); if it is not built,
-            it is built on the first batch. If it is pruned already, what was removed
-            stays removed and `sparsity` must not be lower than before.
+        model: `keras.Model` of any kind, best with its initial weights. It is left
+            unchanged (weights, BatchNorm statistics, seeds, optimizer); if it is not
+            built, it is built on the first batch. If it is already pruned, what was
+            removed stays removed, and `sparsity` must not be lower than before.
         x: the data to score on, as `Model.fit` takes it: an array or a nest of arrays,
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator. Not needed by the
             criteria `"synflow"`, `"magnitude"` and `"random"`.
@@ -89,10 +89,10 @@ def prune_model(
             matches it, and `scope` ranks within each pattern, which is met exactly;
             what no pattern matches is left whole (`"*"` stands for the rest).
         criterion: `"snip"`; `"iterative_snip"` or `"force"`, SNIP in many steps;
-            `"grasp"`, `"synflow"`, `"magnitude"`, `"random"`; one of them with settings
-            of your own, such as `snip_tf.criteria.Force(steps=20)`; or a function of
-            one `snip_tf.criteria.ScoringContext` that returns
-            `{weight path: scores}`. The largest scores are kept.
+            `"grasp"`, `"synflow"`, `"magnitude"`, `"random"`; one of them with other
+            settings, such as `snip_tf.criteria.Force(steps=20)`; or a function of one
+            `snip_tf.criteria.ScoringContext` that returns `{weight path: scores}`. The
+            connections with the largest scores are kept.
         structure: what is kept or removed as a whole: `"weights"`, each connection by
             itself; `"2:4"` (N:M), N of each M successive connections along the input
             axis (`sparsity` is 1 - N / M); `"4x4"`, blocks of inputs by outputs, ranked
@@ -103,39 +103,40 @@ def prune_model(
             each weight; `"unit"`, those of each output of a weight (an index of its
             last axis; of a query kernel of attention, of its axes (heads, dim));
             `"erk"` (Erdos-Renyi kernels), those of each weight, which keeps a fraction
-            in proportion to the sum over the product of its dimensions. With `"layer"`
-            and `"unit"` each keeps its share, rounded up or down: the first ones up, as
-            many as make the total exact.
+            proportional to the sum of its dimensions divided by their product. With
+            `"layer"` and `"unit"` each keeps its share, rounded up or down: the first
+            ones are rounded up until the total is exact.
         min_kept: int or float, the number, or below 1 the fraction, of connections that
             each weight keeps at least, at the expense of the others; the total stays
             exact. With `min_kept=1` no weight is removed as a whole; without, a
             `snip_tf.CollapseWarning` names those that are.
-        include: weights to prune beside the kernels: a glob pattern on weight paths, a
+        include: weights to prune besides the kernels: a glob pattern on weight paths, a
             layer, a list of them, or a callable `(path, variable) -> bool`.
         exclude: weights to leave alone, in the same forms.
         loss: what `Model.compile` takes as `loss`. Default, what `fit` minimizes: the
             compiled loss, or an overridden `compute_loss` (called as in training). In
             any case, what layers give to `add_loss` and activity regularizers count,
             and regularizers of weights do not.
-        objective: for what no loss on outputs can say (GANs, contrastive learning,
-            reinforcement, a `train_step` of one's own): a callable
-            `(model, batch, training) -> scalar`, instead of a loss. `batch` is what the
-            data yields, as tensors: `x`, `(x, y)` or `(x, y, sample_weight)`, which
-            need not be inputs of the model. It is all that is minimized: to count what
-            layers add, sum `model.losses`, which lack the penalties on weights there.
+        objective: for what no loss on outputs can express (GANs, contrastive learning,
+            reinforcement learning, a custom `train_step`): a callable `(model, batch,
+            training) -> scalar`, instead of a loss. `batch` is what the data yields, as
+            tensors: `x`, `(x, y)` or `(x, y, sample_weight)`, which need not be inputs
+            of the model. Nothing else is minimized: to count what layers add, sum
+            `model.losses`, which leave out the penalties on weights there.
         training: bool, the mode of the forward pass while scoring. In training mode
-            BatchNorm uses the batch's statistics, which chooses other weights, and in
-            deep layers fewer.
+            BatchNorm uses the batch's statistics, which selects different weights, and
+            fewer in deep layers.
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, mini-batches to score on; g is averaged over them with its sign.
-            In inference mode `batches=4` of 8 examples is one mini-batch of 32 in
-            pieces, for where it does not fit in memory as a whole: means, as Keras'
-            losses are by default, are weighted by their examples, and sums are added.
-            What may be either (`add_loss`, `compute_loss`, an objective, a function
-            that returns one number) is taken for a mean, so it must not compare
-            examples. Refused where that would be wrong: masked timesteps beside other
-            terms, the reduction "mean_with_sample_weight", the losses Circle, Dice and
-            Tversky. A dataset is scored in the pieces in which it is batched.
+            In inference mode `batches=4` of 8 examples equals one mini-batch of 32,
+            processed in pieces that fit in memory: means, as Keras' losses are by
+            default, are weighted by their number of examples, and sums are added. What
+            may be either (`add_loss`, `compute_loss`, an objective, a function that
+            returns one number) is assumed to be a mean, so it must not compare
+            examples. More than one is refused where that would be wrong: masked
+            timesteps next to other terms, the reduction "mean_with_sample_weight", the
+            losses Circle, Dice and Tversky. A dataset is scored batch by batch, as it
+            yields them.
         seed: int, 0 or more: which examples of array data are drawn, and the scores of
             `criterion="random"`. None draws with NumPy's global generator.
         verbose: "auto", 0 or 1: shows the progress of an iterative criterion, or not.
@@ -145,11 +146,12 @@ def prune_model(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if an argument has a bad value, there is nothing prunable, no loss
-            (or nobody can know it, in a `train_step`), weights that it does not reach,
-            too little data, labels that are no output of the model, or a score that is
-            NaN; if `sparsity`, `structure`, `scope` and `min_kept` cannot be met
-            together, or the structure does not divide a weight (which is named).
+        ValueError: if an argument has a bad value; if there is nothing prunable, no
+            loss (or an unknown one, in a `train_step`), too little data, a weight that
+            the loss does not depend on, a label without an output of the model, or a
+            score that is NaN; if `sparsity`, `structure`, `scope` and `min_kept` cannot
+            be met together, or the structure does not divide a weight (the error names
+            it).
 
     Example:
 
@@ -208,7 +210,7 @@ def prune_model(
 def _masks(
     scoring: Scoring, selection: Selection, verbose: Verbose
 ) -> dict[str, PackedMask]:
-    """The masks that the scores choose, in one step or in those of the criterion."""
+    """Returns the masks that the scores select, in one or several steps."""
     steps = scoring.criterion.steps
     if steps is None:
         scores = scoring.scores()
@@ -228,7 +230,7 @@ def _masks(
 
 
 class _OfUnits(criteria.Criterion):
-    """SNIP of a gate on each unit, which `NetworkUnits` makes of these gradients."""
+    """Scores units by SNIP of a gate on each; `NetworkUnits` derives it from these."""
 
     def __call__(self, context: ScoringContext) -> Mapping[str, Any]:
         return context.gradients()

@@ -1,4 +1,4 @@
-"""Which weights a model has, what they are called, and which of them are prunable."""
+"""The weights of a model: their paths, their owners, and which are prunable."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
 
 
 def is_stateful(model: keras.Model) -> bool:
-    """Returns whether a layer keeps a state per example, so no batch can be cut."""
+    """Returns whether a layer keeps a state per example, so batches cannot be split."""
     return any(getattr(layer, "stateful", False) for layer in layer_tree(model))
 
 
 def weights_by_path(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Returns every weight below `layer`, once, under its weight path, in its order.
+    """Returns every weight below `layer` once, by weight path, in the layer's order.
 
     The path is the names of the layers from (not including) `layer` down to the owner,
     then the weight's name, or its attribute's if it has none. A weight that several
-    layers share is listed where the walk meets it first, and two siblings of one name
-    are distinguished by `_1`, `_2`, ...
+    layers share is listed where the walk meets it first, and siblings with the same
+    name are distinguished by `_1`, `_2`, ...
 
     Args:
         layer: a built `keras.Layer` or `keras.Model`.
@@ -62,7 +62,7 @@ class Owner(NamedTuple):
 
 
 class Walk:
-    """One walk over a layer and all that it holds at any depth.
+    """A traversal of a layer and all that it holds at any depth.
 
     Args:
         layer: a built `keras.Layer` or `keras.Model`.
@@ -97,7 +97,7 @@ class Walk:
 
 
 def own_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Returns the weights that a layer has, and no layer inside it, by name."""
+    """Returns the weights that a layer owns itself (not a layer inside it), by name."""
     below = {id(weight) for sub in held_layers(layer) for weight in sub.weights}
     own: dict[str, keras.Variable] = {}
     for weight in layer.weights:
@@ -109,7 +109,8 @@ def own_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
 def _name_in(layer: keras.Layer, weight: keras.Variable) -> str:
     """Returns the weight's name, or its attribute's if it was made without a name.
 
-    Keras numbers those anew in each process: `variable_7` is `variable_3` in the next.
+    Keras numbers those anew in each process: `variable_7` may be `variable_3` in the
+    next.
     """
     if not re.fullmatch(r"variable(_\d+)?", weight.name):
         return weight.name
@@ -151,7 +152,7 @@ def choose_prunable(
     include: Patterns | None,
     exclude: Patterns | None,
 ) -> dict[str, keras.Variable]:
-    """Returns those of a model's weights that pruning considers; `prunable_weights`."""
+    """Returns the weights that pruning considers; see `prunable_weights`."""
     trainable = {path: v for path, v in weights.items() if v.trainable}
     included = _matching(model, trainable, include, "include")
     excluded = _matching(model, weights, exclude, "exclude")
@@ -213,12 +214,12 @@ def _matching(
     return matched
 
 
-# What can be iterated over and is no list of patterns.
+# Iterable, but not a list of patterns.
 _NOT_LISTS = (Mapping, keras.Variable, bytes, type)
 
 
 def _in_words(value: Any, weights: dict[str, keras.Variable]) -> str:
-    """Returns what was received for a pattern: a weight's path, not its numbers."""
+    """Describes what was received for a pattern: a weight by path, not by value."""
     paths = [path for path, variable in weights.items() if variable is value]
     if paths:
         return f"the weight itself; write its path, {paths[0]!r}"
@@ -258,7 +259,7 @@ def _paths_like(
         advice = near_misses(pattern, list(weights))
         if pattern and any(is_like(path, whole) for path in weights):
             advice = f"For all weights of a layer of that name write {whole!r}."
-        # (Only what is trainable can be added.)
+        # (Only trainable weights can be added.)
         kind = "trainable weight's" if argument == "include" else "weight"
         raise ValueError(
             f"Expected each pattern of `{argument}` to match a {kind} path. "
@@ -282,7 +283,9 @@ def _weights_of(
     names = [part.name for part in layers]
     advice = near_misses(layer.name, names, "layers")
     if layer.name in names:
-        advice = "It holds another of that name: each copy of a model has its own."
+        advice = (
+            "It holds another of that name: each copy of a model has its own layers."
+        )
     raise ValueError(
         f"Expected each layer of `{argument}` to be one of the model's. "
         f"Received: {layer.name!r} ({type(layer).__name__}), which {model.name!r} does "

@@ -170,7 +170,7 @@ def test_one_example_of_an_objective_is_not_shared():
     assert_close(found, expected)
 
 
-def test_a_criterion_of_ones_own_can_hand_it_on():
+def test_a_custom_criterion_can_pass_it_on():
     def mine(context):
         return criteria.Snip()(context)
 
@@ -274,7 +274,7 @@ def test_warns_of_a_train_step(cls):
 
 
 @pytest.mark.parametrize("cls", [Stepping, Gan])
-def test_asks_for_an_objective_where_nobody_knows(cls):
+def test_asks_for_an_objective_where_the_loss_is_unknown(cls):
     if cls is Gan:
         model, words = Gan(dense("g", 4, 6), dense("d", 6, 1)), "no `call`"
     else:

@@ -17,7 +17,7 @@ from snip_tf.checks import (
 )
 
 
-def test_what_fits_passes():
+def test_valid_arguments_pass():
     check_one_of("scope", "layer", ("global", "layer"))
     check_number("rate", 0.5, above=0, below=1)
     check_number("rate", 0, least=0)

@@ -150,7 +150,7 @@ def test_reinitialize_names_what_comes_out_the_same():
     stack = [Seeded(name="own"), layers.Dense(4, kernel_initializer=glorot())]
     model = keras.Sequential([keras.Input((8,)), *stack])
     pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
-    with pytest.warns(UserWarning, match="initializer of own/kernel gives the same"):
+    with pytest.warns(UserWarning, match="initializer of own/kernel returns the"):
         controls.reinitialize(pruned)
 
 

@@ -83,6 +83,6 @@ def test_a_layer_by_itself():
         (keras.Sequential([layers.Dense(2)]), ValueError, "a built model"),
     ],
 )
-def test_what_is_no_built_model_is_refused(model, kind, words):
+def test_anything_but_a_built_model_is_refused(model, kind, words):
     with pytest.raises(kind, match=words):
         Network(model)

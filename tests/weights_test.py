@@ -332,7 +332,7 @@ def test_nothing_prunable():
         paths(dense, exclude="*")
 
 
-def test_refuses_what_is_no_built_keras_model():
+def test_refuses_anything_but_a_built_keras_model():
     with pytest.raises(ValueError, match="not built"):
         paths(keras.Sequential([layers.Dense(3)]))
     for model in (None, "model.keras", layers.Dense(3)):

@@ -1,4 +1,4 @@
-"""A GAN: no loss on outputs says what its `train_step` minimizes; an objective does."""
+"""A GAN: no loss on outputs can express what its `train_step` minimizes."""
 
 import keras
 import numpy as np

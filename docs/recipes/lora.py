@@ -1,4 +1,4 @@
-"""LoRA: tunes a pruned model by small factors beside its kernels, which stay sparse."""
+"""LoRA: tunes a pruned model with small factors beside its sparse kernels."""
 
 import keras
 import numpy as np

@@ -10,7 +10,7 @@ LENGTH, DISCOUNT = 8, 0.9
 
 
 def transitions(n):
-    """Random steps in a corridor, whose right end gives a reward of one."""
+    """Returns random steps in a corridor whose right end gives a reward of one."""
     place, action = np.random.randint(LENGTH, size=n), np.random.randint(2, size=n)
     there = np.clip(place + 2 * action - 1, 0, LENGTH - 1)
     states = np.eye(LENGTH, dtype="float32")

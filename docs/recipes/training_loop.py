@@ -1,4 +1,4 @@
-"""A training loop of one's own: no callback is needed, the zeros stay zeros."""
+"""A custom training loop: no callback is needed, and the zeros stay zeros."""
 
 import keras
 import tensorflow as tf

@@ -1,7 +1,7 @@
-"""What the programs share: flags in groups, an end by signals, quiet libraries.
+"""What the programs share: flags in groups, ending by signals, quiet libraries.
 
-It imports nothing slow, so that --help, a wrong flag and Ctrl-C are answered at once:
-a program calls `start` once its flags are defined, and imports the library after that.
+It imports nothing slow, so that --help, a wrong flag and Ctrl-C are handled at once: a
+program calls `start` after defining its flags, and imports the library after that.
 """
 
 from command_line import early  # isort: split
@@ -11,7 +11,7 @@ import logging
 import os
 
 from command_line import ending, output, parsing
-from command_line.errors import end_if_failed, running_into, told
+from command_line.errors import end_if_failed, exit_on, exit_on_failure
 from command_line.help import group
 from command_line.literals import default_flags, names
 from command_line.logdir import refuse_taken
@@ -27,6 +27,8 @@ __all__ = [
     "default_flags",
     "early",
     "end_if_failed",
+    "exit_on",
+    "exit_on_failure",
     "group",
     "load_model",
     "names",
@@ -34,30 +36,28 @@ __all__ = [
     "read",
     "refuse_taken",
     "require",
-    "running_into",
     "say",
     "silent",
     "start",
-    "told",
 ]
 
-# Seconds in which an interrupted program may unwind, before it is ended wherever it is.
+# Seconds in which an interrupted program may unwind, before it is killed.
 _GRACE = 2.0
 
 
 def start(after_interrupt: str, grace: float = _GRACE) -> None:
-    """Reads the flags, or ends the program with what is wrong with them.
+    """Reads the flags, or ends the program with a message about a wrong one.
 
     Args:
         after_interrupt: what to do after an interruption, a sentence.
-        grace: seconds in which the program then ends by itself, or is ended.
+        grace: seconds in which the program may then end by itself.
     """
     ending.by_signals(after_interrupt, grace)
     output.watch()
     parsing.parse()
-    # Of the libraries, warnings; of CUDA's errors, those where there is a GPU.
+    # Show warnings of the libraries, and errors of CUDA only if there is a GPU.
     level = "2" if glob.glob("/dev/nvidia[0-9]*") else "3"
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever else is for Keras elsewhere
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the environment says
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Answers Ctrl-C and SIGTERM while a program still imports what it needs.
+"""Handles Ctrl-C and SIGTERM while a program still imports modules.
 
 The package imports it before all else, and `command_line.start` takes over. It must not
 import anything slow itself.
@@ -10,7 +10,7 @@ import sys
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Returns those that end a program: a shell has background jobs ignore SIGINT."""
+    """Returns the signals to handle: a shell makes background jobs ignore SIGINT."""
     return [
         number
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -19,7 +19,7 @@ def ending_signals() -> list[signal.Signals]:
 
 
 def _is_program() -> bool:
-    """Whether this process runs one of the programs beside the package, not a test."""
+    """Returns whether this process runs one of the programs, rather than a test."""
     main = getattr(sys.modules["__main__"], "__file__", None) or ""
     return os.path.dirname(main) == os.path.dirname(os.path.dirname(__file__))
 

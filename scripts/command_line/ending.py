@@ -1,4 +1,4 @@
-"""Signals end a program with one line, wherever it is."""
+"""Ends a program with one line when it gets a signal."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _PARENT = "SNIP_TF_PARENT"
 
 # Set while the program runs, and read by `command_line.output`.
 received: int | None = None  # the signal that ends the program
-real_stderr = 2  # also while what is written to standard error is held back
+real_stderr = 2  # also while standard error is redirected
 advice = ""  # what to do after an interruption
 
 _swallowed = False  # the KeyboardInterrupt of the signal
@@ -27,8 +27,8 @@ def by_signals(after_interrupt: str, grace: float) -> None:
     """Has SIGINT and SIGTERM end the program with one line.
 
     The handler raises a KeyboardInterrupt, so that half-written files are removed.
-    Python calls it between two of its own steps, and a step of TensorFlow can take
-    minutes. A thread, therefore, ends the process after the grace period.
+    Python calls it between two of its own instructions, and a call of TensorFlow can
+    take minutes. Therefore a thread ends the process after the grace period.
 
     Args:
         after_interrupt: what to do after an interruption, a sentence.
@@ -98,7 +98,7 @@ def _end_of_main(
 
 def _end(number: int) -> NoReturn:
     """Ends the process at once: TensorFlow's threads would wait for each other."""
-    # One of two threads writes it; both do where the first hangs, because nobody reads.
+    # One of two threads writes it; both do if the first hangs because nobody reads.
     if _ending.acquire(timeout=1):
         # On a line of its own, below a progress bar or a terminal's ^C.
         text = f"\nInterrupted ({signal.Signals(number).name}). {advice}\n"

@@ -8,14 +8,14 @@ from command_line import output
 
 
 @contextlib.contextmanager
-def told(
+def exit_on(
     about: str = "", kinds: tuple[type[Exception], ...] = (ValueError,)
 ) -> Iterator[None]:
-    """Ends the program with what an error says.
+    """Ends the program with the message of an error.
 
     Args:
-        about: what comes before it.
-        kinds: of errors.
+        about: text before the message.
+        kinds: the classes of errors.
     """
     try:
         yield
@@ -24,15 +24,15 @@ def told(
 
 
 @contextlib.contextmanager
-def running_into(folder: object, kind: type[Exception]) -> Iterator[None]:
-    """Ends a program that runs others with what an error says.
+def exit_on_failure(folder: object, kind: type[Exception]) -> Iterator[None]:
+    """Ends a program that runs others with the message of an error.
 
     Args:
         folder: where it writes.
-        kind: of the errors that the program is written to expect.
+        kind: the class of the errors that the program expects.
     """
     try:
-        with told(kinds=(ImportError, kind)):  # the first of what draws
+        with exit_on(kinds=(ImportError, kind)):  # no matplotlib, say
             yield
     except OSError as error:
         sys.exit(f"Expected to be able to write to {folder}. Received: {error}")
@@ -42,4 +42,4 @@ def end_if_failed(failed: list[str]) -> None:
     """Ends the program if runs failed."""
     if failed:
         several = f"{len(failed)} runs" if len(failed) > 1 else "A run"
-        sys.exit(f"{several} failed, as said above. The same command tries again.")
+        sys.exit(f"{several} failed, see above. The same command tries again.")

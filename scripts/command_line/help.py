@@ -1,4 +1,4 @@
-"""What --help prints, and which flags a mistyped one could mean."""
+"""Prints --help, and suggests flags for a mistyped one."""
 
 import difflib
 import inspect
@@ -10,7 +10,7 @@ from absl import flags
 
 FLAGS = flags.FLAGS
 
-# What other programs call our flags.
+# Names of these flags in other programs.
 _ALSO_CALLED = {
     "arch": ("network", "model", "net"),
     "datasource": ("dataset", "data"),
@@ -24,12 +24,12 @@ _ALSO_CALLED = {
     "jobs": ("workers", "processes"),
     "path": ("output", "out"),
 }
-# Titles of groups, each with the flags that were defined before it.
+# Titles of groups, each with the flags defined before it.
 _groups: list[tuple[str, set[str]]] = []
 
 
 def group(title: str) -> None:
-    """Shows the flags that are defined from here on under this title."""
+    """Shows the flags defined from here on under this title."""
     _groups.append((title, set(FLAGS)))
 
 
@@ -53,7 +53,7 @@ def help_text() -> str:
 
 
 def _about(flag: flags.Flag, width: int) -> list[str]:
-    """Returns a flag's default, then what it is for, with the values it may have."""
+    """Returns a flag's default, its description, and the values it may have."""
     text, value = " ".join(flag.help.split()), (flag.default_as_str or "").strip("'")
     if isinstance(flag, flags.EnumFlag):
         known = flag.parser.enum_values
@@ -74,7 +74,7 @@ def _about(flag: flags.Flag, width: int) -> list[str]:
 
 
 def did_you_mean(unknown: str) -> str:
-    """Asks for flags that share a word with a mistyped one, or are spelled alike."""
+    """Suggests flags that share a word with a mistyped one, or are spelled alike."""
     unknown = unknown.replace("-", "_").lower()
     own = own_flags()
     words = set(unknown.split("_"))

@@ -1,4 +1,4 @@
-"""What files of the repository say, read as text: importing them takes seconds."""
+"""Reads literals from files of the repository: importing them takes seconds."""
 
 import ast
 import importlib.util
@@ -10,7 +10,7 @@ def names(path: str, variable: str) -> list[str]:
     """Returns the keys of a literal dict of the library, or a literal tuple's items.
 
     Args:
-        path: below snip_tf.
+        path: the path of the file below snip_tf.
         variable: the name that the dict or tuple is assigned to.
     """
     spec = importlib.util.find_spec("snip_tf")

@@ -1,4 +1,4 @@
-"""Whether a run may use a folder, as far as is known before TensorFlow is loaded."""
+"""Checks, before TensorFlow is loaded, whether a run may use a folder."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from command_line.output import one_line
 
 
 def refuse_taken(logdir: Path, chosen: Mapping[str, object]) -> None:
-    """Ends the program if another run has the folder, or it holds one of other flags.
+    """Ends the program if another run uses the folder, or was made with other flags.
 
-    The run itself checks this, too. But that is after TensorFlow and data are loaded.
+    The run itself checks this, too, but only after TensorFlow and data are loaded.
     """
-    if not logdir.is_dir() or os.environ.get("TF_CONFIG"):  # whose workers share it
+    if not logdir.is_dir() or os.environ.get("TF_CONFIG"):  # workers share it
         return
     if _is_locked(logdir):
         sys.exit(
@@ -41,7 +41,7 @@ def refuse_taken(logdir: Path, chosen: Mapping[str, object]) -> None:
 
 
 def _flags_in(logdir: Path) -> dict[str, Any] | None:
-    """Returns a run's flags; None where the run itself says what is wrong with them."""
+    """Returns a run's flags; None for damaged ones, which the run itself reports."""
     if not (logdir / "flags.json").is_file():
         return None
     try:
@@ -59,7 +59,7 @@ def _is_locked(folder: Path) -> bool:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
-        return False  # the run says what is wrong
+        return False  # the run reports it
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The model in a file that a user names."""
+"""Loads the model in a file that a user names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def load_model(path: str) -> keras.Model:
     Raises:
         ValueError: if it holds no model; names the file.
     """
-    # Once the flags are read: it takes seconds.
+    # After the flags are read, since it takes seconds.
     import keras
     import tensorflow as tf
 
@@ -25,7 +25,7 @@ def load_model(path: str) -> keras.Model:
         try:
             model = keras.models.load_model(path)
         except (TypeError, ValueError, tf.errors.OpError) as error:
-            # Keras says what is wrong after whole configurations, one in the other.
+            # Keras states the problem after whole nested configurations.
             words = str(error).rpartition("Exception encountered: ")[2]
             raise ValueError(textwrap.shorten(words, 500)) from error
         if not isinstance(model, keras.Model):

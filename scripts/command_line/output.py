@@ -1,4 +1,4 @@
-"""What a program writes: quiet libraries, plain lines, an end where nobody reads."""
+"""The output of a program: quiet libraries, plain lines, ending if nobody reads."""
 
 import contextlib
 import faulthandler
@@ -17,12 +17,12 @@ _started = False
 
 
 def one_line(text: object) -> str:
-    """Returns text of others, such as a library's error, as one plain line."""
+    """Returns foreign text, such as a library's error, as one plain line."""
     return " ".join(_plain(text).split())
 
 
 def _plain(text: object) -> str:
-    """Removes what moves a terminal's cursor or colours it."""
+    """Removes what moves a terminal's cursor or changes its colours."""
     text = re.sub(
         r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)", "", str(text)
     )
@@ -37,7 +37,7 @@ def say(text: object) -> None:
 class _Output(io.FileIO):
     """Standard output that ends the program when it cannot be written to.
 
-    Otherwise its error would be taken for that of a file that is being written.
+    Otherwise its error would be mistaken for that of a file that is being written.
     """
 
     def write(self, data: Any) -> int:
@@ -53,13 +53,13 @@ class _Output(io.FileIO):
 
 
 def watch() -> None:
-    """Has a failing print end the program, and any character be printed."""
+    """Ends the program when printing fails, and allows any character."""
     global _started
     _started = True
     if sys.stdout is None or os.name == "nt":
         return
     sys.stdout.flush()
-    # Without a buffer: what is in one at the end would be lost in silence.
+    # Without a buffer, whose contents would be lost silently at the end.
     sys.stdout = io.TextIOWrapper(
         _Output(1, "w", closefd=False),
         sys.stdout.encoding,
@@ -72,14 +72,15 @@ def watch() -> None:
 def silent() -> Iterator[None]:
     """Holds back what libraries write to stderr, unless the body fails.
 
-    TensorFlow's C++ logs before it has read TF_CPP_MIN_LOG_LEVEL; with 0 all is shown.
+    TensorFlow's C++ code logs before it has read TF_CPP_MIN_LOG_LEVEL; with 0
+    everything is shown.
     """
     wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
     if wanted or not _started or sys.stderr is None:
         yield
         return
     ending.real_stderr = os.dup(2)
-    faulthandler.enable(ending.real_stderr)  # says at least where a library aborts
+    faulthandler.enable(ending.real_stderr)  # shows at least where a library aborts
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:

@@ -1,4 +1,4 @@
-"""Reads the flags of a program, or ends it with what is wrong with them."""
+"""Reads the flags of a program, or ends it with a message about a wrong one."""
 
 import dataclasses
 import os
@@ -18,14 +18,14 @@ _required: dict[str, str] = {}
 
 
 def require(name: str, form: str) -> None:
-    """Has the program end unless the flag is given, in the form `--name=form`."""
+    """Requires a flag, in the form `--name=form`."""
     _required[name] = form
 
 
 def are_seeds(values: list[str]) -> bool:
-    """Whether there are some, and scripts/train.py takes each."""
+    """Returns whether values are seeds that scripts/train.py takes, at least one."""
     return bool(values) and all(
-        # (Python refuses to read a number of thousands of digits.)
+        # (Python refuses to parse a number with thousands of digits.)
         value.isdecimal() and len(value) < 20 and int(value) < 2**32
         for value in values
     )
@@ -46,13 +46,16 @@ def parse() -> None:
         rest = FLAGS(sys.argv)[1:]
     except flags.UnrecognizedFlagError as error:
         _refuse(f"Unknown flag --{error.flagname}.{help.did_you_mean(error.flagname)}")
-    except (flags.Error, UnicodeDecodeError) as error:  # the second of a --flagfile
+    except (
+        flags.Error,
+        UnicodeDecodeError,
+    ) as error:  # UnicodeDecodeError: in a --flagfile
         _refuse(f"{error}.")
     for name, form in _required.items():
         if FLAGS[name].value is None:
             _refuse(f"Expected --{name}={form}. Received: none.")
     for name in set(paths.PATHS) & set(FLAGS):
-        if path := FLAGS[name].value:  # a shell leaves the ~ of --name=~/a as it is
+        if path := FLAGS[name].value:  # a shell leaves ~ in --name=~/a
             FLAGS[name].value = os.path.expanduser(path)
     if rest:
         sys.exit(f"Expected flags only, as --name=value. Received: {' '.join(rest)}")

@@ -1,4 +1,4 @@
-"""Flags that name files and folders, checked with the others."""
+"""Checks flags that name files and folders."""
 
 import os
 import stat
@@ -14,16 +14,16 @@ PATHS = ("data_dir", "logdir", "outdir", "model", *_WRITTEN)
 
 
 def check_paths() -> None:
-    """Registers the checks of all flags of these names."""
+    """Registers checks of all flags with these names."""
     _check(
         ("data_dir",),
         _or_elsewhere(os.path.isdir),
-        "expected an existing folder; for a first download make it before (mkdir)",
+        "expected an existing folder; create it first (mkdir) to download into it",
     )
     _check(
         ("logdir", "outdir"),
         _may_be_folder,
-        "expected the name of a folder, which is made if it does not exist (no "
+        "expected the name of a folder, which is made if it does not exist (not an "
         "address, such as gs://bucket)",
     )
     _check(("model",), _or_elsewhere(os.path.exists), "expected an existing file")
@@ -43,7 +43,7 @@ def _check(
 def check_apart(*names: str) -> None:
     """Registers a check that no two of these flags name the same file."""
     flags.register_multi_flags_validator(
-        names, _are_apart, "expected a file of its own for each"
+        names, _are_apart, "expected a different file for each"
     )
 
 
@@ -60,11 +60,11 @@ def _or_elsewhere(exists: Callable[[str], bool]) -> Callable[[str], bool]:
 
 
 def _may_be_folder(path: str) -> bool:
-    """Whether there is such a folder, or could be; an address is no name of one."""
+    """Returns whether a folder exists or could be made; an address is not a folder."""
     if "://" in path:
         return False
     try:
-        path.encode()  # TensorFlow takes no names that are not UTF-8
+        path.encode()  # TensorFlow only takes names in UTF-8
         return bool(path) and stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
         return not os.path.islink(path)

@@ -1,11 +1,11 @@
-"""What makes a connection worth keeping: one file for each criterion.
+"""What makes a connection worth keeping: one file per criterion.
 
 A criterion is a function of one `ScoringContext` that returns `{weight path: scores}`,
 an array of the weight's shape for each of `context.weights`; the connections with the
-largest scores are kept. One that needs no data, has several steps, lets removed
-connections come back or changes layers while it computes is a subclass of `Criterion`,
-which says so, or has its attributes. All go into `snip_tf.prune_model(criterion=...)`
-and `snip_tf.score`.
+largest scores are kept. A criterion that needs no data, has several steps, lets removed
+connections come back or changes layers while it computes is a subclass of `Criterion`
+that declares it, or any callable with its attributes. All can be passed to
+`snip_tf.prune_model(criterion=...)` and `snip_tf.score`.
 
 Example: a function, and a class with a setting.
 
@@ -73,12 +73,12 @@ CRITERIA: dict[str, Criterion] = {
 
 
 def get(criterion: str | Callable[[ScoringContext], Mapping[str, Any]]) -> Criterion:
-    """Returns the criterion of that name, or one made of a function.
+    """Returns the criterion with that name, or wraps a function as one.
 
     Raises:
-        TypeError: if it is neither a name nor a callable, a class, or a function of
-            other arguments.
-        ValueError: if there is no criterion of that name.
+        TypeError: if it is neither a name nor a callable, is a class, or is a function
+            of other arguments.
+        ValueError: if there is no criterion with that name.
     """
     if isinstance(criterion, type):
         raise TypeError(
@@ -112,5 +112,5 @@ class _OfFunction(Criterion):
         return self.function(context)
 
     def __repr__(self) -> str:
-        # A function's own form would be an address.
+        # The `repr` of a function would show an address.
         return getattr(self.function, "__name__", repr(self.function))

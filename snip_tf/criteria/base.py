@@ -1,4 +1,4 @@
-"""What a criterion is, and what it is given."""
+"""What a criterion is, and what it receives."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from snip_tf.scoring.objective import Objective
 
 @dataclasses.dataclass(frozen=True)
 class ScoringContext:
-    """All that a criterion may look at, the one argument of each.
+    """All that a criterion may look at: the only argument of each.
 
     Attributes:
-        model: a built `keras.Model`, which the criterion leaves as it is.
+        model: a built `keras.Model`, which the criterion leaves unchanged.
         weights: `{weight path: keras.Variable}`, those to score, in the model's order.
         batches: the mini-batches `(x, y, sample_weight)`; with an `objective=`, the
             first of the three is all that the data yields. An iterator, which can be
-            read once; a list for a criterion that has steps. Empty if none are given.
-        objective: what is minimized, the arguments `loss` and `objective` of
-            `prune_model` in one. `gradients` knows what to do with it.
+            read once; a list for an iterative criterion. Empty without data.
+        objective: what is minimized: the arguments `loss` and `objective` of
+            `prune_model` in one, for `gradients` to use.
         training: bool, the mode of the forward pass.
-        masks: `{weight path: bool array}` of a criterion that has steps, what the step
-            before has kept; empty for any other.
+        masks: `{weight path: bool array}`, what the previous step of an iterative
+            criterion kept; empty for any other.
         seed: int or None, for a criterion that draws at random.
     """
 
@@ -47,15 +47,15 @@ class ScoringContext:
         """Returns `{weight path: dL/dw}`, averaged over the mini-batches with its sign.
 
         L is what `fit` minimizes, without penalties on weights; the weights are
-        multiplied by `masks`, and the gradients are those by the products.
+        multiplied by `masks`, and the gradients are with respect to the products.
 
         Args:
-            adjust: what changes the model's output before the loss judges it.
+            adjust: changes the model's output before it is passed to the loss.
         """
         return self.mean(gradient, adjust)
 
     def mean(self, derivative: Derivative, adjust: Adjustment | None = None) -> Tensors:
-        """Returns any derivative of L, averaged as `gradients` are."""
+        """Returns any derivative of L, averaged like `gradients`."""
         return mean_derivative(
             self.model,
             self.weights,
@@ -75,7 +75,7 @@ class Criterion(abc.ABC):
     of another class, such as a function, may have these attributes as well.
 
     Attributes:
-        needs_data: bool; a criterion that is False may be given no batches.
+        needs_data: bool; if False, the criterion may receive no batches.
         steps: int, T, of an iterative criterion: it is called this many times, with the
             `masks` of the step before. After step t the fraction kept is keep^(t / T).
         revives: bool, whether what a step removed may come back in a later one.

@@ -16,7 +16,7 @@ from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.calling import warn_caller
 from snip_tf.scoring.data_loss import Adjustment
 from snip_tf.scoring.forward import LossAt, Tensors
-from snip_tf.scoring.gradients import differentiate, gradient, saying_what_lacks
+from snip_tf.scoring.gradients import differentiate, gradient, naming_alternatives
 from snip_tf.scoring.losses import built_in, name_of
 from snip_tf.scoring.precision import moments_in_full, rows_as_tensors
 
@@ -29,8 +29,8 @@ class Grasp(Criterion):
 
         s = w * (H g),   g = dL/dw,   H the Hessian of L by w
 
-    to first order what |g|^2 / 2 loses without the connection, so that the largest are
-    kept. (The paper writes -w * H g, and removes the largest.) Logits of a
+    This is, to first order, what |g|^2 / 2 loses without the connection, so the largest
+    are kept. (The paper writes -w * H g, and removes the largest.) Logits of a
     cross-entropy are divided by a temperature, as at initialization the outputs say
     nothing yet. H g is exact, in about twice the memory of a gradient. Scores are
     signed.
@@ -86,7 +86,7 @@ def hessian_products(
     Args:
         context: the model, the weights and the data.
         direction: `{weight path: array}`, v, of the shapes of the weights.
-        adjust: what changes the model's output before the loss judges it.
+        adjust: changes the model's output before it is passed to the loss.
 
     Returns:
         `{weight path: tensor}` of the weights' shapes.
@@ -105,14 +105,14 @@ def hessian_products(
             losses.append(loss)
             return _inner_product(gradients, direction)
 
-        # Here, in the thread that runs it: that of a replica, if there are some.
+        # Here, since each replica runs this in a thread of its own.
         with (
-            saying_what_lacks("a second derivative", _FIRST_ORDER),
+            naming_alternatives("a second derivative", _FIRST_ORDER),
             moments_in_full(),
             rows_as_tensors(),
         ):
             _, products = differentiate(along_direction, values)
-        # Zero of a weight that the loss is linear in, together with all others.
+        # Zero for weights in which the loss is linear, jointly with all others.
         return losses[0], {
             path: tf.zeros_like(values[path]) if p is None else p
             for path, p in products.items()
@@ -137,7 +137,7 @@ def _check_finite(products: Tensors, direction: Mapping[str, Any]) -> None:
     if bad and all(map(_is_finite, direction.values())):
         raise ValueError(
             f"Expected a finite second derivative, which the criterion 'grasp' needs. "
-            f"Received: NaN or infinity in that by {', '.join(bad)}, though the loss "
+            f"Received: NaN or infinity in that of {', '.join(bad)}, though the loss "
             f"and its first derivative are finite. Some operations have none, such as "
             f"the loss CTC. Use another criterion: {_FIRST_ORDER}."
         )
@@ -154,9 +154,9 @@ class _Temperature:
     temperature: float
 
     def __call__(self, loss: Any, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns the outputs of which the loss is a cross-entropy, tempered."""
+        """Returns the outputs with their logits divided by the temperature."""
         found = built_in(loss)
-        if found is None:  # a function of one's own may take anything
+        if found is None:  # a custom function may take anything
             self.is_not_used(f"the loss {name_of(loss)!r} is not a built-in Keras loss")
             return y_pred
         function, settings = found
@@ -177,7 +177,7 @@ class _Temperature:
     def _probabilities(self, y_pred: tf.Tensor, binary: bool) -> tf.Tensor:
         known = logits_of(y_pred)
         if known is y_pred:
-            # Away from 0 and 1 as much as in the losses of Keras.
+            # Clipped away from 0 and 1 by as much as in Keras' losses.
             least = keras.config.epsilon()
             inside = keras.ops.clip(y_pred, least, 1 - least)
             known = keras.ops.log(inside)
@@ -186,5 +186,5 @@ class _Temperature:
         return activation(known / self.temperature)
 
     def is_not_used(self, why: str) -> None:
-        """Warns that the temperature has no place."""
+        """Warns that the temperature is not used."""
         warn_caller(f"The temperature of {self.temperature:g} is not used: {why}.")

@@ -11,16 +11,16 @@ from snip_tf.selecting.scores import Product
 
 @dataclasses.dataclass(frozen=True)
 class IterativeSnip(Criterion):
-    """The connection sensitivity of what is left, a few connections at a time.
+    """The connection sensitivity in the network so far, a few connections at a time.
 
     In each of T steps the scores are SNIP's in the network so far,
 
         s_j = |w_j * dL(c * w)/d(c * w)_j|,   c the mask of the step before
 
-    and after step t the fraction keep^(t / T) is kept. What is removed stays removed.
-    A single SNIP scores each connection as if all others stayed, which at high
-    sparsities they do not. One step is SNIP. All steps score on the same mini-batches
-    (the authors' program draws new ones in each).
+    and after step t the fraction keep^(t / T) is kept. What is removed stays removed. A
+    single SNIP scores each connection as if all others stayed, which at high sparsities
+    they do not. One step is SNIP. All steps score on the same mini-batches (the
+    authors' program draws a new one in each).
 
     Args:
         steps: int, T; the paper uses up to 300, and finds little change from 60 on.
@@ -47,6 +47,6 @@ class IterativeSnip(Criterion):
         check_count("steps", self.steps)
 
     def __call__(self, context: ScoringContext) -> dict[str, Product]:
-        """Returns the scores of one step, each worked out where it is read."""
+        """Returns the scores of one step, computed lazily."""
         gradients = context.gradients()
         return {p: Product(gradients[p], w) for p, w in context.weights.items()}

@@ -15,9 +15,9 @@ from snip_tf.selecting.scores import Product
 class Magnitude(Criterion):
     """The magnitude of each weight as it was initialized, |w|.
 
-    With one variance in all layers that is a random choice; with initializers that
-    scale by the width of a layer, it keeps narrow layers and cuts wide ones. No data
-    and no loss is needed.
+    With the same variance in all layers this is a random choice; with initializers that
+    scale by the width of a layer, it keeps narrow layers and cuts wide ones. It needs
+    neither data nor a loss.
 
     Example:
 
@@ -35,7 +35,7 @@ class Magnitude(Criterion):
     needs_data: ClassVar[bool] = False
 
     def __call__(self, context: ScoringContext) -> dict[str, Product]:
-        """Returns the scores, each worked out where it is read."""
+        """Returns the scores, computed lazily."""
         return {
             path: Product(keras.ops.ones_like(keras.ops.convert_to_tensor(w)), w)
             for path, w in context.weights.items()

@@ -15,13 +15,12 @@ from snip_tf.criteria.base import Criterion, ScoringContext
 class Random(Criterion):
     """A score drawn for each connection, uniform between 0 and 1.
 
-    Over the whole network that removes about the same fraction of every layer, so that
-    none is cut off before it is small. No data and no loss is needed.
+    Over the whole network this removes about the same fraction of every layer, so that
+    only small layers are cut off. It needs neither data nor a loss.
 
     Args:
-        seed: int, 0 or more. None takes the `seed` of `prune_model`; without that it
-            draws with NumPy's global generator, which `keras.utils.set_random_seed`
-            seeds.
+        seed: int, 0 or more. None takes the `seed` of `prune_model`, or else draws with
+            NumPy's global generator, which `keras.utils.set_random_seed` seeds.
 
     Example:
 

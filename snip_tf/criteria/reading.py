@@ -1,4 +1,4 @@
-"""What the public functions that score have in common: reading their arguments."""
+"""Reads the arguments that the public scoring functions have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Verbose = Literal["auto", 0, 1]
 
 
 class Scoring:
-    """A model to score, by what criterion and on what data.
+    """A model to score, the criterion and the data.
 
     Checks all arguments, and reads data only if the model has to be built on it.
 
@@ -92,7 +92,7 @@ class Scoring:
 
     @functools.cached_property
     def context(self) -> ScoringContext:
-        """What the criterion is given; reads the data."""
+        """Reads the data, and returns what the criterion receives."""
         batches = self._read() if self._batches is None else self._batches
         model, weights = self._to_score()
         return ScoringContext(
@@ -113,7 +113,7 @@ class Scoring:
         return copied.model, {path: copied.weights[path] for path in self.weights}
 
     def masks_before(self) -> dict[str, np.ndarray]:
-        """Returns what the first step of a criterion that has steps is given."""
+        """Returns the masks that the first step of an iterative criterion receives."""
         if self.criterion.steps is None:
             return {}
         return {
@@ -125,7 +125,7 @@ class Scoring:
         """Returns the criterion's scores.
 
         Args:
-            masks: of a criterion that has steps, what the step before has kept.
+            masks: what the previous step of an iterative criterion kept.
 
         Raises:
             TypeError: if they are not a dict.
@@ -142,7 +142,7 @@ class Scoring:
 def check_arguments(
     model: Any, x: Any, y: Any, sample_weight: Any, or_sparsity: bool = False
 ) -> None:
-    """Raises a TypeError if an argument that is given by position is misplaced.
+    """Raises a TypeError if a positional argument is misplaced.
 
     Args:
         model, x, y, sample_weight: what was received.
@@ -213,11 +213,11 @@ def check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
 
 def check_not_all_zero(scores: Mapping[str, Any]) -> None:
     """Raises a ValueError if all scores are zero."""
-    # The smallest weight first, which is the quickest to read, and mostly is enough.
+    # The smallest weight first: it is the quickest to read, and usually suffices.
     if not any(map(np.any, sorted(scores.values(), key=np.size))):
         raise ValueError(
             "Expected a score that is not zero. Received: scores that are zero for "
-            "every prunable weight, which leaves nothing to choose by. Is a layer "
+            "every prunable weight, which cannot be ranked. Is a layer "
             "initialized with zeros, are its activations all zero on this data, or "
             "does the loss not depend on it?"
         )

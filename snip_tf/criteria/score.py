@@ -1,4 +1,4 @@
-"""score and connection_sensitivity: what a criterion thinks of each connection."""
+"""score and connection_sensitivity: how a criterion rates each connection."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def score(
 ) -> Scores:
     """Returns the scores by which a criterion would prune.
 
-    Those of an iterative criterion are of the whole network, as in its first step.
+    For an iterative criterion these are the scores of its first step, on the whole
+    network.
 
     Args:
-        model: `keras.Model`. It is left as it is; if it is not built, it is built on
+        model: `keras.Model`. It is left unchanged; if it is not built, it is built on
             the first batch.
         x, y, sample_weight, criterion, loss, objective, training, batch_size, batches,
         include, exclude, seed:
@@ -53,8 +54,8 @@ def score(
 
     Returns:
         `{weight path: float32 array of the weight's shape}`, in the model's order, for
-        `select_masks`. Scores beyond the range of float32, as SynFlow's may be, are all
-        divided by the largest.
+        `select_masks`. If any score is beyond the range of float32, as SynFlow's may
+        be, all are divided by the largest.
 
     Raises:
         TypeError, ValueError: as `prune_model`.
@@ -116,7 +117,7 @@ def connection_sensitivity(
         s_j = |g_j| / sum_k |g_k|,   g = dL(c * w; D) / dc  at c = 1  =  w * dL/dw
 
     Args:
-        model: `keras.Model`. It is left as it is; if it is not built, it is built on
+        model: `keras.Model`. It is left unchanged; if it is not built, it is built on
             the first batch.
         x, y, sample_weight, include, exclude, loss, objective, training, batch_size,
         batches, seed:
@@ -124,7 +125,7 @@ def connection_sensitivity(
 
     Returns:
         `{weight path: float32 array of the weight's shape}`, in the model's order;
-        non-negative, and 1 in sum over all of them.
+        non-negative, summing to 1 over all weights.
 
     Raises:
         TypeError, ValueError: as `prune_model`; ValueError also if every score is zero.
@@ -155,6 +156,6 @@ def connection_sensitivity(
         seed=seed,
     )
     check_not_all_zero(arrays)
-    # Summed in float64: millions of small terms would lose digits in float32.
+    # Summed in float64: float32 would lose digits over millions of small terms.
     total = sum(float(array.sum(dtype=np.float64)) for array in arrays.values())
     return {path: (a / total).astype(np.float32) for path, a in arrays.items()}

@@ -17,10 +17,10 @@ class Snip(Criterion):
 
         g_j = dL(c * w) / dc_j  at c = 1  =  w_j * dL/dw_j
 
-    by the chain rule, so that the gradient of the weights gives it without storing c.
-    The paper divides |g_j| by their sum over the network, which does not change the
-    order; here the undivided values are returned, since the division could round two
-    different values into a tie.
+    by the chain rule, so the gradient by the weights gives it without storing c. The
+    paper divides |g_j| by their sum over the network, which does not change the order;
+    here the undivided values are returned, since division could round two different
+    values to the same one.
 
     Example:
 
@@ -37,6 +37,6 @@ class Snip(Criterion):
     """
 
     def __call__(self, context: ScoringContext) -> dict[str, Product]:
-        """Returns the scores, each worked out where it is read."""
+        """Returns the scores, computed lazily."""
         gradients = context.gradients()
         return {p: Product(gradients[p], w) for p, w in context.weights.items()}

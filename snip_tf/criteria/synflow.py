@@ -32,19 +32,19 @@ class SynFlow(Criterion):
 
         s_j = |w_j| * dR/d|w_j|,   R = sum of the outputs f(1; |w|)
 
-    with the magnitude of every variable, and ones for an input. In each of T steps the
+    with the magnitudes of all variables, and an input of ones. In each of T steps the
     scores are of the network so far, and after step t the fraction keep^(t / T) is
     kept. The scores of each layer sum to R (without biases, and with activations such
     as ReLU), so that a small layer is not cut off by a large one. Neither data nor a
     loss is needed, only an input of the right shape.
 
     Where the flow is not a product of weights, as in an LSTM, in gates, in attention,
-    or behind a LayerNormalization, which makes ones to zeros, the sums differ, and a
+    or after a LayerNormalization, which turns ones into zeros, the sums differ and a
     layer can be cut off: `min_kept=1` prevents it.
 
-    In float64: R is a sum over all paths. A final softmax or sigmoid is left out, and
-    shifts are (Rescaling, Normalization, BatchNormalization). Where an activation is
-    saturated (ReLU6, tanh), the input is made smaller.
+    Computed in float64, since R is a sum over all paths. A final softmax or sigmoid is
+    left out, and so are shifts (Rescaling, Normalization, BatchNormalization). Where an
+    activation saturates (ReLU6, tanh), the input is made smaller.
 
     Args:
         steps: int, T; the paper uses 100.
@@ -78,11 +78,10 @@ class SynFlow(Criterion):
 
 
 def _flow(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
-    """Returns w * dR/dw, R the sum of the outputs with the magnitude of all variables.
+    """Returns w * dR/dw, R the sum of the outputs with the magnitudes of all variables.
 
     Where nothing flows through a weight, an activation may be saturated: then smaller
-    inputs are tried, which without biases make R smaller in proportion, and change no
-    order.
+    inputs are tried, which without biases scale R and leave the order unchanged.
     """
     best: dict[str, np.ndarray] = {}
     for scale in _INPUT_SCALES:
@@ -94,12 +93,12 @@ def _flow(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
     return best
 
 
-# Powers of two, by which floats are multiplied exactly.
+# Powers of two, since multiplying floats by them is exact.
 _INPUT_SCALES = (1.0, 2.0**-100, 2.0**-400)
 
 
 def _alive(scores: Mapping[str, np.ndarray]) -> int:
-    """Returns of how many weights a score is not zero."""
+    """Returns how many weights have a nonzero score."""
     return sum(bool(score.any()) for score in scores.values())
 
 
@@ -125,7 +124,7 @@ def _flow_of(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
     if not np.isfinite(flow):
         raise ValueError(
             f"Expected a finite flow through the network. Received: {float(flow)} with "
-            f"ones for an input. With so many layers, or so large weights, SynFlow "
+            f"an input of ones. With this many layers, or weights this large, SynFlow "
             f"cannot score them."
         )
     scores = {}
@@ -136,7 +135,7 @@ def _flow_of(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
 
 
 def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Tensors]:
-    """Returns R and its gradient, without the means that are subtracted."""
+    """Returns R and its gradient, computed without subtracting means."""
     model = context.model
     subtracted = {
         id(layer.moving_mean)
@@ -156,7 +155,7 @@ def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Te
 class _Flow:
     """R, as a `Scored`.
 
-    A softmax or a sigmoid at the end is left out, which would bound it.
+    A final softmax or sigmoid is left out, since it would bound R.
     """
 
     what = "flow"
@@ -175,9 +174,9 @@ class _Flow:
 
 @contextlib.contextmanager
 def _without_shifts(model: keras.Model) -> Iterator[None]:
-    """Has layers that prepare data neither add nor subtract, for a while.
+    """Has preprocessing layers neither add nor subtract, for a while.
 
-    That could make the flow negative.
+    Shifts could make the flow negative.
     """
     changed = []
     for layer in layer_tree(model):
@@ -197,18 +196,18 @@ def _without_shifts(model: keras.Model) -> Iterator[None]:
 
 
 def _is_of_double(error: Exception) -> bool:
-    """Returns whether something cannot be computed in double precision.
+    """Returns whether an error says that double precision is not supported.
 
-    TensorFlow has no class of errors for it, but always names the type. (So does what
-    Keras adds, about the arguments of the call.) But for grouped convolutions, whose
-    gradients it has on processors in single precision alone.
+    TensorFlow has no error class for this, but always names the type (and so does what
+    Keras appends about the arguments of the call). The exceptions are grouped
+    convolutions, whose gradients exist on CPUs in single precision only.
     """
     words = str(error.__cause__ or error).partition("Arguments received by")[0]
     return re.search("double|float64|grouped conv", words, re.IGNORECASE) is not None
 
 
 def _ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
-    """Returns ones for an example, or for as many as the model has states for."""
+    """Returns ones for one example, or for a whole batch if the model is stateful."""
     inputs = next((x for x, _, _ in batches), None)
     if inputs is None:
         inputs = _inputs_of(model)
@@ -240,7 +239,7 @@ def _inputs_of(model: keras.Model) -> Any:
 
 
 def _check_has_call(model: keras.Model) -> None:
-    """Raises a ValueError if the model only holds others, and nothing flows."""
+    """Raises a ValueError if the model has no `call`, so that nothing flows."""
     if has_call(model):
         return
     raise ValueError(
@@ -253,10 +252,10 @@ def _check_has_call(model: keras.Model) -> None:
 
 
 def _check_numbers(model: keras.Model, batches: list[Batch]) -> None:
-    """Raises a ValueError if the model takes text, of which there are no ones."""
+    """Raises a ValueError if the model takes text instead of numbers."""
     inputs = batches[0][0] if batches else getattr(model, "inputs", None)
     types = [leaf.dtype for leaf in keras.tree.flatten(inputs) if leaf is not None]
-    # Of NumPy, of TensorFlow, or a name.
+    # A dtype of NumPy or of TensorFlow, or its name.
     if any(getattr(t, "kind", "") in tuple("OSU") or "string" in str(t) for t in types):
         raise ValueError(
             f"Expected a model that takes numbers with criterion='synflow', which "

@@ -1,4 +1,4 @@
-"""The pictures of the experiments, each a PNG with its data beside it."""
+"""Draws the pictures of the experiments, each a PNG with its data beside it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EXAMPLES_OF_A_CLASS = 100
 
 
 def draw(experiment: str, folder: Path, found: Results, data_dir: str | None) -> None:
-    """Draws what belongs to an experiment from its results."""
+    """Draws the pictures of an experiment from its results."""
     if experiment == "figure1":
         _error_against_sparsity(folder, found)
     if experiment in ("table1", "table2"):
@@ -103,8 +103,9 @@ def _mean_images(folder: Path, found: Results, data_dir: str | None) -> None:
 def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> None:
     """Draws figure 2: what LeNet-300-100 keeps of its first layer, scored on a class.
 
-    Each class gives 100 examples to one network at initialization; shown is the mean of
-    the first layer's mask over its 300 units, at nine sparsities.
+    A network at initialization is scored on 100 examples of each class in turn; the
+    pictures show the mean of the first layer's mask over its 300 units, at nine
+    sparsities.
     """
     data = datasets.load(datasource, data_dir, seed)
     images, labels = data.train
@@ -133,9 +134,9 @@ def retained(folder: Path, datasource: str, data_dir: str | None, seed: int) -> 
 def _at_each_sparsity(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the first layer's mask at each sparsity."""
     with warnings.catch_warnings():
-        # Pixels at the edge are zero in all images of a digit, so that the scores of
-        # their connections are, too: at low sparsities some must be kept, here as in
-        # the paper, and of each sparsity and digit there would be a warning.
+        # Pixels at the edge are zero in all images of a digit, and so are the scores of
+        # their connections. At low sparsities some must be kept, here as in the paper,
+        # which would cause a warning for each sparsity and digit.
         warnings.filterwarnings("ignore", ".* of the kept connections have a score of")
         return {
             f"{sparsity:.0%}": select_masks(scores, sparsity)["dense1/kernel"]
@@ -144,7 +145,7 @@ def _at_each_sparsity(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _keep(path: Path, figure: Figure, data: object) -> None:
-    """Writes the picture and, beside it, what it was drawn from."""
+    """Writes the picture and, beside it, its data."""
     with whole_file(path.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(_rounded(data)) + "\n")
     with whole_file(path.with_suffix(".png")) as partial:

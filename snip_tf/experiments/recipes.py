@@ -1,6 +1,6 @@
 """What the paper's experiments ran, and what came out: Lee et al., 2019, tables 1 to 3.
 
-Errors are in percent, of the test set. Figures marked there as a plot are read off it.
+Errors are on the test set, in percent. Figures marked there as a plot are read off it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ BUDGETS = ("smoke", "short", "full")
 
 
 class Cell(NamedTuple):
-    """One thing that was trained, with several seeds."""
+    """One setting that is trained, with several seeds."""
 
     name: str
     flags: Flags
@@ -21,18 +21,18 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One network under one recipe: what belongs side by side."""
+    """One network under one recipe: a row of a table."""
 
     cells: tuple[Cell, ...]
     flags: Flags
-    # In which budgets it is run without being asked for by name.
+    # The budgets in which it runs without being requested by name.
     budgets: tuple[str, ...] = BUDGETS
 
 
 class Recipe(NamedTuple):
     """How networks for one data set are trained in each budget."""
 
-    stand_in: str  # the data set of `smoke` where there is no other
+    stand_in: str  # the data set of `smoke` if there is no other
     full: Flags
     short: Flags
 
@@ -54,7 +54,7 @@ def _decayed(iterations: int, boundaries: list[int], interval: int) -> Flags:
 
 
 def constant(rate: float) -> Flags:
-    """Returns flags for a rate that stays as it is."""
+    """Returns flags for a constant rate."""
     return {
         "lr_decay_type": "constant",
         "lr": rate,
@@ -106,7 +106,7 @@ RECIPES = {
 }
 
 
-# Instead of a recipe's flags where only the plumbing is tested.
+# Replace a recipe's flags where only the plumbing is tested.
 SMOKE = {
     **constant(0.01),
     "train_iterations": 4,
@@ -130,9 +130,9 @@ def flags_of(arch: str, own: Flags, budget: Budget, has_data: bool) -> Flags:
 
     Args:
         arch: the network.
-        own: flags that are more important than those of its recipe.
+        own: flags that override those of its recipe.
         budget: one of `BUDGETS`.
-        has_data: whether there are data sets, or `"smoke"` takes a stand-in.
+        has_data: whether there are data sets; if not, `"smoke"` uses a stand-in.
     """
     recipe = recipe_of(arch)
     if budget == "full":
@@ -156,10 +156,10 @@ def _at_sparsities(errors: dict[float, float | None], **flags: Any) -> tuple[Cel
     )
 
 
-# LeNet-5-Caffe has no activation after its convolutions, and dense it diverges at the
-# paper's rate in the first hundred iterations, with every seed.
+# LeNet-5-Caffe has no activation after its convolutions, and the dense network diverges
+# at the paper's rate in the first hundred iterations, with every seed.
 _SLOWER = {"decay_values": "0.03,0.003"}
-# What was tried to come closer to the figures of table 1.
+# Attempts to come closer to the figures of table 1.
 _TRIED: dict[str, Flags] = {
     "lenet300_scored_on_10000": {"scoring_batch_size": 10_000},
     "lenet300_scored_on_1000": {"scoring_batch_size": 1_000},
@@ -216,7 +216,7 @@ def _table2() -> dict[str, Row]:
         "wrn_16_8": {0: 6.21, 0.95: 6.63},
         "wrn_16_10": {0: 5.91, 0.95: 6.43},
         "wrn_22_8": {0: 6.14, 0.95: 5.85},
-        # What a processor can train, instead of the large ones.
+        # Networks that a processor can train, instead of the large ones.
         "resnet_20": {0: None, 0.90: None, 0.95: None},
         "wrn_16_1": {0: None, 0.90: None, 0.95: None},
         "lstm_s": {0: 1.88, 0.95: 1.57},
@@ -273,16 +273,16 @@ def _batch_size() -> dict[str, Row]:
 
 
 def _random_labels() -> dict[str, Row]:
-    """Returns one network, of which the paper shows the loss.
+    """Returns one network, whose loss the paper shows.
 
     It stays at ln 10 = 2.30 if the network is pruned, and falls if it is dense.
     """
-    # With weight decay the dense network does not learn such labels by heart either.
+    # With weight decay the dense network does not memorize such labels either.
     flags = {"arch": "lenet5", "random_labels": True, "weight_decay": 0, **_SLOWER}
     return {"lenet5": Row(_at_sparsities({0: None, 0.99: None}), flags)}
 
 
-# Of each experiment that trains, its rows by name; `retained` only prunes.
+# The rows, by name, of each experiment that trains; `retained` only prunes.
 EXPERIMENTS = {
     "table1": _table1(),
     "figure1": _figure1(),

@@ -26,23 +26,23 @@ _COLUMNS = (
     "dead units, %",
 )
 _NOTE = (
-    "Errors on the test set, mean and standard deviation over seeds; the paper reports "
-    "the best of its last checkpoints. A dead unit, of a dense or convolutional layer, "
-    "is one that no kept connection enters."
+    "Errors on the test set, mean and standard deviation over seeds; the paper "
+    "reports the best of its last checkpoints. A dead unit is a unit without inputs, "
+    "in a dense or convolutional layer."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """What of an experiment is run, and how each network is trained.
+    """The part of an experiment that is run, and how each network is trained.
 
     Attributes:
         experiment: a name in `recipes.EXPERIMENTS`.
         budget: one of `recipes.BUDGETS`.
-        rows: names of networks; none are all of the budget.
-        seeds: a run for each.
-        dtype_policy: of every run.
-        has_data: whether there are data sets, or `"smoke"` takes a stand-in.
+        rows: names of networks; if empty, all networks of the budget.
+        seeds: the seeds, each of which is a run.
+        dtype_policy: the policy of every run.
+        has_data: whether there are data sets; if not, `"smoke"` uses a stand-in.
 
     Raises:
         ExperimentError: if the experiment lacks a row.
@@ -65,7 +65,7 @@ class Reproduction:
             )
 
     def runs(self) -> list[results.Run]:
-        """Returns all runs, those of one seed after those of another."""
+        """Returns all runs, seed by seed."""
         rows = recipes.EXPERIMENTS[self.experiment]
         chosen = self.rows or [n for n, r in rows.items() if self.budget in r.budgets]
         return [
@@ -76,7 +76,7 @@ class Reproduction:
         ]
 
     def _cells(self, row: recipes.Row) -> tuple[recipes.Cell, ...]:
-        # A smoke test need not see every point of a curve.
+        # A smoke test does not need every point of a curve.
         return (row.cells[0], row.cells[-1]) if self.budget == "smoke" else row.cells
 
     def _flags(self, row: recipes.Row, cell: recipes.Cell, seed: int) -> recipes.Flags:
@@ -101,7 +101,7 @@ def results_in(
 
 
 def _check(experiment: str, path: Path, result: results.Result) -> None:
-    """Raises one of several errors where a table or a picture needs what is missing."""
+    """Raises one of several errors if a result lacks what tables or pictures need."""
     trained = [] if "diverged" in result else ["final_error", "best_checkpoint_error"]
     if trained:
         trained.append("training_seconds")
@@ -123,7 +123,7 @@ def _check(experiment: str, path: Path, result: results.Result) -> None:
 
 
 def _check_history(experiment: str, result: results.Result) -> None:
-    if experiment != "random_labels":  # which shows the loss
+    if experiment != "random_labels":  # only this shows the loss
         return
     for check in result["history"]:
         for name, most in (("iteration", 2**63), ("loss", 1e38)):
@@ -145,7 +145,7 @@ def found_in(kept: results.Results, experiment: str) -> pictures.Results:
 def write_table(
     found: pictures.Results, experiment: str, budget: str, path: Path
 ) -> None:
-    """Prints a table of results, and writes it with what it shows."""
+    """Prints a table of results, and writes it with its data."""
     rows = recipes.EXPERIMENTS[experiment]
     lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
     lines += [
@@ -184,7 +184,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _of_the_layers(found: list[results.Result]) -> tuple[str, str]:
-    """Returns the least part that is kept of a kernel, and the part of dead units."""
+    """Returns the least fraction kept of a kernel, and the fraction of dead units."""
     kernels = [layer for result in found for layer in results.kernels(result)]
     if not kernels:
         return "", ""
@@ -196,7 +196,7 @@ def _of_the_layers(found: list[results.Result]) -> tuple[str, str]:
 def draw(
     found: pictures.Results, experiment: str, folder: Path, data_dir: str | None
 ) -> None:
-    """Draws what belongs to an experiment, from the runs that did not diverge.
+    """Draws the pictures of an experiment, from the runs that did not diverge.
 
     Raises:
         ExperimentError: if the picture needs data that does not exist.
@@ -215,5 +215,5 @@ def draw(
         )
     except OSError as error:
         if error.errno is not None:
-            raise  # of the disk
+            raise  # an error of the disk
         raise results.ExperimentError(f"The picture needs the data: {error}") from error

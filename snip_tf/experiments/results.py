@@ -1,4 +1,4 @@
-"""Results of runs: a JSON file for each, checked whenever it is read."""
+"""Results of runs: one JSON file each, checked whenever it is read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from snip_tf.experiments.recipes import Flags
 from snip_tf.files import read_json, write_json
 
-# What a run left, as its JSON file holds it.
+# The contents of a run's JSON file.
 Result = dict[str, Any]
 
-# The largest count, and the seconds of thirty years: beyond is no result.
+# The largest count, and the seconds of thirty years: larger values are not results.
 _MOST, _LONGEST = 2**63, 1e9
 _RANGES: dict[str, tuple[float, float]] = {
     "final_error": (0, 100),
@@ -23,7 +23,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "pruning_seconds": (0, _LONGEST),
     "training_seconds": (0, _LONGEST),
 }
-# What is raised when a file is read, or checked, that holds no result.
+# What reading or checking a file that holds no result raises.
 _NO_RESULT = (
     ArithmeticError,
     AttributeError,
@@ -35,16 +35,17 @@ _NO_RESULT = (
 
 
 class ExperimentError(ValueError):
-    """An experiment cannot go on; says what is wrong, and what to do."""
+    """Raised when an experiment cannot continue; says why, and what to do."""
 
 
 class Run(NamedTuple):
     """One run of `scripts/train.py`.
 
     Attributes:
-        name: of its files, below the folders of results and of logs, without a suffix.
-        flags: what it is given, with its seed and without folders.
-        about: what is kept beside its result.
+        name: the name of its files, below the folders of results and of logs, without a
+            suffix.
+        flags: its flags, including the seed, but without folders.
+        about: what is kept with its result.
     """
 
     name: Path
@@ -57,10 +58,10 @@ class Results:
     """The results in a folder.
 
     Attributes:
-        folder: where they are.
+        folder: the folder.
         defaults: the flags of `scripts/train.py` with their defaults.
         check: called with a path and the result read there; raises an error if the
-            result is damaged, or that of another run.
+            result is damaged, or belongs to another run.
     """
 
     folder: Path
@@ -68,7 +69,7 @@ class Results:
     check: Callable[[Path, Result], None]
 
     def path(self, run: Run) -> Path:
-        """Returns where a run's result is, or will be."""
+        """Returns the path of a run's result, which may not exist yet."""
         return self.folder / f"{run.name}.json"
 
     def keep(self, run: Run, result: Result) -> None:
@@ -80,20 +81,20 @@ class Results:
         """Returns a result.
 
         Raises:
-            ExperimentError: if the file, which is named, holds none.
+            ExperimentError: if the file holds none; names it.
         """
         try:
             result = read_object(path)
             self.check(path, result)
         except _NO_RESULT as error:
             raise ExperimentError(
-                f"Expected {path} to be a result as a run left it. Received: one that "
-                f"is damaged ({error!r}). Remove it, and it is run again."
+                f"Expected {path} to be an unchanged result of a run. Received: one "
+                f"that is damaged ({error!r}). Remove it to run it again."
             ) from error
         return result
 
     def is_done(self, run: Run) -> bool:
-        """Whether a run has a result, which may be that it diverged.
+        """Returns whether a run has a result, which may be that it diverged.
 
         Raises:
             ExperimentError: if the result is damaged, or was made with other flags.
@@ -105,7 +106,7 @@ class Results:
         different = differences({**self.defaults, **run.flags}, found)
         if different:
             raise ExperimentError(
-                f"Expected results of the same flags in --outdir. Received: {path}, "
+                f"Expected results with the same flags in --outdir. Received: {path}, "
                 f"made with {'; '.join(different)}. Name another --outdir, or remove "
                 f"the file."
             )
@@ -123,13 +124,13 @@ def read_object(path: Path) -> Result:
 def differences(flags: Flags, found: Flags) -> list[str]:
     """Describes where flags differ from those that a result was made with.
 
-    All flags of the main program are compared, given or not: two runs with other
-    defaults differ, and one that is given a default does not. What the version that
-    made the result did not know cannot be compared.
+    All flags of the main program are compared, given or not: runs under different
+    defaults differ, while giving a default explicitly makes no difference. Flags that
+    the version that made the result did not have cannot be compared.
 
     Args:
         flags: all flags of the main program.
-        found: those in the result.
+        found: the flags in the result.
     """
     return [
         f"--{name}={found[name]}, now --{name}={value}"
@@ -139,21 +140,21 @@ def differences(flags: Flags, found: Flags) -> list[str]:
 
 
 def _plain(value: object) -> object:
-    """Returns a flag's value in one form, however it was written: 5e-4 or 0.0005."""
+    """Returns a flag's value in a canonical form, so that 5e-4 equals 0.0005."""
     if isinstance(value, list):
         value = ",".join(map(str, value))
     try:
         return float(str(value))
     except ValueError:
-        return str(value).lower()  # of true and True
+        return str(value).lower()  # true and True are equal
 
 
 def check_result(result: Result, needed: Collection[str]) -> None:
-    """Raises one of several errors if numbers are not those of a run.
+    """Raises one of several errors if the numbers cannot be those of a run.
 
     Args:
         result: what was read from a file.
-        needed: which of its numbers must be there; a run that diverged lacks most.
+        needed: the numbers that must exist; a run that diverged lacks most.
     """
     for name, (lowest, highest) in _RANGES.items():
         value = result.get(name)
@@ -162,7 +163,7 @@ def check_result(result: Result, needed: Collection[str]) -> None:
         ):
             raise ValueError(f"{name} is {value!r}")
     if not isinstance(result["layers"], list):
-        raise TypeError("layers are a list")
+        raise TypeError("layers are not a list")
     for layer in result["layers"]:
         _check_layer(layer)
 
@@ -185,7 +186,7 @@ def _check_layer(layer: Mapping[str, Any]) -> None:
 
 
 def is_number(value: object, lowest: float, highest: float) -> bool:
-    """Whether a value is a number within a range; True and NaN are none."""
+    """Returns whether a value is a number within a range; True and NaN are not."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
@@ -195,17 +196,17 @@ def is_number(value: object, lowest: float, highest: float) -> bool:
 
 def dead_units(layer: Mapping[str, Any]) -> int:
     """Returns how many units of a layer in a result are dead."""
-    return layer["idle_units"]  # as the files call them
+    return layer["idle_units"]  # the name in the files
 
 
 def kernels(result: Result) -> list[Mapping[str, Any]]:
-    """Returns the layers of a result but for biases."""
+    """Returns the layers of a result without biases."""
     return [layer for layer in result["layers"] if "bias" not in layer["path"]]
 
 
 def units(results: Collection[Result]) -> tuple[int, int]:
-    """Returns how many units of some networks are dead, and how many there are."""
-    # The gates of a recurrent cell have two kernels, either of which may enter them.
+    """Returns the number of dead units and of all units in some networks."""
+    # The gates of a recurrent cell have two kernels, either of which may be an input.
     plain = [
         layer
         for result in results

@@ -1,4 +1,4 @@
-"""Many runs of the main program: those that have no result yet, some at a time."""
+"""Executes runs of the main program that have no result yet, several at a time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from snip_tf.files import locked, read_json
 
 Outcome = TypeVar("Outcome")
 
-# Seconds in which a run ends by itself once it is asked to.
+# Seconds in which a run ends by itself after it is asked to.
 _GRACE = 6.0
-# In the environment of a run: the process without which it goes on for nobody.
+# In the environment of a run: the process for which it runs, and with which it ends.
 _PARENT = "SNIP_TF_PARENT"
 
 
@@ -48,12 +48,12 @@ def run_missing(
     """Executes the runs that have no result yet, and keeps their results.
 
     Args:
-        runs: all of them.
+        runs: all runs.
         results: where their results are kept. One process at a time may use it.
         runner: executes them.
-        logdir: below it, each run has a folder.
+        logdir: the folder that holds a folder for each run.
         data_dir: folder of data sets, for all runs.
-        say: called with each line about how far the work is.
+        say: called with each line of progress.
         on_result: called after each run.
 
     Returns:
@@ -61,7 +61,7 @@ def run_missing(
 
     Raises:
         ExperimentError: if another process uses the folder of results, a result is
-            damaged or of other flags, or a data set cannot be loaded.
+            damaged or was made with other flags, or a data set cannot be loaded.
         OSError: if a folder cannot be written to.
     """
     with sole_user(results.folder):
@@ -84,7 +84,7 @@ def run_missing(
 
 @contextlib.contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a folder of results, which is made."""
+    """Makes a folder of results, and keeps other processes out of it."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
@@ -92,14 +92,14 @@ def sole_user(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise ExperimentError(
                 f"Expected an --outdir that no other process writes to. "
-                f"Received: {folder}, which one writes to now. Wait for it, or name "
+                f"Received: {folder}, in use by another process. Wait for it, or name "
                 f"another --outdir."
             ) from error
         yield
 
 
 def download(names: Iterable[str], data_dir: str | None) -> None:
-    """Downloads missing data sets, before several processes would at once."""
+    """Downloads missing data sets, before several processes try it at once."""
     for name in sorted(names):
         try:
             datasets.load(name, data_dir, max_examples=20)
@@ -110,7 +110,7 @@ def download(names: Iterable[str], data_dir: str | None) -> None:
 def _execute(
     runner: Runner, run: Run, results: Results, logdir: Path, data_dir: str | None
 ) -> tuple[str, bool]:
-    """Executes a run and keeps its result; returns how it went, and whether well."""
+    """Executes a run, keeps its result, and says how and whether it succeeded."""
     try:
         result = runner.run({**run.flags, "data_dir": data_dir}, logdir / run.name)
         results.keep(run, result)
@@ -123,14 +123,14 @@ def _execute(
 
 
 class RunFailedError(Exception):
-    """A run left no result; says why."""
+    """Raised when a run left no result; says why."""
 
 
 class Runner:
-    """Runs a program several times, some at a time.
+    """Runs a program several times, a few at a time.
 
-    If an exception such as an interruption leaves its `with` block, the runs under way
-    are ended, with all processes that they started.
+    If an exception such as an interruption leaves its `with` block, the active runs are
+    ended, with all processes that they started.
 
     Args:
         program: `scripts/train.py`.
@@ -142,7 +142,7 @@ class Runner:
         self._program = program
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs)
         self._children: set[subprocess.Popen] = set()
-        self._lock = threading.Lock()  # of the children
+        self._lock = threading.Lock()  # protects the children
         self._ended = threading.Event()
 
     def __enter__(self) -> Runner:
@@ -162,7 +162,7 @@ class Runner:
     def each(
         self, tasks: Sequence[Callable[[], Outcome]]
     ) -> Iterator[tuple[Outcome, float]]:
-        """Yields what each task returns, once it does, and the seconds it took."""
+        """Yields the result of each task when it is done, and the seconds it took."""
 
         def timed(task: Callable[[], Outcome]) -> tuple[Outcome, float]:
             start = time.monotonic()
@@ -173,23 +173,23 @@ class Runner:
             yield done.result()
 
     def run(self, flags: Mapping[str, Any], logdir: Path) -> Result:
-        """Runs the program to its end; started again, it continues.
+        """Runs the program to its end; an interrupted run continues.
 
         Args:
             flags: `{name: value}`, without the dashes; None is left out.
-            logdir: its folder, to which its output is written, output.txt.
+            logdir: the run's folder, which also gets its output, output.txt.
 
         Returns:
-            Its result, with the history of its checks. If its loss was no longer
-            finite: what is known of it, with `"diverged"`, a message.
+            Its result, with the history of its checks. If its loss became infinite or
+            NaN: what is known of the run, with a message under `"diverged"`.
 
         Raises:
-            RunFailedError: if it left no whole result.
+            RunFailedError: if it left no complete result.
         """
         logdir.mkdir(parents=True, exist_ok=True)
         log, diverged = logdir / "output.txt", logdir / "diverged.json"
         self._await_free(logdir)
-        diverged.unlink(missing_ok=True)  # of an earlier run
+        diverged.unlink(missing_ok=True)  # from an earlier run
         status = self._status(self._command({**flags, "logdir": logdir}), log)
         try:
             if status and diverged.exists():
@@ -200,14 +200,14 @@ class Runner:
             history = read_json(logdir / "history.json")
             return {**read_object(logdir / "result.json"), "history": history}
         except (OSError, TypeError, ValueError) as error:
-            raise RunFailedError(f"no whole result in {logdir}: {error}") from error
+            raise RunFailedError(f"no complete result in {logdir}: {error}") from error
 
     def _command(self, flags: Mapping[str, Any]) -> list[str]:
         given = [f"--{name}={v}" for name, v in flags.items() if v is not None]
         return [sys.executable, str(self._program), *given]
 
     def _await_free(self, logdir: Path) -> None:
-        """Waits for a run that was started by hand in the same folder."""
+        """Waits for a run that somebody else started in the same folder."""
         while not self._ended.is_set():
             try:
                 with locked(logdir):
@@ -216,11 +216,11 @@ class Runner:
                 self._ended.wait(1)
 
     def _status(self, command: list[str], log: Path) -> int:
-        # One thread each: two runs side by side finish sooner than one after the other.
+        # One thread each: two runs in parallel finish sooner than one after the other.
         environment = {
             **os.environ,
             "TF_NUM_INTRAOP_THREADS": "1",
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes all memory
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first run takes all memory
             _PARENT: str(os.getpid()),
         }
         environment.pop("TF_CONFIG", None)  # each run trains alone
@@ -234,7 +234,7 @@ class Runner:
                     stdout=output,
                     stderr=output,
                     env=environment,
-                    process_group=0,  # so that all it starts can be ended with it
+                    process_group=0,  # so that all its processes can be ended with it
                 )
                 self._children.add(child)
             status = child.wait()
@@ -242,7 +242,7 @@ class Runner:
         return status
 
     def _end(self) -> None:
-        """Asks the runs under way to end, and kills those that do not."""
+        """Asks the active runs to end, and kills those that do not."""
         with self._lock:
             self._ended.set()
             children = list(self._children)
@@ -263,12 +263,12 @@ def _signal(child: subprocess.Popen, number: int) -> None:
 
 
 class RunCount:
-    """Says of several runs how many are done, and how long the rest takes.
+    """Counts finished runs, and estimates the time left.
 
     Args:
-        total: all runs.
-        done: those that have a result already.
-        jobs: runs at a time.
+        total: the number of all runs.
+        done: the number of runs that have a result already.
+        jobs: the number of runs at a time.
 
     Example:
 
@@ -304,7 +304,7 @@ class RunCount:
 
 
 def _duration(seconds: float) -> str:
-    """Returns seconds in the largest unit of which there are a few.
+    """Returns a duration in the largest unit that gives more than one or two.
 
     >>> [_duration(seconds) for seconds in (0.4, 90, 150, 9000)]
     ['1 s', '90 s', '2 min', '150 min']

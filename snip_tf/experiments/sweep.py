@@ -1,4 +1,4 @@
-"""Sweeps: criteria side by side, for each sparsity, seed, network and data set."""
+"""Sweeps: compares criteria, for each sparsity, seed, network and data set."""
 
 from __future__ import annotations
 
@@ -42,21 +42,20 @@ _COLUMNS = (
     "compacted_multiply_adds",
 )
 _NOTE = (
-    "Means and standard deviations over the seeds. The error is that of the model at "
-    "the end of training on the test set; the time of pruning a median over all runs. "
-    "In brackets the number of seeds, where the runs of others are missing or failed; "
-    "a mean error leaves out what diverged. "
-    "A dead unit, of a dense or convolutional layer, is one that no kept connection "
-    "enters."
+    "Means and standard deviations over the seeds. The error is that of the final "
+    "model on the test set; the time of pruning is the median over all runs. Brackets "
+    "show the number of seeds, where runs are missing or failed; a mean error leaves "
+    "out runs that diverged. A dead unit is a unit without inputs, in a dense or "
+    "convolutional layer."
 )
 
 
 class Place(NamedTuple):
-    """The place of a run in the sweep."""
+    """What distinguishes a run in the sweep."""
 
     arch: str
     datasource: str
-    criterion: str  # with a control behind a colon; or `dense`
+    criterion: str  # with a control after a colon; or `dense`
     sparsity: float
     seed: int
 
@@ -71,11 +70,11 @@ class Sweep:
     """What is compared, and how each network is trained.
 
     Attributes:
-        archs, datasources, criteria, sparsities, seeds: a run for each combination.
-            Without data sources, each network has that of its recipe.
+        archs, datasources, criteria, sparsities, seeds: each combination is a run.
+            Without data sources, each network uses that of its recipe.
         budget: one of `recipes.BUDGETS`.
-        flags: of the main program, for every run.
-        has_data: whether there are data sets, or `"smoke"` takes a stand-in.
+        flags: flags of the main program, for every run.
+        has_data: whether there are data sets; if not, `"smoke"` uses a stand-in.
     """
 
     archs: Sequence[str]
@@ -114,27 +113,27 @@ class Sweep:
         }
         chosen = recipes.flags_of(place.arch, own, self.budget, self.has_data)
         flags = {**chosen, **self.flags, "seed": place.seed}
-        # Without data, smoke takes another set.
+        # Without data, smoke uses another set.
         place = place._replace(datasource=flags["datasource"])
         about = {"run": place._asdict(), "budget": self.budget, "given": flags}
         return results.Run(place.name(), flags, about)
 
 
 def is_criterion(name: str) -> bool:
-    """Whether this is a criterion, alone or with a control behind a colon."""
+    """Returns whether this is a criterion, alone or with a control after a colon."""
     criterion, colon, control = name.partition(":")
     return criterion in CRITERIA and (not colon or control in CONTROLS)
 
 
 def check(path: Path, result: results.Result) -> None:
-    """Raises one of several errors if a result is not as a sweep keeps it."""
+    """Raises one of several errors if a result is not one of a sweep."""
     row = _row(result)
     wrong = [*_wrong_names(row), *_wrong_numbers(row)]
     wrong += ["budget"] * (result["budget"] not in recipes.BUDGETS)
     wrong += ["given"] * (not isinstance(result["given"], dict))
     if wrong:
         raise ValueError(f"no proper {', '.join(wrong)}")
-    # Most numbers of a run that diverged are not known.
+    # Most numbers of a run that diverged are unknown.
     trained = ["final_error", "training_seconds"] if row["diverged"] is None else []
     results.check_result(result, ["pruning_seconds", *trained])
     place = Place(*(result["run"][name] for name in Place._fields))
@@ -151,12 +150,12 @@ def _wrong_names(row: Row) -> list[str]:
 
 
 def _wrong_numbers(row: Row) -> list[str]:
-    """Returns the wrong ones of those that `results.check_result` does not know."""
+    """Returns the wrong numbers among those that `results.check_result` ignores."""
     ranges: dict[str, tuple[float, float]]
     ranges = {"sparsity": (0, 1), "seed": (0, 2**32 - 1)}
     costs: dict[str, tuple[float, float]] = {"multiply_adds": (1, 2**63)}
     costs |= dict.fromkeys(_COLUMNS[-2:], (0, 2**63))
-    # They are not known of every network.
+    # They are not known for every network.
     ranges |= {name: costs[name] for name in costs if row[name] is not None}
     wrong = [name for name in ranges if not results.is_number(row[name], *ranges[name])]
     is_dense = row["criterion"] == _DENSE
@@ -168,12 +167,12 @@ def _wrong_numbers(row: Row) -> list[str]:
 def found_in(kept: results.Results) -> list[results.Result]:
     """Returns all existing results, in the order of their names."""
     paths = sorted(kept.folder.glob("*/*-seed*.json"))
-    # A process that was killed while it wrote leaves a partial file.
+    # A process that was killed while writing leaves a partial file.
     return [kept.read(path) for path in paths if not path.name.startswith(PARTIAL)]
 
 
 def write_csv(found: Sequence[results.Result], path: Path) -> list[Row]:
-    """Writes, and returns, a line for each result."""
+    """Writes a line for each result, and returns the lines."""
     rows = list(map(_row, found))
     with (
         whole_file(path) as partial,
@@ -188,7 +187,7 @@ def write_csv(found: Sequence[results.Result], path: Path) -> list[Row]:
 
 def _row(result: results.Result) -> Row:
     row = {name: result.get(name) for name in _COLUMNS}
-    # With the sparsity asked for; the one obtained differs from it by rounding.
+    # With the requested sparsity; the one obtained differs by rounding.
     row |= {name: result["run"][name] for name in Place._fields}
     row["dead_units"], row["units"] = results.units([result])
     kept = [layer["kept"] / layer["total"] for layer in results.kernels(result)]
@@ -208,7 +207,7 @@ class _Comparison:
     """The rows of one network on one data set.
 
     Args:
-        rows: those of all its runs, in the order in which they are shown.
+        rows: the rows of all its runs, in the order in which they are shown.
     """
 
     def __init__(self, rows: Sequence[Row]):
@@ -223,7 +222,7 @@ class _Comparison:
         self._seeds = max(map(len, every), default=0)
 
     def tables(self) -> list[str]:
-        """Returns the lines of its part of the page."""
+        """Returns the lines of its section of the page."""
         percent = [f"{100 * sparsity:g} %" for sparsity in self.sparsities]
         middle = self.sparsities[len(percent) // 2] if percent else 0.0
         names = [*percent, "pruning, s", f"dead units, {100 * middle:g} %"]
@@ -263,7 +262,7 @@ class _Comparison:
 
 
 def _comparisons(rows: Sequence[Row]) -> dict[tuple[str, str], _Comparison]:
-    """Returns one for each network and data set."""
+    """Returns a comparison for each network and data set."""
     order = [_DENSE, *CRITERIA]
 
     def rank(row: Row) -> tuple[Any, ...]:

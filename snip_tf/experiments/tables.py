@@ -11,8 +11,8 @@ def table(names: Sequence[str], lines: Mapping[str, Sequence[str]]) -> list[str]
     """Returns the lines of a table of numbers.
 
     Args:
-        names: those of the columns.
-        lines: `{first cell: the others}`.
+        names: the titles of the columns.
+        lines: `{first cell: the other cells}`.
     """
     head = [f"| {' | '.join(names)} |", "|---|" + "---:|" * (len(names) - 1)]
     return head + [f"| {first} | {' | '.join(rest)} |" for first, rest in lines.items()]
@@ -24,9 +24,9 @@ def mean_and_deviation(
     """Returns the mean and the standard deviation over seeds.
 
     Args:
-        values: of the runs that ended.
-        digits: after the point.
-        diverged: how many runs did.
+        values: the values of the runs that did not diverge.
+        digits: the number of digits after the decimal point.
+        diverged: the number of runs that diverged.
 
     Example:
 

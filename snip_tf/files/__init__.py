@@ -1,4 +1,4 @@
-"""Files that are never found half-written, or believed when they are damaged."""
+"""Files that are never half-written, and refused when they are damaged."""
 
 from snip_tf.files.reading import DAMAGE, inflate, named_damage, read_json
 from snip_tf.files.writing import (

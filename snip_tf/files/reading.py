@@ -1,4 +1,4 @@
-"""Files that are not believed when they are damaged."""
+"""Reads files, and refuses damaged ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _MOST_JSON = 1 << 26
-# What libraries raise on files that are damaged, or made to harm.
+# What libraries raise on files that are damaged, or malicious.
 DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -59,8 +59,8 @@ def read_json(path: str | os.PathLike) -> object:
 def named_damage(path: str | os.PathLike, expected: str) -> Iterator[None]:
     """Turns what libraries raise on a damaged file into a ValueError that names it.
 
-    So is a pipe or a device, for which a reader might wait without end. Errors of the
-    operating system, such as FileNotFoundError, stay as they are.
+    Also refuses a pipe or a device, on which a reader might block forever. Errors of
+    the operating system, such as FileNotFoundError, are unchanged.
 
     Args:
         path: the file.
@@ -71,7 +71,7 @@ def named_damage(path: str | os.PathLike, expected: str) -> Iterator[None]:
             raise ValueError("it is not a file, but a pipe or a device")
         yield
     except DAMAGE as error:
-        # EINVAL is of a place outside the file, to which something in it points.
+        # EINVAL means that something in the file points outside of it.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise ValueError(
@@ -81,13 +81,13 @@ def named_damage(path: str | os.PathLike, expected: str) -> Iterator[None]:
 
 
 def inflate(data: bytes, most: int) -> bytes:
-    """Decompresses what `zlib.compress` made of at most `most` bytes.
+    """Decompresses what `zlib.compress` made from at most `most` bytes.
 
     Raises:
-        ValueError: if there are more; they are not decompressed.
+        ValueError: if there are more bytes, which are then not decompressed.
     """
     decompressor = zlib.decompressobj()
     content = decompressor.decompress(data, most + 1)
     if len(content) > most or not decompressor.eof or decompressor.unused_data:
-        raise ValueError(f"what is compressed is cut short or has over {most:,} bytes")
+        raise ValueError(f"its data is truncated or has over {most:,} bytes")
     return content

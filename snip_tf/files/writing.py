@@ -1,4 +1,4 @@
-"""Files and folders that are never found half-written."""
+"""Writes files and folders that are never half-written."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pathlib import Path
 
 from snip_tf.files.reading import is_device
 
-PARTIAL = ".partial-"  # how the names of the folders begin that are written to first
+PARTIAL = ".partial-"  # prefix of the temporary folders that are written first
 _OURS = re.compile(re.escape(PARTIAL) + "(?P<boot>[0-9a-f]{8})-[a-z0-9_]{8}")
 _NEW, _REPLACED = "new", "replaced"  # inside such a folder, if a folder is written
 _SECONDS_UNTIL_STALE = 24 * 60 * 60
-# Another writer's folder came, or went, between a look at a path and what follows it.
+# Another writer's folder appeared or vanished between two operations on a path.
 _CAME_OR_WENT = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a path to write to, and moves that file to `path` once the body has ended.
+    """Yields a path to write to, and moves that file to `path` once the body has ended.
 
-    At any time, also after a kill, `path` holds the old file or the new one. If the
-    body fails, for example on a full disk, what it wrote is removed, and what was at
-    `path` stays. Several may write at a time: the last one's file remains.
+    At any time, even after a kill, `path` holds the old file or the new one. If the
+    body fails, for example on a full disk, what it wrote is removed, and `path` is
+    unchanged. With several writers at a time, the last one's file remains.
 
     Links are followed, as `open` does; the owner and the mode of a file that is
     replaced are kept. (Hard links to it keep the old content.)
@@ -54,7 +54,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with _folder_beside(target) as folder:
-        partial = folder / path.name  # not that of the target: Keras goes by the ending
+        partial = folder / path.name  # not that of the target: Keras goes by the suffix
         yield partial
         _flush(partial)
         _take_after(target, partial)
@@ -67,8 +67,8 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Does the same for a folder, which replaces the whole one at `path`.
 
     Where the system cannot exchange two folders in one step, a kill in the middle may
-    leave none at `path`; whoever next writes a file or folder beside it with these
-    functions puts the old one back first.
+    leave none at `path`; the next call of these functions in the same folder puts the
+    old one back first.
     """
     target = _target(Path(path))
     if target.is_file():
@@ -101,7 +101,7 @@ def _target(path: Path) -> Path:
     while there := _device_and_inode(target):
         if os.access(target, os.W_OK, effective_ids=as_effective):
             break
-        # Where another writer has just moved it away, it could not be found instead.
+        # Else another writer has exchanged it in between: look again.
         if there == _device_and_inode(target):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return target
@@ -118,9 +118,9 @@ def _device_and_inode(path: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """Makes a folder, which only this user can enter, and removes it in the end.
+    """Makes a folder that only this user can enter, and removes it in the end.
 
-    It is on the same disk as `target`, so that what is in it can be renamed to that.
+    It is on the same disk as `target`, so that its contents can be renamed to that.
     """
     _remove_stale(target.parent)
     with contextlib.ExitStack() as stack:
@@ -129,9 +129,9 @@ def _folder_beside(target: Path) -> Iterator[Path]:
             try:
                 stack.enter_context(locked(folder))
             except (BlockingIOError, FileNotFoundError):
-                continue  # another writer has just taken it for a stale one
+                continue  # another writer has just removed it as stale
             except (OSError, ImportError):
-                pass  # nothing can be locked here: `_remove_stale` goes by the time
+                pass  # locking is not supported: `_remove_stale` goes by age
             if folder.exists():
                 break
         stack.callback(_remove, folder)  # before it is unlocked
@@ -142,16 +142,16 @@ def _make_folder(target: Path) -> Path:
     try:
         name = tempfile.mkdtemp(prefix=f"{PARTIAL}{_boot()}-", dir=target.parent)
     except OSError as error:
-        # Of the user's path, not of one that nobody knows.
+        # Names the user's path, not the temporary one.
         raise OSError(error.errno, error.strerror, str(target)) from error
     return Path(name)
 
 
 @functools.cache
 def _boot() -> str:
-    """Names the running system, which alone knows whether its writers are alive.
+    """Returns an id of the running system, which alone knows if its writers are alive.
 
-    Another machine may share the disk, and locks need not reach that far.
+    Another machine may share the disk, but not the locks.
     """
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -161,7 +161,7 @@ def _boot() -> str:
 
 
 def _remove_stale(parent: Path) -> None:
-    """Removes what writers that were killed have left in a folder."""
+    """Removes what killed writers have left in a folder."""
     with contextlib.suppress(OSError):  # a folder may be writable and not readable
         for name in os.listdir(parent):
             found = _OURS.fullmatch(name)
@@ -183,14 +183,14 @@ def _remove_if_stale(folder: Path, is_of_this_boot: bool) -> None:
         except BlockingIOError:
             return  # its writer is alive
         except (OSError, ImportError):
-            pass  # nothing can be locked here
+            pass  # locking is not supported
         _put_back(folder)
         if is_stale:
             _remove(folder)
 
 
 def _is_of_this_user(found: os.stat_result) -> bool:
-    """Returns whether what was found can be trusted; others may have planted it."""
+    """Returns whether a folder is this user's; others may have planted it."""
     return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
@@ -213,7 +213,7 @@ def _put_back(folder: Path) -> None:
 
 
 def _move_folder(new: Path, target: Path) -> None:
-    """Puts a folder where another may be, which then is beside the new one's path."""
+    """Moves a folder to a path; an existing one is moved next to the new one's path."""
     while True:
         try:
             if target.is_dir():
@@ -227,7 +227,7 @@ def _move_folder(new: Path, target: Path) -> None:
 
 
 def _exchange(new: Path, target: Path) -> None:
-    """Exchanges two folders, with no moment between if the system can."""
+    """Exchanges two folders, atomically if the system can."""
     try:
         _rename_exchange(new, target)
     except OSError as error:
@@ -241,7 +241,7 @@ def _exchange(new: Path, target: Path) -> None:
 
 
 def _rename_exchange(one: Path, other: Path) -> None:
-    """Linux' renameat2 with RENAME_EXCHANGE, which Python does not offer."""
+    """Calls Linux' renameat2 with RENAME_EXCHANGE, which Python does not offer."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError) as error:
@@ -253,7 +253,7 @@ def _rename_exchange(one: Path, other: Path) -> None:
 
 
 def _take_after(old: Path, new: Path) -> None:
-    """Gives what is new the owner and mode of what it replaces, if anything."""
+    """Copies the owner and mode of what is replaced, if anything."""
     with contextlib.suppress(FileNotFoundError):  # another writer may move it away
         owner = old.stat()
         for ids in ((-1, owner.st_gid), (owner.st_uid, -1)):
@@ -264,9 +264,9 @@ def _take_after(old: Path, new: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Waits until the disk has a file, lest a power cut leave an empty one."""
+    """Waits until a file is on disk, since a power cut could leave an empty one."""
     if os.name == "nt":
-        return  # where only what is open for writing can be flushed
+        return  # this system flushes only files that are open for writing
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -275,7 +275,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """Does the same for the names in a folder, where the file system can."""
+    """Does the same for the entries of a folder, where the file system can."""
     with contextlib.suppress(OSError):
         _flush(path)
 
@@ -289,12 +289,12 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps other processes that ask for it out of a folder.
+    """Holds the lock of a folder, which keeps out other processes that ask for it.
 
-    The operating system lets go of the lock, however the process ends.
+    The operating system releases it, however the process ends.
 
     Raises:
-        BlockingIOError: if another process has it.
+        BlockingIOError: if another process holds it.
     """
     import fcntl  # not available on Windows
 

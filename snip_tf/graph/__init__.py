@@ -1,1 +1,1 @@
-"""A model as the calls it makes, and what each kind of layer does with features."""
+"""A model as a graph of calls, with a rule for each kind of layer."""

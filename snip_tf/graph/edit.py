@@ -1,4 +1,4 @@
-"""Rebuilds a model from its graph, with other operations in it."""
+"""Rebuilds a model from its graph, with some operations replaced."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from snip_tf.graph.graph import Graph, Node, tensors
 from snip_tf.masking.copying import input_like
 
 Arrays = list[np.ndarray]
-# Makes a copy of an operation, or of what one of its settings holds, as it is.
+# Copies an operation, or the value of one of its settings, unchanged.
 Copy = Callable[[Any], Any]
 
 
 class Names:
-    """Names for the operations of a model rebuilt from a graph, each given once."""
+    """Gives each operation of a rebuilt model a unique name."""
 
     def __init__(self, graph: Graph):
         self._taken = {tensor.name for tensor in tensors(graph.inputs)}
@@ -46,11 +46,11 @@ class Names:
 
 
 def rebuild(graph: Graph, call: Callable[[Node, list[Any]], Any]) -> keras.Model:
-    """Returns a model of a graph in which each call may be replaced.
+    """Returns a model built from a graph, in which each call may be replaced.
 
     Args:
         graph: the calls.
-        call: makes the new call for a `Node` and a list of new inputs (None where an
+        call: makes the new call, given a `Node` and a list of new inputs (None where an
             input was left out). Returns its outputs, or None to leave the call out.
     """
     inputs = keras.tree.map_structure(input_like, graph.inputs)
@@ -62,7 +62,7 @@ def rebuild(graph: Graph, call: Callable[[Node, list[Any]], Any]) -> keras.Model
                 zip(map(id, tensors(node.outputs)), tensors(outputs), strict=True)
             )
     for tensor in tensors(inputs):
-        # Older versions of Keras (3.13) refuse an input that nothing reads.
+        # Older versions of Keras (3.13) refuse an unused input.
         keras.layers.Identity(name="unread")(tensor)
     return keras.Model(
         inputs, keras.tree.map_structure(lambda tensor: new[id(tensor)], graph.outputs)
@@ -75,9 +75,9 @@ class Edit:
 
     Attributes:
         inputs, outputs: for each of its tensors, which features are kept.
-        constants: the values of the constant features of the inputs, else NaN.
-        copy: makes a copy of an operation as it is.
-        names: of the operations of the new model.
+        constants: the values of the constant features of the inputs, NaN elsewhere.
+        copy: copies an operation unchanged.
+        names: gives the operations of the new model their names.
     """
 
     inputs: Arrays
@@ -87,7 +87,7 @@ class Edit:
     names: Names
 
     def like(self, operation: keras.Operation, **settings: Any) -> keras.Operation:
-        """Returns a new operation with these settings, else those of the old."""
+        """Returns a new operation with the settings of the old, except for these."""
         return like(operation, self.copy, **settings)
 
     def gathered(self, tensor: Any, given: np.ndarray, wanted: np.ndarray) -> Any:
@@ -96,7 +96,8 @@ class Edit:
             return tensor
         positions = np.flatnonzero(wanted[given]).astype(np.int32)
         picked = keras.ops.take(tensor, positions, axis=-1)
-        # Keras numbers it by what was made in this process, not in this model.
+        # Named, since Keras numbers it by what was made in this process, not in this
+        # model.
         operation_of(picked).name = self.names.new("take")
         return picked
 
@@ -106,7 +107,7 @@ class Edit:
 
 
 def like(operation: Any, copy: Copy, **settings: Any) -> Any:
-    """Returns a new operation, not built, with these settings, else those of the old.
+    """Returns a new operation, not built, with the old settings, except for these.
 
     Regularizers, initializers, constraints and activations are passed as objects, since
     those of a user may have no configuration, or one that Keras cannot read.
@@ -114,7 +115,7 @@ def like(operation: Any, copy: Copy, **settings: Any) -> Any:
     Args:
         operation: a built-in layer of Keras, or an operation of `keras.ops`.
         copy: copies what holds state, such as a layer that is an activation.
-        **settings: what is to differ.
+        **settings: the settings that differ.
     """
     attributes = dict(vars(operation))
     if isinstance(operation, keras.layers.RNN):
@@ -133,7 +134,7 @@ def like(operation: Any, copy: Copy, **settings: Any) -> Any:
     return new
 
 
-# How the names of such settings end, and what replaces them in a configuration.
+# Suffixes of the names of such settings, and what replaces them in a configuration.
 _NEUTRAL = {
     "activation": keras.activations.linear,
     "constraint": None,

@@ -1,4 +1,4 @@
-"""The graph of a model: which layer is called on what, with models inside opened."""
+"""The graph of a model: which layer is called on what, with nested models inlined."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Node:
 
     Attributes:
         operation: what is called.
-        name: its name, after those of the models that it is in.
+        name: its name, prefixed by those of the models that it is in.
         args, kwargs: the arguments of the call, with `KerasTensor`s among them.
         outputs: what it returned, a nest of `KerasTensor`s.
     """
@@ -53,7 +53,7 @@ class Node:
 
 @dataclasses.dataclass(eq=False)
 class Graph:
-    """The calls of a model, in an order in which they can be made.
+    """The calls of a model, in an order in which they can be executed.
 
     Attributes:
         inputs, outputs: nests of `KerasTensor`s, as the model takes and returns.
@@ -82,7 +82,7 @@ def is_tensor(value: Any) -> bool:
 def has_graph(layer: Any) -> bool:
     """Returns whether a layer is a Sequential or Functional model with Keras' `call`.
 
-    Its class may add what it likes, such as a `train_step`, but no `call`.
+    Its class may define anything else, such as a `train_step`, but not a `call`.
     """
     classes: tuple[type[Any], ...] = (keras.Sequential, functional_class())
     # (A Sequential model whose layers were only run on arrays has no inputs.)
@@ -96,15 +96,15 @@ def has_graph(layer: Any) -> bool:
 def trace(model: keras.Model) -> Graph:
     """Returns the graph of a Sequential or Functional model.
 
-    Models inside are opened, so that the graph is one of their layers. Every layer of
-    the model is called once more, as a Functional model's layers are.
+    Nested models are inlined, so that the graph consists of their layers. Every layer
+    of the model is called once more, as when a Functional model is built.
 
     Args:
         model: a built `keras.Sequential` or Functional model, perhaps of a subclass,
             but with Keras' `call`.
 
     Raises:
-        ValueError: if the model runs its layers in code of its own.
+        ValueError: if the model runs its layers in its own code.
     """
     _check_has_graph(model)
     return _Tracer().trace(model)
@@ -114,12 +114,12 @@ def _check_has_graph(model: keras.Model) -> None:
     if has_graph(model):
         return
     how = (
-        "which runs its layers in code of its own (its `call`). If that only calls "
+        "which runs its layers in its own code (a `call`). If that only calls "
         "layers, `keras.Model(inputs, model.call(inputs))` with "
         "`inputs = keras.Input(...)` makes it Functional."
     )
     if not has_call(model):
-        how = "which has no `call`, only parts. Pass these, each by itself."
+        how = "which has no `call`, only parts. Pass each of these separately."
     raise ValueError(
         f"Expected a keras.Sequential or a Functional model, whose graph can be "
         f"read. Received: model={model.name!r} of type {type(model).__name__}, {how}"
@@ -127,17 +127,17 @@ def _check_has_graph(model: keras.Model) -> None:
 
 
 class _Tracer:
-    """Records the calls that a model makes, and those of the models inside it.
+    """Records the calls that a model makes, and those of nested models.
 
-    A model inside is recorded as the calls of its own layers. What it takes and what
-    it returns are then two tensors for one thing; the recorded nodes get one of them.
+    A nested model is recorded as the calls of its layers. Each of its inputs and
+    outputs then has two tensors; the recorded nodes use one of them.
     """
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []
-        # By the id of a tensor: the tensor that stands for it.
+        # By id of a tensor: the tensor used instead.
         self._same: dict[int, keras.KerasTensor] = {}
-        self._alive: list[Any] = []  # so that no id is given to another tensor
+        self._alive: list[Any] = []  # so that no id is reused
 
     def trace(self, model: keras.Model) -> Graph:
         """Returns the graph of a model that has one."""
@@ -159,7 +159,7 @@ class _Tracer:
         Args:
             model: one that has a graph.
             prefix: what the names of its nodes begin with.
-            options: keyword arguments of its call, which it hands to its layers.
+            options: keyword arguments of its call, which it passes to its layers.
         """
         graph = keras.Model(model.inputs, model.outputs)
         inputs = [input_like(tensor) for tensor in model.inputs]
@@ -179,7 +179,7 @@ class _Tracer:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Calls an operation and records that."""
+        """Calls an operation and records the call."""
         outputs = operation(*args, **kwargs)
         self._alive.append(outputs)
         node = Node(operation, prefix + operation.name, args, kwargs, outputs)
@@ -191,7 +191,7 @@ class _Tracer:
         return outputs
 
     def _open(self, node: Node) -> None:
-        """Records the calls inside a model instead of the call of the model."""
+        """Records the calls inside a nested model instead of its own call."""
         model = node.operation
         options = {name: v for name, v in node.kwargs.items() if v is not None}
         given = in_own_order(node.args[0], model.inputs, model)
@@ -201,7 +201,7 @@ class _Tracer:
         ]
         inputs, outputs = self._run(model, f"{node.name}/", options)
         self._alias(inputs, given)
-        # What reads its outputs reads what was recorded inside.
+        # Whatever reads its outputs now reads those recorded inside.
         self._alias(node.outputs, self._resolve(outputs))
 
     def _cast(self, given: keras.KerasTensor, dtype: str, name: str) -> Any:
@@ -215,13 +215,13 @@ class _Tracer:
         return made
 
     def _alias(self, nest: Any, others: Any) -> None:
-        """Has the tensors of one nest stand for those of another."""
+        """Has the tensors of one nest replace those of another."""
         self._alive.append(nest)
         for tensor, other in zip(tensors(nest), tensors(others), strict=True):
             self._same[id(tensor)] = other
 
     def _resolve(self, nest: Any) -> Any:
-        """Returns a nest with the tensors that stand for those in it."""
+        """Returns a nest with its tensors replaced."""
 
         def known_as(leaf: Any) -> Any:
             while id(leaf) in self._same:
@@ -257,7 +257,7 @@ def _makes_masks(layer: keras.Layer) -> bool:
 def in_own_order(
     given: Any, inputs: list[keras.KerasTensor], model: keras.Model
 ) -> list[Any]:
-    """Returns what a model is given in the order of its inputs; dicts go by name."""
+    """Returns the arguments of a model in the order of its inputs; dicts go by name."""
     if not isinstance(given, dict):
         return keras.tree.flatten(given)
     # (A Sequential model has one input.)
@@ -267,12 +267,12 @@ def in_own_order(
 
 
 def _can_be_opened(node: Node) -> bool:
-    """Returns whether the layers of a model may be called on what it is given."""
+    """Returns whether a nested model's layers can be called on its arguments."""
     if _has_masks(node):
         return False
     model = node.operation
     given = in_own_order(node.args[0], model.inputs, model)
-    # Keras adds or drops an axis where there is one too few or too many.
+    # Keras adds or drops an axis where the rank differs by one.
     return all(
         len(tensor.shape) == len(own.shape)
         for tensor, own in zip(given, model.inputs, strict=True)
@@ -280,7 +280,7 @@ def _can_be_opened(node: Node) -> bool:
 
 
 def _has_masks(node: Node) -> bool:
-    """Returns whether masks are given to a call or attached to its inputs."""
+    """Returns whether masks are passed to a call or attached to its inputs."""
     return (
         carry_masks(tensors(node.args))
         or bool(tensors(node.kwargs))
@@ -289,7 +289,7 @@ def _has_masks(node: Node) -> bool:
 
 
 def _accepted(operation: keras.Operation, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Returns those arguments of a model's call that Keras passes on to a layer."""
+    """Returns the arguments of a model's call that Keras passes on to a layer."""
     if "training" not in arguments or not _is_layer(operation):
         return {}
     parameters = inspect.signature(operation.call).parameters

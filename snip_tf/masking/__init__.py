@@ -1,1 +1,1 @@
-"""Masks on the weights of a model, and copies of models with and without."""
+"""Masks on the weights of a model, and copies of models with or without masks."""

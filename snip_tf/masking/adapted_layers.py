@@ -15,10 +15,10 @@ from snip_tf.weights import layer_tree
 
 @functools.cache
 def adapt_layers() -> None:
-    """Has Keras' layers respect masks of weights that they own or hold.
+    """Makes Keras' layers respect masks of weights that they own or hold.
 
-    A layer inside a composite one, which is masked as a whole, and a model of layers
-    keep their classes. These methods do for weights without a mask what they did.
+    Only composite layers are masked as a whole; the layers inside them, and models,
+    keep their classes. For weights without a mask these methods are unchanged.
     """
     keras.Layer.set_weights = _with_zeros(keras.Layer.set_weights)
     keras.Model.load_weights = _unless_masks_are_left(keras.Model.load_weights)
@@ -30,7 +30,7 @@ def adapt_layers() -> None:
 
 
 def _with_zeros(set_weights: Callable) -> Callable:
-    """Wraps `Layer.set_weights`; then what is removed is zero, as after a step."""
+    """Wraps `Layer.set_weights` to keep removed weights at zero, as after a step."""
 
     @functools.wraps(set_weights)
     def set_weights_with_zeros(self, weights):
@@ -43,10 +43,10 @@ def _with_zeros(set_weights: Callable) -> Callable:
 
 
 def _unless_masks_are_left(load_weights: Callable) -> Callable:
-    """Wraps `Model.load_weights`: refused if layers that are not pruned have masks.
+    """Wraps `Model.load_weights` to refuse masks for layers that are not pruned.
 
-    Zeros of those would not stay, while those of the others do. Into a plain model
-    a file of any pruned one is loaded.
+    Zeros of those layers would not stay, while those of the others would. A plain model
+    loads the file of any pruned one.
     """
 
     @functools.wraps(load_weights)
@@ -57,9 +57,9 @@ def _unless_masks_are_left(load_weights: Callable) -> Callable:
             raise ValueError(
                 f"Expected a file with masks of the {len(pruned)} layers of "
                 f"{self.name!r} that are pruned. Received: {str(filepath)!r}, of a "
-                f"model of which {len(masked)} are: {', '.join(masked)}. Load it into "
-                f"a model that is pruned alike, or into the plain one, and apply its "
-                f"masks (`snip_tf.apply_masks`)."
+                f"model with {len(masked)} pruned layers: {', '.join(masked)}. Load it "
+                "into a model that is pruned alike, or into the plain one, and apply "
+                "its masks (`snip_tf.apply_masks`)."
             )
         return load_weights(self, filepath, skip_mismatch, **kwargs)
 
@@ -67,7 +67,7 @@ def _unless_masks_are_left(load_weights: Callable) -> Callable:
 
 
 def unless_masked(enable_lora: Callable) -> Callable:
-    """Wraps `enable_lora`: refused by a layer with masks, unless on its bias.
+    """Wraps `enable_lora` to refuse a layer with masks, except on its bias.
 
     Keras saves the sum of a kernel and its update, which is dense; loaded under the
     masks, it would compute something else.
@@ -81,7 +81,7 @@ def unless_masked(enable_lora: Callable) -> Callable:
                 f"Expected a layer without masks, since a low-rank update (LoRA) is "
                 f"dense: it would bring removed connections back. Received: "
                 f"layer={self.name!r}, which is pruned. Call `enable_lora` on the "
-                f"model that `snip_tf.strip_pruning` gives; the zeros stay in the "
+                f"model that `snip_tf.strip_pruning` returns; the zeros stay in the "
                 f"kernel, beside the update."
             )
         return enable_lora(self, *args, **kwargs)

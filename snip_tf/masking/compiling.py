@@ -1,4 +1,4 @@
-"""What a model was compiled with, the same for a copy, and compiled calls."""
+"""Compiles a copy of a model as the original, and makes compiled calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snip_tf import _keras
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """Returns the arguments of `model.compile`, as the very objects that were given.
+    """Returns the arguments of `model.compile`, as the very objects that were passed.
 
     Empty if the model is not compiled.
     """
@@ -26,8 +26,8 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
 def compile_like(copy: keras.Model, model: keras.Model) -> None:
     """Compiles a copy as the model is, with a new optimizer and new metrics.
 
-    Losses keep no state and are shared. Warns, and leaves the copy as it is, if the
-    optimizer or a metric cannot be made again from its own configuration.
+    Losses keep no state and are shared. If the optimizer or a metric cannot be
+    recreated from its configuration, warns and leaves the copy uncompiled.
     """
     arguments = compile_arguments(model)
     if not arguments:
@@ -38,12 +38,12 @@ def compile_like(copy: keras.Model, model: keras.Model) -> None:
     except (NotImplementedError, TypeError, ValueError) as error:
         warnings.warn(
             f"The copy of {model.name!r} is not compiled, since something that the "
-            f"model was compiled with cannot be made again from its configuration: "
+            "model was compiled with cannot be recreated from its configuration: "
             f"{error}. Call `compile` on the copy.",
             stacklevel=2,
         )
         return
-    # A `compile` of the class may want other arguments; what it sets on the model are
+    # A custom `compile` may take other arguments; what it sets on the model are
     # attributes, which are copied.
     keras.Model.compile(copy, **arguments)
 
@@ -55,12 +55,12 @@ def _made_again(part: Any) -> Any:
 
 
 def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
-    """Returns the model in inference as functions of arrays, without and with XLA."""
+    """Returns inference with the model as functions of arrays, without and with XLA."""
     import tensorflow as tf
 
     def of_arrays(compiled: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def call(x: Any) -> Any:
-            # (For one array the walk through a nest would take longer than the rest.)
+            # (For a single array, mapping over a nest would take longer than the rest.)
             if isinstance(x, (dict, list, tuple)):
                 outputs = compiled(keras.tree.map_structure(tf.convert_to_tensor, x))
             else:
@@ -81,10 +81,10 @@ def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
 
 
 def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
-    """Returns whether XLA compiles a function of `compiled_calls` for these numbers.
+    """Returns whether XLA compiles a function of `compiled_calls` for this input.
 
-    Never ask for a model of text: where XLA fails a second time, TensorFlow 2.21 ends
-    the process.
+    Never call this for a model that takes text: when XLA fails a second time,
+    TensorFlow 2.21 ends the process.
     """
     import tensorflow as tf
 
@@ -98,15 +98,15 @@ def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
 def strategy_of(model: keras.Model) -> Any:
     """Returns the `tf.distribute.Strategy` of the scope, or that of the model.
 
-    TensorFlow's default strategy, of one replica, where there is none; None with
-    another backend of Keras.
+    Without either, this is TensorFlow's default strategy with one replica; with another
+    backend of Keras it is None.
     """
     return getattr(model, "distribute_strategy", None)
 
 
 @contextlib.contextmanager
 def strategy_scope(model: keras.Model) -> Iterator[None]:
-    """Enters the scope in which variables are made as those of a model are."""
+    """Enters the scope in which variables are created like those of a model."""
     strategy = strategy_of(model)
     with strategy.scope() if strategy else contextlib.nullcontext():
         yield

@@ -1,4 +1,4 @@
-"""The configuration of a masked layer: the plain layer's, and its masks."""
+"""The configuration of a masked layer: that of the plain layer, and its masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snip_tf.weights import layer_tree, weights_by_path
 
 
 def config_of(layer: keras.Layer) -> dict[str, Any]:
-    """Returns the layer as it was before it was masked, and all the masks in it."""
+    """Returns the configuration of the plain layer, with all masks in it."""
     masks = {**masks_of(weights_by_path(layer)), **layer._snip_pending}
     config = _plain_config(layer)
     config.pop("compile_config", None)
@@ -36,18 +36,17 @@ def _plain_config(layer: keras.Layer) -> dict[str, Any]:
             return keras.saving.serialize_keras_object(layer)
     except NotImplementedError as error:
         raise NotImplementedError(
-            f"Keras makes a configuration of {layer.name!r}, to save or clone it, by "
-            f"the `get_config` of {plain_class(layer).__name__}, which does not give "
-            f"one: implement it. Or keep `save_weights(...)` and "
-            f"`snip_tf.save_masks(path, snip_tf.get_masks(model))`, and then build the "
-            f"model anew, its layers named as now, call "
-            f"`snip_tf.apply_masks(model, snip_tf.load_masks(path))`, and "
-            f"`load_weights(...)` on that."
+            f"To save or clone {layer.name!r}, Keras needs the `get_config` of "
+            f"{plain_class(layer).__name__}, which does not return a configuration: "
+            "implement it. Or keep `save_weights(...)` and `snip_tf.save_masks(path, "
+            "snip_tf.get_masks(model))`, and then build the model anew, its layers "
+            "named as now, call `snip_tf.apply_masks(model, "
+            "snip_tf.load_masks(path))`, and `load_weights(...)` on that."
         ) from error
 
 
 def check_config(config: Any) -> None:
-    """Raises unless this is what `get_config` of a masked layer gives."""
+    """Raises unless this is what `get_config` of a masked layer returns."""
     received = config if isinstance(config, Mapping) else {}
     names = received.get("sublayer_names", ())
     fits = {
@@ -66,7 +65,7 @@ def check_config(config: Any) -> None:
 
 
 def known_class(cls: type, config: Mapping[str, Any]) -> dict[str, type]:
-    """Returns the class that a masked class is of, if a configuration is of that.
+    """Returns the plain class of a masked class, if the configuration names it.
 
     To clone a model Keras asks the class itself, which need not be registered.
     """

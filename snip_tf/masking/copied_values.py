@@ -21,14 +21,14 @@ class Copier(Protocol):
     """Copies what it is asked for, each thing once; see `Copies`."""
 
     def of(self, value: Any) -> Any:
-        """Returns a copy of what holds a part of a model; anything else as it is."""
+        """Copies what holds a part of a model; returns anything else unchanged."""
 
     def remember(self, value: Any, new: Any) -> None:
         """Knows a copy at once, for what is inside and refers back to it."""
 
 
 def copy_value(value: Any, copies: Copier) -> Any:
-    """Returns a value of the same kind, or an object of its class, of copies."""
+    """Returns a value of the same kind or class that holds copies."""
     for kind, copied in _COPIED:
         if isinstance(value, kind):
             return copied(value, copies)
@@ -42,7 +42,7 @@ def _method(method: types.MethodType, copies: Copier) -> types.MethodType:
 
 
 def _function(function: types.FunctionType, copies: Copier) -> types.FunctionType:
-    """Returns the same code, on copies of what it closes over and its defaults."""
+    """Returns the same code, with copies of what it closes over and of its defaults."""
     cells = [types.CellType() for _ in function.__closure__ or ()]
     new = types.FunctionType(
         function.__code__,
@@ -102,7 +102,7 @@ def _object(value: Any, copies: Copier) -> Any:
 
 
 _SEQUENCES = (list, tuple, set, frozenset, collections.deque)
-# How to copy values, by the first kind that they are of.
+# How to copy values; the first matching kind decides.
 _COPIED: list[tuple[Any, Callable[[Any, Copier], Any]]] = [
     (types.MethodType, _method),
     (types.FunctionType, _function),

@@ -26,17 +26,17 @@ from snip_tf.masking.reach import PLAIN, attributes_of, reaches
 from snip_tf.network import Network
 from snip_tf.weights import Owner
 
-# What of a model Keras may have been told not to track.
+# Parts of a model that Keras may have been told not to track.
 _HIDDEN = (keras.Layer, keras.Variable, keras.random.SeedGenerator)
 
 
 def plain_copy(network: Network) -> keras.Model:
-    """Returns a copy of a model, compiled as it is, with zeros and without masks."""
+    """Returns a copy of a model without masks, compiled like it, with its zeros."""
     return plain_network(network).model
 
 
 def plain_network(network: Network) -> Network:
-    """Returns what `plain_copy` does, with its weights by path."""
+    """Returns the same copy as `plain_copy`, as a network."""
     plain = copied_network(network)
     for path, mask in network.mask_variables.items():
         weight = plain.weights[path]
@@ -45,11 +45,12 @@ def plain_network(network: Network) -> Network:
 
 
 def copied_network(network: Network) -> Network:
-    """Returns a copy of a model, as `copy_unmasked` does, without reading it again."""
+    """Returns a copy like `copy_unmasked`, without reading the copy again."""
     copies = Copies()
     model = copies.compiled(network.model)
     weights = {path: copies.known(weight) for path, weight in network.weights.items()}
-    # (Those without weights, such as inputs, a copy may have made itself.)
+    # (Layers without weights, such as inputs, may have been created by the copy
+    # itself.)
     owners = [
         Owner(copies.known(layer), {name: copies.known(w) for name, w in own.items()})
         for layer, own in network.owners
@@ -59,12 +60,12 @@ def copied_network(network: Network) -> Network:
 
 
 def copy_unmasked(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model, compiled as it is, in which nothing is masked.
+    """Returns a copy of a model, compiled like it, in which nothing is masked.
 
     Copies have the names, values and settings of their originals, and are shared and
-    tied as those are. Functions and objects of other libraries are copied if they hold
-    a part of the model, so that the copy never runs the original's layers; else both
-    use the same.
+    tied in the same way. Functions and objects of other libraries are copied if they
+    hold a part of the model, so that the copy never runs the original's layers;
+    otherwise both models share them.
     """
     return Copies().compiled(model)
 
@@ -73,11 +74,11 @@ class Copies:
     """Copies what it is asked for, each thing once."""
 
     def __init__(self):
-        # With the originals: once gone, one would leave its id to another object.
+        # The originals are kept, too: the id of a deleted one could be reused.
         self._known: dict[int, tuple[Any, Any]] = {}
 
     def compiled(self, model: keras.Model) -> keras.Model:
-        """Returns a copy of a model, it and the models inside compiled as they are."""
+        """Returns a copy of a model; it and the models inside are compiled alike."""
         with strategy_scope(model):
             copied_model = self.of(model)
             for old, new in self._models():
@@ -92,7 +93,7 @@ class Copies:
         ]
 
     def of(self, value: Any) -> Any:
-        """Returns a copy of what is, or holds, a part of a model; else the value."""
+        """Copies what is, or holds, a part of a model; anything else is unchanged."""
         if id(value) in self._known:
             return self.known(value)
         if not isinstance(value, keras.Operation) and not reaches(value):
@@ -102,7 +103,7 @@ class Copies:
         return new
 
     def known(self, value: Any) -> Any:
-        """Returns the copy of what was copied; a KeyError of anything else."""
+        """Returns the copy of a value that was copied; raises a KeyError for others."""
         return self._known[id(value)][1]
 
     def remember(self, value: Any, new: Any) -> None:
@@ -123,7 +124,7 @@ class Copies:
         return new
 
     def _seeds(self, seeds: keras.random.SeedGenerator) -> keras.random.SeedGenerator:
-        # With any seed but none, which would be drawn from the user's generator.
+        # With some seed: for None, one would be drawn from the user's generator.
         with _name_scopes(seeds.state.path.split("/")[:-2]):
             new = keras.random.SeedGenerator(seed=0, name=seeds.name)
         new.state.assign(seeds.state)
@@ -131,7 +132,7 @@ class Copies:
         return new
 
     def _layer(self, layer: keras.Layer) -> keras.Layer:
-        # Past a `__new__` and an `__init__` of the class, which may want arguments.
+        # Past `__new__` and `__init__` of the class, which may require arguments.
         new = keras.Layer.__new__(plain_class(layer))
         self.remember(layer, new)
         self._initialize(layer, new)
@@ -142,7 +143,7 @@ class Copies:
         return new
 
     def _initialize(self, layer: Any, new: Any) -> None:
-        """Runs the constructor of the base class that a layer is of."""
+        """Runs the constructor of the layer's base class."""
         if isinstance(layer, keras.Sequential):
             # A Sequential model makes a Functional one, without a name, inside.
             with _keras.names_not_counted():
@@ -168,7 +169,7 @@ class Copies:
         tracked: set[int],
         made_by_base: set[str] | None = None,
     ) -> None:
-        """Gives a copy what its base class has not given it yet."""
+        """Sets the attributes that the constructor of the base class did not set."""
         made_by_base = set(vars(new)) if made_by_base is None else made_by_base
         for name, value in _own_attributes(old).items():
             if name not in made_by_base:
@@ -181,9 +182,10 @@ class Copies:
                     setattr(new, name, copied)
 
     def _track(self, layer: Any, new: Any) -> set[int]:
-        """Has Keras track copies of what it tracks of a layer; returns the ids of that.
+        """Has Keras track copies of what it tracks of a layer; returns the old ids.
 
-        In the order of the originals, also of what was trainable when it was made.
+        The order is that of the originals, including what was trainable when it was
+        created.
         """
         made_of_layers = (keras.Sequential, _keras.functional_class())
         tracked: set[int] = set()
@@ -192,7 +194,7 @@ class Copies:
             if store == "metrics" and isinstance(layer, keras.Model):
                 continue  # those of `compile` among them
             if store == "layers" and isinstance(layer, made_of_layers):
-                continue  # the new model has them by its graph
+                continue  # the new model gets them from its graph
             for value in values:
                 _keras.track(new, store, self.of(value))
         return tracked
@@ -203,7 +205,7 @@ class Copies:
             constraint = constraint.constraint
         with _name_scopes(variable.path.split("/")[:-1]):
             new = keras.Variable(
-                # A tensor, since a TensorFlow variable would be taken itself.
+                # A tensor, since a TensorFlow variable would be shared.
                 keras.ops.convert_to_tensor(variable),
                 dtype=variable.dtype,
                 trainable=variable.trainable,
@@ -225,15 +227,15 @@ class Copies:
     def _graph(self, model: keras.Model) -> tuple[Any, Any]:
         """Returns the inputs and outputs of a copy of a Functional model's graph.
 
-        So that attributes that are symbolic tensors of the graph stay in it, they are
-        taken for outputs.
+        Attributes that are symbolic tensors of the graph are treated as outputs, so
+        that they stay in it.
         """
         tensors = {
             name: value
             for name, value in _own_attributes(model).items()
             if name not in _made_for_functional() and _is_symbolic(value)
         }
-        # Named, lest Keras counts it among the user's.
+        # Named, so that Keras does not count it among the user's layers.
         graph = keras.Model(model.input, [model.output, tensors], name=model.name)
         clone = keras.models.clone_model(
             graph,
@@ -251,7 +253,7 @@ class Copies:
         except (NotImplementedError, TypeError, ValueError) as error:
             warnings.warn(
                 f"The optimizer {optimizer.name!r}, an attribute of the model, cannot "
-                f"be made again from its configuration, and is None in the copy: "
+                "be recreated from its configuration, and is None in the copy: "
                 f"{error}. Call `compile` on the copy, or set it.",
                 stacklevel=2,
             )
@@ -278,7 +280,7 @@ class Copies:
         return type(operation).from_config(operation.get_config())
 
 
-# How to copy parts of a model, by the first kind that they are of.
+# How to copy parts of a model; the first matching kind decides.
 _COPIED: list[tuple[Any, Callable[[Copies, Any], Any]]] = [
     (keras.Layer, Copies._layer),
     (keras.Metric, Copies._metric),
@@ -301,7 +303,7 @@ def _name_scopes(names: list[str]) -> Iterator[None]:
 
 
 def _own_attributes(value: Any) -> dict[str, Any]:
-    """Returns the attributes of a layer or metric that are a part of it."""
+    """Returns the attributes of a layer or metric that belong to it."""
     left_out = _keras.ADDED_BY_TENSORFLOW | (
         _keras.ADDED_BY_TRAINING if isinstance(value, keras.Model) else set()
     )

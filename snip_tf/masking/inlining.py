@@ -1,9 +1,9 @@
-"""Layers run as one piece with what calls them, nothing traced or run again apart.
+"""Runs layers inline, with nothing traced or recomputed separately.
 
-Values that a variable has in a `keras.StatelessScope` are lost where a part is cut out:
-in a `tf.function`, which TensorFlow traces once and keeps, and in a layer of a
-`keras.RematScope`, or a call of `keras.remat`, which is run again for its gradients,
-after the scope.
+Values that a variable has in a `keras.StatelessScope` are lost in code that runs
+separately: in a `tf.function`, which TensorFlow traces once and keeps, and in a layer
+of a `keras.RematScope`, or a call of `keras.remat`, which is recomputed for its
+gradients, after the scope.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _without_recomputing = Switch("without_recomputing")
 
 @contextlib.contextmanager
 def inlined(layer: keras.Layer) -> Iterator[None]:
-    """Runs a layer and those below it as one piece, in this thread."""
+    """Runs a layer and those below it inline, in this thread."""
     _adapt_keras()
-    # Where there are none, nothing is changed, since Keras has some inside operations,
-    # for grouped convolutions, that should stay compiled.
+    # Without functions of the user, nothing is changed, since Keras' own functions
+    # inside operations, for grouped convolutions, should stay compiled.
     has_functions = any(map(_has_functions, layer_tree(layer)))
     functions = _functions.on() if has_functions else contextlib.nullcontext()
     with _without_recomputing.on(), functions:
@@ -49,7 +49,7 @@ def functions_inlined() -> contextlib.AbstractContextManager:
 def _adapt_keras() -> None:
     """Has Keras and TensorFlow ask the two switches.
 
-    For good, as other threads may be in the middle of a call.
+    This is permanent, as other threads may be in the middle of a call.
     """
     layer = keras.Layer
     layer.rematerialized_call = _called_plainly(layer.rematerialized_call)
@@ -61,7 +61,7 @@ def _adapt_keras() -> None:
 
 
 def _called_plainly(rematerialized_call: Callable) -> Callable:
-    """Wraps `Layer.rematerialized_call`: the call as it is, where the switch is on."""
+    """Wraps `Layer.rematerialized_call` to call plainly where the switch is on."""
 
     @functools.wraps(rematerialized_call)
     def plainly_where_asked(self, layer_call, *args, **kwargs):
@@ -73,7 +73,7 @@ def _called_plainly(rematerialized_call: Callable) -> Callable:
 
 
 def _not_recomputed(recompute_grad: Callable) -> Callable:
-    """Wraps `tf.recompute_grad`, which `keras.remat` calls, likewise."""
+    """Wraps `tf.recompute_grad`, which `keras.remat` calls, in the same way."""
 
     @functools.wraps(recompute_grad)
     def not_where_asked(f):
@@ -93,7 +93,7 @@ def _has_functions(layer: keras.Layer) -> bool:
     return _with_functions[cls] or any(map(is_function, vars(layer).copy().values()))
 
 
-# Whether classes have functions; weakly, since classes of the user's come and go.
+# Whether classes have functions; weak keys, since users' classes come and go.
 _with_functions: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 

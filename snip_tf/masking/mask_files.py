@@ -1,4 +1,4 @@
-"""Masks as they are written: in a file of their own, in a configuration, in HDF5."""
+"""Masks in files: in one of their own, in a configuration, in HDF5."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snip_tf.files import DAMAGE, inflate, named_damage, whole_file
 from snip_tf.masking.masks import PackedMask, check_masks, packed_length
 
 _FORMAT = "snip_tf masks 1"
-# The beginning of an array in an npz file, as NumPy writes those of `save_masks`.
+# The header of an array in an npz file, as NumPy writes it for `save_masks`.
 _ARRAY = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([<>]U\d+|\|u1)', 'fortran_order': False, "
     rb"'shape': \((\d+,)?\), \} *\n",
@@ -27,15 +27,15 @@ _ARRAY = re.compile(
 )
 _LONGEST_BEGINNING = 1000  # bytes
 _MOST_HEADER = 1 << 26  # bytes, for the paths and shapes of all masks
-_DEFLATE = 1032  # the most times that zlib makes anything smaller
+_DEFLATE = 1032  # the highest ratio that zlib compresses by
 
 
 def save_masks(path: str | os.PathLike, masks: Mapping[str, np.ndarray]) -> None:
     """Writes masks to a file: one bit for each connection, then compressed.
 
-    The file is an npz archive without pickled objects. It is written beside its place
-    and renamed, so that no half-written file is ever found under `path`, also where
-    several write it. Links are followed, and a file that is replaced keeps its mode.
+    The file is an npz archive without pickled objects. It is written to a temporary
+    file and renamed, so that `path` never holds a half-written file, even with several
+    writers. Links are followed, and a replaced file keeps its mode.
 
     Args:
         path: where to write, such as `masks.npz`. No suffix is added.
@@ -81,7 +81,7 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         TypeError: if `path` is not a path.
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or is not one of masks.
+        ValueError: if the file is damaged, or does not hold masks.
 
     Example: see `save_masks`.
     """
@@ -97,7 +97,7 @@ def load_masks(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _read_masks(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
     members = archive.infolist()
-    # Members could share their bytes, and be many times as large together.
+    # Members could share their bytes, and together be many times as large.
     if sum(member.compress_size for member in members) > size:
         raise ValueError("its parts are larger than the file")
     shapes = _read_shapes(archive)
@@ -134,7 +134,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, most: int) -> tuple[bytes, 
     if member.file_size > min(
         most + _LONGEST_BEGINNING, _DEFLATE * member.compress_size
     ):
-        raise ValueError(f"{name} has more bytes than it can have")
+        raise ValueError(f"{name} has more bytes than expected")
     with archive.open(member) as part:
         content = part.read(member.file_size + 1)  # to the end, for its checksum
     beginning = _ARRAY.match(content)
@@ -144,13 +144,13 @@ def _read_array(archive: zipfile.ZipFile, name: str, most: int) -> tuple[bytes, 
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Returns a mask as text for a configuration: a bit per connection, compressed."""
+    """Returns a mask as text for a configuration: a compressed bit per connection."""
     bits = zlib.compress(PackedMask.of(mask).bits.tobytes())
     return {"shape": list(mask.shape), "kept": base64.b64encode(bits).decode("ascii")}
 
 
 def decode_mask(config: Mapping[str, Any]) -> np.ndarray:
-    """Returns the mask that `encode_mask` made this of.
+    """Returns the mask from which `encode_mask` made this.
 
     Raises:
         TypeError: if it is not a dict with `shape` and `kept`.
@@ -179,14 +179,14 @@ def decode_mask(config: Mapping[str, Any]) -> np.ndarray:
 def mask_to_row(name: str, mask: np.ndarray) -> np.ndarray:
     """Returns a mask as a row of an HDF5 file: its bits, then a checksum.
 
-    HDF5 has none, and Keras does not read that of the archive around it.
+    HDF5 has no checksum, and Keras does not read that of the archive around it.
     """
     packed = PackedMask.of(mask)
     return np.concatenate([packed.bits, _checksum(name, packed)])
 
 
 def mask_from_row(name: str, row: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Returns the mask that `mask_to_row` wrote; a ValueError if it is damaged."""
+    """Returns the mask that `mask_to_row` wrote; raises a ValueError if damaged."""
     packed = _packed_row(row[:-4], shape)
     if not np.array_equal(row[-4:], _checksum(name, packed)):
         raise ValueError("other bits than were written")
@@ -194,7 +194,7 @@ def mask_from_row(name: str, row: np.ndarray, shape: Sequence[int]) -> np.ndarra
 
 
 def mask_from_old_row(row: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Returns the mask of a file of an earlier version, which has no checksums."""
+    """Returns the mask from a file of an earlier version, which has no checksums."""
     return _packed_row(row, shape).unpack()
 
 

@@ -1,4 +1,4 @@
-"""The call of a masked layer, in which its weights have their masked values."""
+"""Calls a masked layer, in which its weights have their masked values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from snip_tf.network import check_none_pending, mask_of
 
 
 def call_masked(layer: keras.Layer, call: Callable, args: tuple, kwargs: dict) -> Any:
-    """Runs `call`, the layer's own, on masked weights."""
+    """Runs the layer's own `call` on masked weights."""
     if getattr(layer, "_snip_pending", None):
-        # Layers below make their weights in this call, the first.
+        # Layers below may create their weights in this call, if it is the first.
         call(layer, *args, **kwargs)
         layer._snip_put_pending()
         check_none_pending(layer)
     masked = _read_by_call(layer)
-    # Code of the user's may ask for the class of its layer, as `super` needs it.
+    # The user's code may ask for the class of its layer, as `super` does.
     with plainly.on():
         if not masked:
             return call(layer, *args, **kwargs)
@@ -36,8 +36,8 @@ def call_masked(layer: keras.Layer, call: Callable, args: tuple, kwargs: dict) -
 def _hand_on(losses: list[Any], layer: keras.Layer) -> None:
     """Has a layer add the losses that were added in its scope."""
     for loss in losses:
-        # A new tensor: Keras knows losses by their id, and a layer inside has
-        # already claimed this one, which lives on lest another gets its id.
+        # A new tensor: Keras identifies losses by id, and a layer inside has already
+        # claimed this one, which is kept so that its id is not reused.
         handed_on = keras.ops.add(loss, 0)
         with contextlib.suppress(AttributeError):  # of JAX
             handed_on._snip_source = loss
@@ -57,7 +57,7 @@ def _read_by_call(layer: keras.Layer) -> list[keras.Variable]:
 
 
 class _Scope(keras.StatelessScope):
-    """Gives weights their masked values, and lets the rest be as it is outside."""
+    """Gives weights their masked values, and leaves the rest as it is outside."""
 
     def __init__(self, weights: list[keras.Variable], looks_up: bool):
         super().__init__(collect_losses=True)
@@ -67,12 +67,13 @@ class _Scope(keras.StatelessScope):
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
         variable, value = update
         given = id(variable) in self._masked
-        # At once, since a value from inside a loop or a branch is unknown after it.
+        # At once, since a value from inside a loop or a branch is not available after
+        # it.
         with self._outside():
             variable.assign(masked_value(value, mask_of(variable)) if given else value)
         if given:
-            # From here on it is read anew, as outside of a scope, where what was
-            # assigned is a new beginning for gradients.
+            # From here on it is read anew, as outside of a scope, where gradients do
+            # not flow through an assignment.
             self._masked[id(variable)] = None
 
     def get_current_value(self, variable: keras.Variable) -> Any:
@@ -84,7 +85,7 @@ class _Scope(keras.StatelessScope):
                     value = self._product(variable)
             return value
         if self.original_scope is not None:
-            # Keras does not look through to the scope around this one.
+            # Keras does not consult the scope around this one.
             return self.original_scope.get_current_value(variable)
         return None
 
@@ -108,8 +109,8 @@ class _Scope(keras.StatelessScope):
 def _looks_up(layer: keras.Layer) -> bool:
     """Returns whether the call of a layer may look up some rows of a weight.
 
-    Of Keras' own layers only embeddings do; for the others a plain product will do,
-    which makes a step of a small transformer faster by two percent.
+    Of Keras' own layers only embeddings do; for the others a plain product suffices,
+    which makes a step of a small transformer two percent faster.
     """
     own = plain_class(layer)
     return not own.__module__.startswith("keras.") or issubclass(
@@ -127,16 +128,16 @@ def _runs_eagerly() -> bool:
 
 
 def _product_by_rows(weight: Any, mask: Any) -> Any:
-    """Returns `weight * mask`, whose gradient is of some rows where that given is.
+    """Returns `weight * mask`, which preserves gradients of some rows only.
 
-    It is so behind a lookup in a table, and optimizers then leave the other rows alone.
-    The gradient of a plain product would be of all rows, and so train differently.
+    A lookup in a table has such a gradient, and optimizers then leave the other rows
+    alone. A plain product would make it dense, and so train differently.
     """
     if keras.backend.backend() != "tensorflow":
         return keras.ops.multiply(weight, mask)
     import tensorflow as tf
 
-    # What the variable holds, read outside of what has a gradient of its own.
+    # Read outside of the function with a custom gradient.
     return _product_of_tensorflow()(tf.convert_to_tensor(weight), mask)
 
 

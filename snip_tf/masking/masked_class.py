@@ -17,19 +17,19 @@ from snip_tf.masking.configuration import config_of
 from snip_tf.masking.masked_call import call_masked
 from snip_tf.masking.plain_class import plainly
 
-# The masked class of each class, as long as somebody has a layer of it.
+# The masked class of each class, as long as a layer of it exists.
 _classes: weakref.WeakKeyDictionary[type, weakref.ref[type]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def masked_class(cls: type[keras.Layer], base: type[keras.Layer]) -> type[keras.Layer]:
-    """Returns the subclass of `base`, which is `MaskedLayer`, and of a class."""
+    """Returns the subclass of a class and of `base`, which is `MaskedLayer`."""
     known = _classes.get(cls)
     masked = known() if known else None
     if masked is None:
-        # By the name of the class Keras finds weights in a file, those of the layer
-        # unmasked too.
+        # Keras finds weights in a file by the name of the class, also those of the
+        # plain layer.
         masked = _new_class(cls.__name__, (base, cls), _attributes(cls))
         _register(masked, base)
         _classes[cls] = weakref.ref(masked)
@@ -37,9 +37,9 @@ def masked_class(cls: type[keras.Layer], base: type[keras.Layer]) -> type[keras.
 
 
 def _attributes(cls: type[keras.Layer]) -> dict[str, Any]:
-    """Returns what the masked class has instead of what its plain class has."""
+    """Returns the attributes in which the masked class differs from its plain class."""
 
-    # `wraps`, since Keras reads in the signature of `call` which arguments it takes.
+    # `wraps`, since Keras reads the arguments of `call` from its signature.
     @functools.wraps(cls.call)
     def call(self, *args, **kwargs):
         return call_masked(self, cls.call, args, kwargs)
@@ -50,7 +50,7 @@ def _attributes(cls: type[keras.Layer]) -> dict[str, Any]:
         "__class__": property(lambda self: cls if plainly else type(self)),
         "call": call,
         "build": cls.build,
-        # A property, since Keras asks whether a layer's is its class' own.
+        # A property, since Keras asks whether a layer's method is that of its class.
         "get_config": property(functools.partial(_get_config_of, cls)),
         "_snip_plain_class": cls,
         "__module__": cls.__module__,
@@ -80,13 +80,13 @@ def _init_like(cls: type[keras.Layer]) -> Any:
         """Does nothing: the layer was made before it was masked."""
 
     with contextlib.suppress(TypeError, ValueError):
-        # For Keras, which asks in a way that does not follow `wraps`.
+        # For Keras, which inspects it in a way that does not follow `wraps`.
         vars(init)["__signature__"] = inspect.signature(cls.__init__)
     return init
 
 
 def _new_class(name: str, bases: tuple[type, ...], attributes: dict) -> type:
-    """Makes a class, past what a metaclass of the user does with its classes."""
+    """Makes a class, bypassing what a user's metaclass does with its classes."""
     meta = type(bases[-1])
     make = abc.ABCMeta if issubclass(meta, abc.ABCMeta) else type
     return make.__new__(meta, name, bases, attributes)
@@ -95,7 +95,7 @@ def _new_class(name: str, bases: tuple[type, ...], attributes: dict) -> type:
 def _register(masked: type[keras.Layer], base: type[keras.Layer]) -> None:
     """Registers a masked class under the name that all share in files.
 
-    `from_config` makes whichever it is.
+    `from_config` recreates the right one.
     """
     register = keras.saving.register_keras_serializable("snip_tf", base.__name__)
     register(_WeakClass(masked, base))
@@ -103,15 +103,16 @@ def _register(masked: type[keras.Layer], base: type[keras.Layer]) -> None:
 
 
 class _WeakClass:
-    """Equal to a class, by which Keras finds the registered name, but not keeping it.
+    """A weak reference that equals a class, by which Keras finds the registered name.
 
-    Keras keeps what is registered for ever, and a class what its methods close over.
+    Keras keeps registered objects forever, and a class keeps what its methods close
+    over.
     """
 
     def __init__(self, cls: type[keras.Layer], base: type[keras.Layer]):
         self._class = weakref.ref(cls)
         self._hash = hash(cls)
-        # For the moment in which Keras has this registered instead of `MaskedLayer`.
+        # For the moment in which this is registered instead of `MaskedLayer`.
         self.from_config = base.from_config
 
     def __hash__(self) -> int:

@@ -40,17 +40,17 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
     `MaskedLayer(layer, masks)` wraps `layer` in place: the very object becomes an
     instance of a subclass of both `MaskedLayer` and its own class, as PyTorch's
     parametrizations do. So whatever refers to the layer (a model, another layer, a
-    training step) now has the masked one, and its attributes are what they were; those
-    that are added have names that begin with `_snip_`.
+    training step) now has the masked one, and its attributes are unchanged; the names
+    of added ones begin with `_snip_`.
 
     Its `call` runs inside a `keras.StatelessScope` in which each masked weight has its
     masked value, so that no layer type needs to be known: whatever reads the weight
     reads zeros where the mask is False. Removed connections therefore get no gradient,
     and a constraint on the variable holds them at exactly zero, whatever the optimizer
-    does. (Only what is assigned by hand can make a removed weight infinite or NaN,
-    which no product undoes.) What the layer changes in a call (BatchNorm statistics,
-    seed and recurrent states, its own kernel) is assigned at once, and its losses are
-    handed on.
+    does. (Only an explicit assignment can make a removed weight infinite or NaN, which
+    a product with zero does not undo.) What the layer changes in a call (BatchNorm
+    statistics, seed and recurrent states, its own kernel) is assigned at once, and its
+    losses are passed on.
 
     The masks are state, not weights: they are saved with the layer, but `weights` and
     `get_weights` are those of the layer alone. `snip_tf.get_masks` reads them,
@@ -64,8 +64,8 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
 
     Raises:
         TypeError: if `layer` is not a layer, or a mask is not boolean.
-        ValueError: if `layer` has masks already, or a mask has an unknown path, or
-            another shape than its weight: of a layer that is not built, once it is.
+        ValueError: if `layer` has masks already, or a mask has an unknown path or
+            another shape than its weight (for a layer that is not built: once it is).
 
     Input shape, output shape: those of the layer.
 
@@ -79,12 +79,12 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
     array([[2., 1.]], dtype=float32)
     """
 
-    # Masks of weights that are not made yet, and the names of the layers inside.
+    # Masks of weights that do not exist yet, and the names of the layers inside.
     _snip_pending: Mapping[str, keras.Variable] = {}
     _snip_names: Sequence[str] = ()
 
     def __new__(cls, *args, **kwargs):
-        """Masks a layer; of a masked class, whose layer makes another, a plain one."""
+        """Masks a layer; if called on a masked class, makes a plain layer instead."""
         if cls is MaskedLayer:
             return _masked(*args, **kwargs)
         return cls._snip_plain_class(*args, **kwargs)
@@ -93,7 +93,7 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
         """Does nothing: `__new__` has masked the layer."""
 
     def __init_subclass__(cls, **kwargs):
-        """Keeps the masked class from the code that a class has for its subclasses."""
+        """Skips the code that a class runs for its subclasses."""
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -106,9 +106,9 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
 
     @property
     def quantize(self) -> Any:
-        """As the layer's own; a property, since Keras makes that an attribute.
+        """The layer's own `quantize`; a property, since Keras makes it an attribute.
 
-        A layer may have something of its own there, such as a flag.
+        A layer may have something else under this name, such as a flag.
         """
         if "quantize" in replaced_methods(self):
             return self.__dict__["quantize"]
@@ -121,21 +121,21 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
     def _snip_after_build(self) -> None:
         self._snip_put_pending()
         if plain_class(self).build not in (keras.Layer.build, keras.Model.build):
-            check_none_pending(self)  # else some weights may be made in the first call
+            check_none_pending(self)  # else the first call may create some weights
 
     def _snip_put_pending(self) -> None:
-        """Puts the masks on weights that have been made since."""
+        """Puts the pending masks on weights that exist by now."""
         _put_pending(self)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads what the layer saves itself, and the masks of an earlier version."""
+        """Loads what the layer saves itself, and masks saved by an earlier version."""
         masks = load_numbered_masks(self, store)
         if masks:
             store = {key: store[key] for key in store.keys() - set(masks)}
         super().load_own_variables(store)
 
-    # What a class has of these comes before; here is what its own code looks for beyond
-    # the class of its layer, in `super(type(self), self)`.
+    # Methods of the layer's class take precedence; these are found by its code beyond
+    # that class, through `super(type(self), self)`.
 
     def call(self, *args, **kwargs):
         """Calls what comes after the layer's class."""
@@ -151,14 +151,14 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.Layer:
-        """Makes the layer of its configuration, and masks it."""
+        """Makes the layer from its configuration, and masks it."""
         check_config(config)
         layer = keras.saving.deserialize_keras_object(
             config["layer"], custom_objects=known_class(cls, config["layer"])
         )
         if not isinstance(layer, keras.Layer):
             raise ValueError(
-                f"Expected the configuration of a masked layer to be of a layer. "
+                "Expected the configuration of a masked layer to describe a layer. "
                 f"Received: that of a {type(layer).__name__}"
             )
         names = tuple(config["sublayer_names"])
@@ -203,18 +203,18 @@ def _masked(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> keras.Layer:
 
 
 def _has_weights(layer: keras.Layer) -> bool:
-    # (A model without `call` is never built itself, but has those of its parts.)
+    # (A model without `call` is never built itself, but has the weights of its parts.)
     return is_built(layer) if isinstance(layer, keras.Model) else layer.built
 
 
 def _set_pending(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> None:
-    # As variables at once: in the first call, Keras may not let any be made.
+    # As variables at once: in the first call, Keras may not allow creating any.
     pending = {path: mask_variable(path, mask) for path, mask in masks.items()}
     set_attribute(layer, "_snip_pending", pending)
 
 
 def _put_pending(layer: keras.Layer) -> None:
-    """Puts the masks on weights that have been made since."""
+    """Puts the pending masks on weights that exist by now."""
     _rename(layer)
     _put(layer, Walk(layer))
 
@@ -235,10 +235,10 @@ def _put(layer: keras.Layer, walk: Walk) -> None:
 
 
 def _rename(layer: keras.Layer) -> None:
-    """Gives the layers inside, once all are made, the names they were saved with.
+    """Gives the layers inside, once all exist, the names they were saved with.
 
-    Keras numbers those without a name of their own anew when they are made from a
-    configuration, but the paths of the masks must stay.
+    Keras renumbers unnamed layers when it makes them from a configuration, but the
+    paths of the masks must stay.
     """
     parts = list(layer_tree(layer))[1:]
     if len(parts) == len(layer._snip_names):
@@ -250,8 +250,8 @@ def wrap_model(model: keras.Model) -> None:
     """Wraps the layers of a model that have masked weights.
 
     Keras makes a Sequential or Functional model from its configuration layer by layer,
-    masked ones included. Any other model makes its layers itself, so it is wrapped too,
-    and has their masks in its configuration.
+    masked ones included. Any other model makes its layers itself, so it is wrapped,
+    too, and keeps their masks in its configuration.
     """
     _wrap_layers_of(model)
     made_of_layers = (keras.Sequential, _keras.functional_class())

@@ -1,8 +1,7 @@
-"""Masks on weights, and how removed connections stay at zero.
+"""Puts masks on weights, and keeps removed connections at zero.
 
 A mask is a boolean variable that belongs to a weight, True where it is kept. The weight
-refers to it, so that whoever has the weight has its mask, and it goes when the weight
-does.
+refers to it, so that whoever has the weight has its mask, and both are freed together.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from snip_tf.network import mask_of
 class KeepZeros(keras.constraints.Constraint):
     """A weight's own constraint, then its mask.
 
-    Masked gradients already keep zeros under optimizers that treat each weight by
-    itself. Others mix them (Muon orthogonalizes whole matrices); and a hand-written
+    Masked gradients already keep zeros under optimizers that update each connection by
+    itself. Others mix connections (Muon orthogonalizes whole matrices), and a custom
     training step may do anything.
     """
 
@@ -37,18 +36,18 @@ class KeepZeros(keras.constraints.Constraint):
 
 
 def masked_value(weight: Any, mask: Any) -> Any:
-    """Returns `weight * mask`, a tensor: a removed weight is zero whatever it was."""
-    # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0. The number
-    # takes the type of the weight.
+    """Returns `weight * mask`, a tensor in which removed weights are exactly zero."""
+    # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0. The literal
+    # takes the dtype of the weight.
     return keras.ops.where(mask, weight, 0)
 
 
 def check_not_low_rank(paths: Iterable[str], known: Iterable[str] = ()) -> None:
-    """Raises if one is of LoRA, whose factors Keras adds to the kernel in files.
+    """Raises if a path belongs to LoRA, whose factors Keras merges when it saves.
 
     Args:
         paths: of the weights to mask.
-        known: of all weights, by which to tell a kernel that is saved with an update.
+        known: of all weights, to recognize a kernel that is saved with an update.
     """
     known = set(known)
     of_lora = [
@@ -59,21 +58,21 @@ def check_not_low_rank(paths: Iterable[str], known: Iterable[str] = ()) -> None:
     ]
     if of_lora:
         raise ValueError(
-            f"Expected masks of weights that Keras saves as they are. Received: masks "
-            f"of {', '.join(of_lora)}, of a low-rank update (LoRA), whose factors "
-            f"Keras adds to the kernel when it saves: the masks would be lost. Mask "
-            f"the kernel of a model without LoRA."
+            "Expected masks of weights that Keras saves as they are. Received: masks "
+            f"of {', '.join(of_lora)}, part of a low-rank update (LoRA), whose factors "
+            "Keras adds to the kernel when it saves: the masks would be lost. Mask "
+            "the kernel of a model without LoRA."
         )
 
 
 def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:
     """Returns a mask for the weight of a path, as a variable."""
-    # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): a
-    # training step over the dense model's took 1.10 (LeNet-300-100), 1.08 (LeNet-5)
-    # and 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with
-    # float32 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while
-    # float32 takes four times the memory, as much as the weight itself.
-    # (TensorFlow exports no variable whose name begins with `_`.)
+    # bool, by measurement (`benchmarks/mask_dtype.py`, two cores, batch 100): relative
+    # to the dense model, a training step took 1.10 (LeNet-300-100), 1.08 (LeNet-5) and
+    # 1.01 (an MLP of 6.3 million weights); with uint8 1.13, 0.99, 1.01; with float32
+    # 1.03, 0.98, 1.13: no difference beyond the noise, of about 0.1, while float32
+    # takes four times the memory, as much as the weight itself. (TensorFlow exports no
+    # variable whose name begins with `_`.)
     name = path.rpartition("/")[2] + "_mask"
     return keras.Variable(mask, dtype="bool", trainable=False, name=name)
 
@@ -82,7 +81,7 @@ def put_mask(weight: keras.Variable, mask: keras.Variable) -> None:
     """Gives a weight a mask, unless it has one, and zeros what is removed."""
     if mask_of(weight) is None:
         weight._snip_mask = mask
-        # Since `get_state_tree` wants no path twice.
+        # `get_state_tree` allows no path twice.
         above, slash, name = weight.path.rpartition("/")
         _keras.set_path(mask, f"{above}{slash}_snip_mask_of_{name}")
         weight.constraint = KeepZeros(weight.constraint, mask)
@@ -90,5 +89,5 @@ def put_mask(weight: keras.Variable, mask: keras.Variable) -> None:
 
 
 def remove(weight: keras.Variable) -> None:
-    """Zeros what a weight's mask removes."""
+    """Sets the weight to zero where its mask is False."""
     weight.assign(masked_value(weight, mask_of(weight)))

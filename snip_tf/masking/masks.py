@@ -1,4 +1,4 @@
-"""Masks as values: what they must be, and as bits."""
+"""Checks masks, and packs them into bits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_DIMENSIONS = 32
 
 
 class PackedMask(NamedTuple):
-    """A bit-packed mask: one bit per connection, the form of a mask at rest.
+    """A bit-packed mask: one bit per connection.
 
     Attributes:
         bits: bytes, as `numpy.packbits` makes them of the flat mask.
@@ -33,7 +33,7 @@ class PackedMask(NamedTuple):
 
     @classmethod
     def of_bytes(cls, content: bytes, shape: Any) -> PackedMask:
-        """Returns the mask of these bytes; a ValueError unless they fit its shape."""
+        """Makes a mask from bytes; raises a ValueError unless they fit the shape."""
         if len(content) != packed_length(shape):
             raise ValueError(f"{len(content)} bytes do not fit a mask of shape {shape}")
         beyond = -math.prod(shape) % 8
@@ -48,7 +48,7 @@ class PackedMask(NamedTuple):
 
 
 def packed_length(shape: Any) -> int:
-    """Returns the number of bytes of a mask's bits; a ValueError if it is no shape."""
+    """Returns the bytes that a mask takes; raises a ValueError for an invalid shape."""
     sizes = shape if isinstance(shape, (list, tuple)) else [None]
     if len(sizes) > _MOST_DIMENSIONS or any(type(s) is not int or s < 0 for s in sizes):
         raise ValueError(f"{reprlib.repr(shape)} is not the shape of a mask")

@@ -1,4 +1,4 @@
-"""What optimizers keep for each weight, and where they need to know of masks."""
+"""The state that optimizers keep for each weight, and how they respect masks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from snip_tf import _keras
 from snip_tf.masking.masked_weights import masked_value, remove
 from snip_tf.network import mask_of
 
-# What Adafactor adds to squared gradients of a pruned weight, at least.
+# The least that Adafactor adds to squared gradients of a pruned weight.
 _LEAST_SQUARE = 1e-15
-# What the product of a mean over a row and one over a column may be without that.
+# The least product of a row mean and a column mean that is safe without it.
 _LEAST_PRODUCT = 1e-35
 
 
 def optimizers_of(layers: Iterable[keras.Layer]) -> list[keras.Optimizer]:
-    """Returns the optimizers of models, and those of their own training steps.
+    """Returns the optimizers of models, including those of custom training steps.
 
-    These are attributes, as of a GAN, which has one for each of its parts.
+    The latter are attributes, as in a GAN with one for each of its parts.
     """
     return [
         optimizer
@@ -40,7 +40,7 @@ def _optimizers_in(value: Any) -> Iterator[keras.Optimizer]:
 
 
 def reset_slots(optimizer: keras.Optimizer, weight: keras.Variable, kept: Any) -> None:
-    """Sets what an optimizer keeps for connections back to how it began.
+    """Resets the state that an optimizer keeps for connections.
 
     Args:
         optimizer: of the model.
@@ -55,7 +55,7 @@ def reset_slots(optimizer: keras.Optimizer, weight: keras.Variable, kept: Any) -
 def _slots(
     optimizer: Any, weight: keras.Variable
 ) -> Iterator[tuple[keras.Variable, float]]:
-    """Yields what an optimizer keeps for a weight, and the number it begins with.
+    """Yields the state that an optimizer keeps for a weight, and its initial value.
 
     Keras keeps momenta, averages and accumulated gradients in lists in the order of the
     weights.
@@ -63,7 +63,7 @@ def _slots(
     attributes, weights = dict(vars(optimizer)), _keras.trained_by(optimizer)
     position = next((i for i, w in enumerate(weights) if w is weight), None)
     for name, value in attributes.items():
-        if isinstance(value, keras.Optimizer):  # inside one that scales the loss
+        if isinstance(value, keras.Optimizer):  # wrapped by one that scales the loss
             yield from _slots(value, weight)
         elif not isinstance(value, (list, tuple)) or value is weights:
             continue
@@ -78,11 +78,11 @@ def _slots(
 
 @functools.cache
 def adapt_optimizers() -> None:
-    """Has Keras' optimizers respect masks where a constraint comes too late.
+    """Makes Keras' optimizers respect masks where a constraint comes too late.
 
-    A constraint is applied at the end of a step, and Keras has no other hook. These
-    methods do for weights without a mask, and with one that keeps everything, exactly
-    what they did.
+    A constraint is applied at the end of a step, and Keras has no other hook. For
+    weights without a mask, or with one that keeps everything, these methods are
+    unchanged.
     """
     base = keras.Optimizer
     base.apply = _with_zeros_in_averages(base.apply)
@@ -93,11 +93,11 @@ def adapt_optimizers() -> None:
 
 
 def _with_zeros_in_averages(method: Callable) -> Callable:
-    """Wraps a method of an optimizer; then averages are zero where weights are removed.
+    """Wraps a method of an optimizer to zero its averages where weights are removed.
 
-    `apply` takes them before the constraint makes zeros of what an optimizer that mixes
-    connections, as Muon does, has made of removed ones; a file of a model that is not
-    pruned has them of all weights.
+    `apply` averages before the constraint zeros what an optimizer that mixes
+    connections, such as Muon, wrote into removed ones; and the file of a model that is
+    not pruned has averages of all weights.
     """
 
     @functools.wraps(method)
@@ -113,10 +113,10 @@ def _with_zeros_in_averages(method: Callable) -> Callable:
 
 
 def _with_zeros(finalize: Callable) -> Callable:
-    """Wraps `Optimizer.finalize_variable_values`; then what is removed is zero.
+    """Wraps `Optimizer.finalize_variable_values` to zero removed weights.
 
-    In a training loop of one's own `set_masks` does not know the optimizer, whose
-    averages are from before.
+    In a custom training loop `set_masks` does not know the optimizer, whose averages
+    predate the masks.
     """
 
     @functools.wraps(finalize)
@@ -130,17 +130,17 @@ def _with_zeros(finalize: Callable) -> Callable:
 
 
 def _without_zero_by_zero(update_step: Callable) -> Callable:
-    """Wraps Adafactor's `update_step`: finite where a row and a column are removed.
+    """Wraps Adafactor's `update_step` to stay finite where whole rows are removed.
 
-    It divides a gradient by the root of a product of a mean over its row and one over
-    its column, each 1e-30 (`epsilon_1`) where all gradients are zero: 0 / 0 in float32,
-    and that spreads over the whole weight. So where any connection is removed, or those
-    around a weight so that it has such a row and column, `epsilon_1` is more.
+    It divides a gradient by the root of the product of its row mean and its column
+    mean, each 1e-30 (`epsilon_1`) where all gradients are zero: 0 / 0 in float32, which
+    spreads over the whole weight. So `epsilon_1` is raised where any connection is
+    removed, or where pruning around a weight leaves it such a row and column.
     """
 
     @functools.wraps(update_step)
     def finite_update_step(self, gradient, variable, learning_rate):
-        # (TensorFlow's own variable is given, that of Keras has the mask.)
+        # (This receives TensorFlow's variable, but Keras' variable has the mask.)
         masks = [mask_of(weight) for weight in _keras.trained_by(self)]
         if all(mask is None for mask in masks):
             return update_step(self, gradient, variable, learning_rate)
@@ -163,7 +163,7 @@ def _without_zero_by_zero(update_step: Callable) -> Callable:
 def _has_least_product(gradient: Any, epsilon: float) -> Any:
     """Returns whether Adafactor divides by about zero in a row and a column."""
     squares = keras.ops.square(keras.ops.cast(gradient, "float32"))
-    squares = keras.ops.add(squares, epsilon)  # of some rows only, it is a tensor now
+    squares = keras.ops.add(squares, epsilon)  # a sparse gradient becomes a tensor
     if len(gradient.shape) < 2:
         return keras.ops.min(squares) < _LEAST_PRODUCT
     row, column = (keras.ops.min(keras.ops.mean(squares, axis=i)) for i in (-1, -2))

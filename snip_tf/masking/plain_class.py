@@ -1,4 +1,4 @@
-"""What a layer is but for its masks: its plain class, and its own methods."""
+"""The plain class of a masked layer, and the layer's own methods."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import keras
 
 from snip_tf.masking.switch import Switch
 
-# Whether layers say that they are of their plain class, and give their configuration
-# as if they had no masks: in their own calls, and within the configuration of a layer
-# around them, which has all the masks.
+# Whether layers report their plain class, and a configuration without masks: in their
+# own calls, and inside the configuration of a layer around them, which holds all the
+# masks.
 plainly = Switch("plainly")
 
 
@@ -23,17 +23,17 @@ def plain_class(layer: keras.Layer) -> type[keras.Layer]:
 
 def set_class(layer: keras.Layer, cls: type[keras.Layer]) -> None:
     """Makes a layer an instance of another class, in place."""
-    # Past the layer's own `__setattr__`, which is for state, and past the property.
+    # Bypasses the layer's own `__setattr__`, which tracks state, and the property.
     vars(object)["__class__"].__set__(layer, cls)
 
 
 def set_attribute(layer: keras.Layer, name: str, value: Any) -> None:
-    """Sets an attribute past the layer's own `__setattr__`, which is for state."""
+    """Sets an attribute, bypassing the layer's `__setattr__`, which tracks state."""
     object.__setattr__(layer, name, value)
 
 
 def replaced_methods(layer: keras.Layer) -> list[str]:
-    """Returns where a layer has something of its own, not the method Keras gave it."""
+    """Returns the names of methods that a layer has replaced with something else."""
     own = vars(layer)
     return [
         name
@@ -44,7 +44,7 @@ def replaced_methods(layer: keras.Layer) -> list[str]:
 
 @functools.cache
 def _methods_by_attribute() -> dict[str, types.CodeType]:
-    """Returns the code of the methods that Keras makes attributes of each layer."""
+    """Returns the code of the methods that Keras sets as attributes on each layer."""
     attributes = vars(keras.layers.Layer(name="layer"))
     return {
         name: value.__code__

@@ -1,4 +1,4 @@
-"""Copies of a model with masks in its layers, and without them again."""
+"""Copies a model with masks in its layers, or without them again."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     """Returns a copy of a model without the connections whose mask is False.
 
     Args:
-        model: a built `keras.Model`. It is left as it is. If it is pruned already, what
-            was removed stays removed.
+        model: a built `keras.Model`. It is left unchanged. If it is already pruned,
+            what was removed stays removed.
         masks: `{weight path: bool array of the weight's shape}`; True is kept. Weights
             without a mask are not pruned.
 
@@ -62,7 +62,7 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
 def masked_copy(network: Network, masks: Iterable[tuple[str, np.ndarray]]) -> Network:
     """Returns a copy of a model with exactly these masks.
 
-    They may be made one by one, so that none is held twice, as an array and as a
+    They may be generated one by one, so that no mask is held both as an array and as a
     variable.
     """
     copied = copied_network(network)
@@ -79,12 +79,12 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
-            a file. It is left as it is.
+            a file. It is left unchanged.
 
     Returns:
         A `keras.Model` without `MaskedLayer`s, with the names, weight paths and outputs
-        of `pruned`. Nothing holds its zeros at zero when it is trained on: `fit` makes
-        it dense again. Train before stripping.
+        of `pruned`. Nothing holds its zeros at zero in further training: `fit` makes it
+        dense again. Train before stripping.
 
     Raises:
         TypeError: if `pruned` is not a Keras model.
@@ -142,15 +142,15 @@ def _pruned_network(pruned: keras.Model) -> Network:
 def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
     """Gives a pruned model other masks, in place.
 
-    What they remove becomes zero, in the weights and in what the optimizer keeps for
-    them. What they bring back starts at zero, as new connections do, with nothing in
-    the optimizer; to bring weights back with values, apply masks to the original model.
-    All replicas have the new masks, and so do functions that are traced already.
+    Removed connections become zero, in the weights and in the optimizer's state.
+    Connections that come back start at zero, with fresh optimizer state; to bring
+    weights back with values, apply masks to the original model. The new masks take
+    effect on all replicas, and in functions that are traced already.
 
     Args:
         pruned: a model that `prune_model` or `apply_masks` returned, or one loaded from
-            a file; or a single `MaskedLayer`. Reset is the state of the optimizer it
-            is compiled with, and of those that it has as attributes.
+            a file; or a single `MaskedLayer`. The state of the optimizer that it is
+            compiled with is reset, and that of optimizers that are its attributes.
         masks: `{weight path: bool array of the weight's shape}`, True is kept, for any
             of the weights that have masks. The others keep theirs.
 
@@ -175,7 +175,8 @@ def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
     for path, mask in masks.items():
         weight, variable = network.weights[path], network.mask_variables[path]
         kept = mask & keras.ops.convert_to_numpy(variable)
-        # First without what returns, lest another thread sees weights of before.
+        # First without the returning connections, so that no other thread sees old
+        # weights.
         weight.assign(masked_value(weight, kept))
         variable.assign(mask)
         for optimizer in optimizers:

@@ -1,4 +1,4 @@
-"""Quantizing a masked layer, as Keras does the plain one."""
+"""Quantizes a masked layer, as Keras does the plain one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MODES = ("int8", "int4", "float8")
 
 
 def quantize(layer: keras.Layer, mode: Any = None, **options: Any) -> None:
-    """Quantizes the plain layer; zeros are zeros in eight bits, too.
+    """Quantizes the plain layer; zeros stay zeros in eight bits.
 
-    What is not a float any more is not trained, and so needs no mask; what stays one
-    keeps its own.
+    Quantized weights are not trained, and so need no mask; weights that stay floats
+    keep theirs.
     """
     config = options.get("config")
     wanted = mode or getattr(config, "mode", None)

@@ -1,4 +1,4 @@
-"""Which values hold a part of a model, at any depth."""
+"""Finds out which values hold a part of a model, at any depth."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import tensorflow as tf
 
 from snip_tf import _keras
 
-# What belongs to a model, wherever it is held.
+# Parts of a model, wherever they are held.
 STATE = (
     keras.Layer,
     keras.Metric,
     keras.Optimizer,
     keras.Variable,
     keras.random.SeedGenerator,
-    # As code written for TensorFlow has them beside Keras' own.
+    # Code written for TensorFlow holds these, besides Keras' own.
     tf.Variable,
     tf.random.Generator,
 )
-# Values that hold none of that, which need not be looked into.
+# Values that hold no such parts, and need not be searched.
 PLAIN = (
     bool,
     bytes,
@@ -40,11 +40,11 @@ PLAIN = (
     keras.KerasTensor,
     np.ndarray,
 )
-# What of these libraries holds some of it.
+# Classes of these libraries that do hold parts.
 _HOLDERS = (
     tf.Module,
     tf.train.ExponentialMovingAverage,
-    keras.initializers.Initializer,  # a generator of seeds
+    keras.initializers.Initializer,  # may hold a seed generator
 )
 
 
@@ -56,7 +56,7 @@ def reaches(
     Args:
         value: anything.
         state: the kinds of parts that count.
-        seen: the ids of values that do not.
+        seen: the ids of values known not to.
     """
     return _reaches(value, state, set(seen))
 
@@ -68,7 +68,7 @@ def _reaches(value: Any, state: tuple[type, ...], seen: set[int]) -> bool:
     if isinstance(value, state):
         return True
     if isinstance(value, STATE):
-        return False  # of another kind than asked for
+        return False  # a part of another kind
     return any(_reaches(item, state, seen) for item in _held_by(value))
 
 
@@ -92,7 +92,7 @@ def _held_by_function(function: types.FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
 
 
-# How to look into values, by the first kind that they are of.
+# How to search values; the first matching kind decides.
 _LOOKS: list[tuple[Any, Callable[[Any], Iterable[Any]]]] = [
     (types.MethodType, lambda method: [method.__self__]),
     (types.FunctionType, _held_by_function),
@@ -120,7 +120,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
 
 
 def holds_tensorflow_state(layer: keras.Layer) -> bool:
-    """Returns whether a layer has TensorFlow's own state, of which no scope knows."""
+    """Returns whether a layer has TensorFlow's own state, unknown to any scope."""
     known = _made_for_layers()
     return any(
         reaches(value, (tf.Variable, tf.random.Generator))

@@ -1,4 +1,4 @@
-"""Masks saved and loaded with the layers that own their weights."""
+"""Saves and loads masks with the layers that own the weights."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from snip_tf.weights import Owner, own_weights, weights_by_path
 
 
 def keep_with_owners(owners: Iterable[Owner]) -> None:
-    """Has the layers that own masked weights keep the masks with them.
+    """Attaches masks to the layers that own the weights.
 
-    TensorFlow's checkpoints and Keras' files then have them.
+    TensorFlow's checkpoints and Keras' files then contain them.
     """
     for layer, weights in owners:
         masks = masks_of(weights)
         for name, mask in masks.items():
             _keras.show_to_tensorflow(layer, f"_snip_mask_of_{name}", mask)
         if masks and "_snip_masks" not in vars(layer):
-            # Past Keras, to which only what a layer has when it is built is state.
+            # Bypasses Keras, for which only what a layer has when it is built is state.
             object.__setattr__(layer, "_snip_masks", StoredMasks(layer))
 
 
 class StoredMasks(_keras.SavedPart):
     """Saves and loads the masks of the weights that a layer owns itself.
 
-    Keras saves what is an attribute of a layer in a group of its own, and loads it
-    after the variables of the layer. So the layer's variables are where a plain layer
-    has them, and each reads the files of the other.
+    Keras saves an attribute of a layer in a group of its own, and loads it after the
+    variables of the layer. So the layer's variables are where a plain layer stores
+    them, and each reads the files of the other.
 
     Args:
         layer: `keras.Layer`, the owner.
@@ -51,7 +51,7 @@ class StoredMasks(_keras.SavedPart):
         return f"<masks of layer {self._layer().name!r}>"
 
     def _layer(self) -> keras.Layer:
-        # No property, since Keras looks into all attributes of what it saves.
+        # Not a property, since Keras visits all attributes of what it saves.
         layer = self._reference()
         if layer is None:
             raise ReferenceError("The layer of these masks is gone.")
@@ -63,7 +63,7 @@ class StoredMasks(_keras.SavedPart):
             store[name] = mask_to_row(name, keras.ops.convert_to_numpy(mask))
 
     def load_own_variables(self, store: Any) -> None:
-        """Reads the masks, if the file is of a pruned model, then zeros the weights.
+        """Reads the masks, if the file is of a pruned model, then sets weights to zero.
 
         Raises:
             ValueError: if the masks are of other weights, or do not fit.
@@ -107,9 +107,9 @@ class StoredMasks(_keras.SavedPart):
 
 
 def load_numbered_masks(layer: keras.Layer, store: Any) -> list[str]:
-    """Assigns the masks of a file in which they are numbered, as in earlier versions.
+    """Assigns masks from a file in which they are numbered, as in earlier versions.
 
-    In other files a layer may have something of its own of such a name.
+    In other files a layer may have something else under such a name.
 
     Returns:
         The keys of the masks in the store.
@@ -141,14 +141,14 @@ def load_numbered_masks(layer: keras.Layer, store: Any) -> list[str]:
 
 
 def has_masks(store: Any) -> bool:
-    """Returns whether the file that a store reads has a mask of any weight."""
+    """Returns whether the file that a store reads has any mask."""
     return any(map(_is_of_masks, _keras.paths_in(store)))
 
 
 def _is_of_masks(path: str) -> bool:
     """Returns whether a path in a file leads to a group of masks, or into one."""
     return any(
-        # (With one letter damaged, too.)
+        # (Also with one damaged letter.)
         len(name) == 11
         and sum(a != b for a, b in zip(name, "_snip_masks", strict=True)) <= 1
         for name in path.split("/")

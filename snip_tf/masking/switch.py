@@ -1,4 +1,4 @@
-"""Switch: something that one thread turns on for a while, and no other sees."""
+"""Switch: a flag that a thread turns on for a while, unseen by other threads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 
 class Switch:
-    """Off, but in the body of `with switch.on():` of the thread that runs it.
+    """A flag that is on in the body of `with switch.on():`, for the current thread.
 
-    A function of another library may ask it: it is wrapped once, for good, and does
-    what it always did where the switch is off.
+    A function of another library may ask it: it is wrapped once, permanently, and
+    behaves as before where the switch is off.
     """
 
     def __init__(self, name: str):

@@ -1,1 +1,1 @@
-"""What was pruned and what it saves, in lines, pages and pictures."""
+"""What was pruned and what that saves, as text, pages and pictures."""

@@ -1,4 +1,4 @@
-"""The picture of what layers cost, as bars."""
+"""Draws the costs of layers as bars."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LENGTHS = ("all", "not zero", "compacted")
 
 
 def cost_chart(rows: Sequence[LayerRow]) -> Figure:
-    """Draws parameters and multiply-adds of layers: all, not zero, and compacted.
+    """Draws parameters and multiply-adds of layers: all, non-zero, and compacted.
 
-    Of the layers that multiply; where multiply-adds are not known, the parameters of
-    all.
+    Shows the layers that multiply or, where multiply-adds are not known, the parameters
+    of all layers.
 
     Args:
         rows: of the layers.
@@ -59,7 +59,7 @@ def _draw_bars(axes: Any, rows: Sequence[LayerRow], names: Sequence[str]) -> Non
     for shift, (name, label) in enumerate(zip(names, _LENGTHS, strict=True)):
         lengths = [getattr(row, name) for row in rows]
         if None in lengths:
-            continue  # of a model that cannot be compacted
+            continue  # the model cannot be compacted
         places = np.arange(len(rows)) + 0.27 * (shift - 1)
         axes.barh(places, lengths, height=0.25, label=label)
     axes.xaxis.tick_top()

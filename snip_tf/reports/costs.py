@@ -1,4 +1,4 @@
-"""The costs of each layer: of all its numbers, of those not zero, and compacted."""
+"""The costs of each layer: of all its numbers, of the non-zero ones, and compacted."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from snip_tf.structured.plan import Plan
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer with weights, or one without that cannot be analysed.
+    """A layer that has weights, or cannot be analysed.
 
-    Multiply-adds are of its kernels, for one example; an unknown number of places or
-    of time steps counts as one.
+    Multiply-adds are counted for its kernels and one example; an unknown number of
+    positions or time steps counts as one.
 
     Attributes:
-        layer: its name, after those of the models that it is in.
+        layer: its name, prefixed by those of the models that it is in.
         kind: its class.
-        parameters: all its numbers.
-        non_zero: those that are not zero.
-        multiply_adds: with all numbers of its kernels; None in a model that calls its
-            layers in code of its own.
-        effective: with those that are not zero.
+        parameters: the number of its parameters.
+        non_zero: the number of non-zero parameters.
+        multiply_adds: the multiply-adds of its kernels; None in a model that runs its
+            layers in its own code.
+        effective: the multiply-adds of the non-zero numbers in its kernels.
         compacted_parameters, compacted_multiply_adds: what `snip_tf.compact` leaves.
-        units, compacted_units: the features that it returns.
+        units, compacted_units: the number of features that it returns.
         note: why nothing could be removed around it, if so.
     """
 
@@ -51,7 +51,7 @@ class LayerRow:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """The counts of a `LayerRow` that add up; None where one of them is not known."""
+    """The counts of a `LayerRow` that can be summed; None where any is unknown."""
 
     parameters: int
     non_zero: int
@@ -83,13 +83,13 @@ def _sum(counts: Iterable[int | None]) -> int | None:
 
 
 def layer_rows(network: Network, compacted: bool = True) -> list[LayerRow]:
-    """Returns a row for each layer with weights, or that `compact` cannot analyse.
+    """Returns a row for each layer that has weights, or that `compact` cannot analyse.
 
-    They are in the order in which the layers are called.
+    The rows are in the order of the layers' calls.
 
     Args:
         network: the model.
-        compacted: whether to work out what compaction would leave, which takes seconds
+        compacted: whether to compute what compaction would leave, which takes seconds
             for a large model.
     """
     rows, _ = analysed(network, compacted)
@@ -99,7 +99,7 @@ def layer_rows(network: Network, compacted: bool = True) -> list[LayerRow]:
 def analysed(
     network: Network, compacted: bool = True
 ) -> tuple[list[LayerRow], dict[str, np.ndarray]]:
-    """Returns `layer_rows`, and by path which inputs of kernels are constant."""
+    """Returns `layer_rows`, and which inputs of each kernel are constant, by path."""
     plain = plain_network(network)
     model = plain.model
     if not has_graph(model):
@@ -114,7 +114,7 @@ def analysed(
 def _not_analysed(layer: keras.Layer) -> LayerRow:
     return dataclasses.replace(
         _of_weights(layer, layer.name),
-        note="called by code of the model's own, which cannot be analysed",
+        note="called by the model's own code, which cannot be analysed",
     )
 
 
@@ -138,7 +138,7 @@ _BLOCKS = "cannot be analysed: it and its neighbours stay"
 
 
 def _called_again(row: LayerRow, again: LayerRow) -> LayerRow:
-    """Returns the row of a layer whose kernels multiply in both of two calls."""
+    """Returns the row of a layer that is called twice, with multiply-adds summed."""
     both = Costs.of([row, again])
     return dataclasses.replace(
         row,
@@ -171,7 +171,7 @@ def _row(rule: Rule, made: Node | None) -> LayerRow:
 
 
 def _compacted_products(layer: keras.Layer, uses: Sequence[Use], made: Node) -> int:
-    # The layer may have got biases, which multiply nothing.
+    # The layer may have gained biases, which multiply nothing.
     old, new = (
         [weight for weight in each.weights if weight.name != "bias"]
         for each in (layer, made.operation)
@@ -184,7 +184,7 @@ def _of_weights(layer: keras.Layer, name: str) -> LayerRow:
     return LayerRow(
         name,
         type(layer).__name__,
-        # (Keras counts them only of what it has built itself.)
+        # (Keras counts them only for layers that it has built itself.)
         parameters=sum(map(weight_size, layer.weights)),
         non_zero=sum(_non_zero(weight) for weight in layer.weights),
     )
@@ -207,13 +207,13 @@ def _constant_inputs(
             side, features = use.axes[use.read]
             if side == "input":
                 constant = ~np.isnan(constants[0][features])
-                # Of a layer that is called again, in each call.
+                # If a layer is called again, in each call.
                 known[id(use.weight)] = constant & known.get(id(use.weight), np.True_)
     return {path: known[id(w)] for path, w in weights.items() if id(w) in known}
 
 
 def weight_size(weight: keras.Variable) -> int:
-    """Returns how many numbers a weight has."""
+    """Returns the number of entries of a weight."""
     return math.prod(weight.shape)
 
 

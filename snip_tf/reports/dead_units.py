@@ -1,4 +1,4 @@
-"""Dead units and inputs of each weight: those without a kept connection."""
+"""Dead units and unused inputs of each weight: those without a kept connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from snip_tf.reports.sparsity import WeightRow
 
-# The lines on dead units that a terminal gets.
+# The number of lines on dead units in a terminal.
 MOST_LINES = 8
 
 
@@ -18,12 +18,12 @@ class DeadUnits:
     """What is dead in one weight, and not counted at the weight before it.
 
     Attributes:
-        path: of the weight.
-        inputs: how many it has.
-        dead_inputs: those that no kept connection reads, without the units that no kept
-            connection enters: these are counted where they are units.
-        units: how many it has.
-        dead_units: those that no kept connection enters.
+        path: the path of the weight.
+        inputs: the number of inputs.
+        dead_inputs: the number of unused inputs, without a kept connection; those that
+            come from units without inputs are counted there instead.
+        units: the number of units.
+        dead_units: the number of units without inputs, to which no connection is kept.
     """
 
     path: str
@@ -33,8 +33,8 @@ class DeadUnits:
     dead_units: int
 
     def __str__(self) -> str:
-        inputs = f"{self.dead_inputs:,} of {self.inputs:,} inputs that nothing reads"
-        units = f"{self.dead_units:,} of {self.units:,} units that nothing enters"
+        inputs = f"{self.dead_inputs:,} of {self.inputs:,} inputs unused"
+        units = f"{self.dead_units:,} of {self.units:,} units without inputs"
         counts = ((inputs, self.dead_inputs), (units, self.dead_units))
         return f"Dead in {self.path}: {', '.join(text for text, n in counts if n)}"
 
@@ -44,13 +44,13 @@ def dead_units(
     masks: Mapping[str, np.ndarray],
     constant: Mapping[str, np.ndarray],
 ) -> list[DeadUnits]:
-    """Returns what is dead in each weight in which something is.
+    """Returns the dead units and inputs of each weight that has any.
 
     Args:
-        rows: of the weights.
-        masks: of the same.
-        constant: of some weights, which of their inputs are constant: those from units
-            that nothing enters.
+        rows: the rows of the weights.
+        masks: the masks of the weights.
+        constant: for some weights, which of their inputs are constant, since they come
+            from units without inputs.
     """
     dead = []
     for row in rows:
@@ -66,11 +66,11 @@ def dead_units(
 
 
 def dead_lines(dead: Sequence[DeadUnits], most: int | None = None) -> list[str]:
-    """Returns a line for each, or for the largest, and one for all the others.
+    """Returns a line for each weight, or for the largest, and one for all others.
 
     Args:
-        dead: what is dead.
-        most: the largest number of lines; default, all.
+        dead: the dead units and inputs.
+        most: the largest number of lines; default: all.
     """
     named = list(dead)
     if most is not None and len(dead) > most:
@@ -81,8 +81,8 @@ def dead_lines(dead: Sequence[DeadUnits], most: int | None = None) -> list[str]:
         inputs = sum(each.dead_inputs for each in rest)
         units = sum(each.dead_units for each in rest)
         lines.append(
-            f"Dead in {len(rest):,} more weights: {inputs:,} inputs that nothing "
-            f"reads, {units:,} units that nothing enters"
+            f"Dead in {len(rest):,} more weights: {inputs:,} unused inputs, {units:,} "
+            "units without inputs"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""What all pictures share: a new figure, its axes, names as matplotlib shows them."""
+"""Makes figures and axes, and prepares names for matplotlib."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snip_tf.checks import visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Letters of a layer's name that there is room for beside a panel.
+# The length of a layer's name that fits beside a panel.
 _LETTERS = 40
 
 _Things = TypeVar("_Things", bound=Sized)
@@ -20,14 +20,14 @@ _Things = TypeVar("_Things", bound=Sized)
 def new_figure(**settings: Any) -> Figure:
     """Returns an empty figure, which a notebook shows."""
     try:
-        # Each by itself, as `notebook` may have been imported when they were there.
+        # Each separately, as `notebook` may have been imported while they existed.
         importlib.import_module("matplotlib")
         importlib.import_module("matplotlib.figure")
         from snip_tf.reports.notebook import Figure
     except ImportError as error:
         raise ImportError(
-            "Expected matplotlib, to draw with. Received: no such package. "
-            "`pip install matplotlib` brings it."
+            "Expected matplotlib, which draws the pictures. Received: no such "
+            "package. Run `pip install matplotlib`."
         ) from error
     return Figure(**settings)
 
@@ -43,15 +43,15 @@ def new_axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
 
 
 def shown_name(name: str) -> str:
-    """Returns a name as matplotlib shows it, without its middle if it is long."""
+    """Escapes a name for matplotlib, and cuts out its middle if it is long."""
     name = visible(name)
     if len(name) > _LETTERS:
         name = f"{name[: _LETTERS // 2]}\N{HORIZONTAL ELLIPSIS}{name[-_LETTERS // 2 :]}"
-    return name.replace("$", r"\$")  # which would begin a formula
+    return name.replace("$", r"\$")  # it would begin a formula
 
 
 def not_empty(things: _Things) -> _Things:
-    """Returns what is to be drawn; raises if there is nothing."""
+    """Returns what is to be drawn; raises if it is empty."""
     if not things:
         raise ValueError(f"Expected something to draw. Received: {things!r}")
     return things

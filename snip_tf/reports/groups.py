@@ -1,4 +1,4 @@
-"""Groups of layers, for many in few rows: blocks by their names, or runs of layers."""
+"""Groups many layers into few rows: blocks by name, or runs of layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snip_tf.reports.costs import Costs, LayerRow
 
 # More layers than this are put into groups.
 MOST_ROWS = 40
-# Fewer groups than this would tell too little.
+# Fewer groups than this would show too little.
 _FEWEST_ROWS = 5
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
@@ -20,10 +20,10 @@ _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 @dataclasses.dataclass(frozen=True)
 class GroupRow(LayerRow):
-    """Consecutive layers added up; see `LayerRow`.
+    """The sums over consecutive layers; see `LayerRow`.
 
     Attributes:
-        count: how many layers they are.
+        count: the number of layers.
     """
 
     count: int = 1
@@ -32,10 +32,10 @@ class GroupRow(LayerRow):
 def grouped(rows: Sequence[LayerRow]) -> list[GroupRow]:
     """Returns consecutive layers in at most `MOST_ROWS` groups.
 
-    Layers whose names begin alike are a group, as `block_1_expand` and
-    `block_1_project` are `block_1`: the smallest such blocks that are few enough. Where
-    names show no blocks, a group is a few layers that multiply, each with the layers
-    after it that do not.
+    Layers whose names begin alike form a group, such as `block_1_expand` and
+    `block_1_project`, which form `block_1`; the blocks are as small as that number
+    allows. Where names show no blocks, a group is a few layers that multiply, each with
+    the following layers that do not.
 
     Example:
 
@@ -62,7 +62,7 @@ def grouped(rows: Sequence[LayerRow]) -> list[GroupRow]:
 
 
 def group(name: str, rows: Sequence[LayerRow]) -> GroupRow:
-    """Returns layers added up, under a name."""
+    """Returns the sums over layers, under a name."""
     costs = dataclasses.asdict(Costs.of(rows))
     return GroupRow(name, "", **costs, count=len(rows))
 
@@ -78,7 +78,7 @@ def _by_words(rows: Sequence[LayerRow], depth: int) -> list[list[LayerRow]]:
 
 
 def _beginning(rows: Sequence[LayerRow], words: int) -> str:
-    """Returns the first words of the names of layers, which share these."""
+    """Returns the first words, which the names of all layers share."""
     found = list(itertools.islice(_WORD.finditer(rows[0].layer), words))
     if len(rows) == 1 or len(found) < words:
         return _ends(rows)
@@ -86,14 +86,14 @@ def _beginning(rows: Sequence[LayerRow], words: int) -> str:
 
 
 def _ends(rows: Sequence[LayerRow]) -> str:
-    """Names the first and the last of some layers, of those that multiply if any do."""
+    """Names the first and the last layer, among those that multiply if any do."""
     multiply = [row for row in rows if row.multiply_adds != 0] or rows
     first, last = multiply[0].layer, multiply[-1].layer
     return first if first == last else f"{first} to {last}"
 
 
 def _runs(groups: Sequence[Sequence[LayerRow]]) -> list[list[LayerRow]]:
-    """Returns consecutive groups put together, until few are left."""
+    """Merges consecutive groups, until few are left."""
     whole: list[list[LayerRow]] = []
     for rows in groups:
         if whole and all(row.multiply_adds == 0 for row in rows):

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from snip_tf.checks import visible
 
-# The columns of words; the others are of numbers.
+# The columns that hold words; the others hold numbers.
 _WORDS = ("Layer", "Kind", "Note")
 
 
 def html_text(text: str) -> str:
-    """Returns text as a page shows it letter by letter.
+    """Returns text as HTML that shows it literally.
 
     Example:
 
@@ -56,7 +56,7 @@ def html_picture(what: str, png: bytes) -> str:
 
 
 def html_fragment(title: str, table: str, rest: str) -> str:
-    """Returns what a notebook shows, in which dollars begin no formulas."""
+    """Returns HTML for a notebook, in which dollar signs do not begin formulas."""
     return (
         f'<div class="snip_tf tex2jax_ignore mathjax_ignore">{_STYLE}'
         f"<p>{html_text(title)}</p>\n{table}\n{rest}</div>"

@@ -1,4 +1,4 @@
-"""A figure of matplotlib that a notebook shows.
+"""A matplotlib figure that a notebook shows.
 
 Imports matplotlib, which is optional: `snip_tf.plots` imports it when it draws.
 """

@@ -1,4 +1,4 @@
-"""report: what pruning saves in a model, as a table, a page and files for others."""
+"""report: what pruning saves in a model, as a table, a page and exported data."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ def report(model: keras.Model) -> Report:
     """Returns what pruning saves in a model, and what it does not.
 
     Args:
-        model: a built `keras.Model`, pruned or stripped; of a dense one all is kept.
-            It is left as it is.
+        model: a built `keras.Model`, pruned, stripped or dense. It is left unchanged.
 
     Returns:
-        A `Report`. Its `print()` shows it, as a notebook does by itself; `to_dict()`,
-        `to_csv()` and `to_markdown()` give it to others, `write_html(path)` writes a
-        page with a picture.
+        A `Report`, which a notebook displays. `print()` shows it, `to_dict()`,
+        `to_csv()` and `to_markdown()` export it, and `write_html(path)` writes a page
+        with a picture.
 
     Raises:
         TypeError: if `model` is not a Keras model.
@@ -71,11 +70,11 @@ class Report:
     """See `snip_tf.report`.
 
     Attributes:
-        model: its name.
-        weights: a row for each pruned weight; none of a stripped model.
+        model: the name of the model.
+        weights: a row for each pruned weight; empty for a stripped model.
         layers: a row for each layer with weights.
-        bytes: of all weights in memory, zeros included, without masks.
-        dead: what is dead in each pruned weight in which something is.
+        bytes: the size of all weights in memory, zeros included, without masks.
+        dead: the dead units and inputs of each pruned weight that has any.
     """
 
     model: str
@@ -91,11 +90,11 @@ class Report:
         )
 
     def totals(self) -> dict[str, int | None]:
-        """Returns the sums over the layers; None for what one of them lacks."""
+        """Returns the sums over the layers; None where a layer lacks the number."""
         return dataclasses.asdict(Costs.of(self.layers))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as JSON can hold it."""
+        """Returns the report as a dict that JSON can hold."""
         return {
             "model": self.model,
             "bytes": self.bytes,
@@ -108,13 +107,13 @@ class Report:
         }
 
     def to_csv(self) -> str:
-        """Returns a line for each layer, below one of names.
+        """Returns a CSV table with a header and a line for each layer.
 
-        Names that a spreadsheet would take for formulas have an apostrophe in front.
+        Names that a spreadsheet would interpret as formulas get an apostrophe in front.
         """
         text = io.StringIO()
         names = [field.name for field in dataclasses.fields(LayerRow)]
-        # Text in quotes, as Python before 3.13 writes a carriage return without them.
+        # Quotes all text, since Python before 3.13 does not quote a carriage return.
         table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         table.writerow(names)
         for row in self.layers:
@@ -133,13 +132,13 @@ class Report:
     def print(
         self, console: rich.console.Console | None = None, *, all_layers: bool = False
     ) -> None:
-        """Shows it in the terminal, or on another `rich` console.
+        """Shows the report in the terminal, or on another `rich` console.
 
-        The layers of a model of more than 40 are added up, by the blocks that their
-        names begin with, or else some at a time.
+        More than 40 layers are grouped, by the blocks that their names begin with, or
+        else a few at a time.
 
         Args:
-            console: where to; default, the terminal, or the cell of a notebook.
+            console: where to print; default: the terminal, or the cell of a notebook.
             all_layers: whether each layer has a row, however many there are.
         """
         console = console or rich.console.Console(highlight=False)
@@ -152,18 +151,19 @@ class Report:
             *(f" {visible(line)}" for line in [*on_groups, *self._rest(MOST_LINES)]),
             *(f" {visible(line)}" for line in self._notes()),
         ]
-        # As one text, of which a notebook makes one block; and nothing is cut off.
+        # As one text, which a notebook shows as one block, without cutting anything
+        # off.
         console.print(rich.text.Text("\n".join(lines)), soft_wrap=True)
 
     def _repr_html_(self) -> str:
-        """Returns what a notebook shows: what `print` does, as a table."""
+        """Returns what a notebook shows: the contents of `print`, as HTML."""
         rows, on_groups = self._rows()
         lines = [*on_groups, *self._rest(MOST_LINES), *self._notes()]
         title = f'What pruning leaves of "{self.model}"'
         return html_fragment(title, html_table(*_table(rows)), html_list(lines))
 
     def _rows(self, all_layers: bool = False) -> tuple[list[LayerRow], list[str]]:
-        """Returns the layers or their groups, a total, and what to say of groups."""
+        """Returns the layers or their groups, a total, and notes on groups."""
         if all_layers or len(self.layers) <= MOST_ROWS:
             return [*self.layers, self._total()], []
         rows = grouped(self.layers)
@@ -174,7 +174,7 @@ class Report:
         return [*rows, group("Total", self.layers)], [line]
 
     def _notes(self) -> list[str]:
-        """Returns a line for each kind of note, with the layers that it is of."""
+        """Returns a line for each kind of note, with the layers that have it."""
         by_note: dict[str, list[str]] = {}
         for row in self.layers:
             if row.note:
@@ -182,10 +182,10 @@ class Report:
         return [f"{list_of(names)}: {note}" for note, names in by_note.items()]
 
     def write_html(self, path: str | os.PathLike) -> None:
-        """Writes a page that needs no other file, with the table and pictures of it.
+        """Writes a self-contained page with the table and pictures.
 
         Args:
-            path: where to write. An existing file is replaced once all is written.
+            path: where to write. An existing file is replaced after all is written.
 
         Raises:
             TypeError: if `path` is not a path.
@@ -202,7 +202,7 @@ class Report:
             partial.write_text(page, encoding="utf-8")
 
     def _rest(self, most: int | None = None) -> list[str]:
-        """Returns what is not in the table: the bytes, and what is dead."""
+        """Returns what is not in the table: the bytes, and the dead units."""
         size = f"Weights in memory: {self.bytes:,} bytes, zeros included"
         return [size, *(dead_lines(self.dead, most) if self.weights else [])]
 

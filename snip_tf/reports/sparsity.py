@@ -1,4 +1,4 @@
-"""The sparsity of a model, and what is kept of each of its pruned weights."""
+"""The sparsity of a model, and what is kept of each pruned weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sparsity(pruned: keras.Model) -> float:
 
     Args:
         pruned: a built `keras.Model`, pruned or stripped. The masks are counted if it
-            has some, else the exact zeros in its prunable weights.
+            has any, else the exact zeros in its prunable weights.
 
     Returns:
         A float from 0 to 1.
@@ -44,19 +44,20 @@ def sparsity(pruned: keras.Model) -> float:
 class WeightRow:
     """One pruned weight: how many of its connections are kept, and what is dead.
 
-    A dead input of a kernel is one that no kept connection reads; a dead unit (or
-    filter, or gate of a recurrent cell) is one that no kept connection enters. Both are
-    counted for dense, convolutional and recurrent kernels; elsewhere they stay 0.
+    A dead input of a kernel is one without a kept connection to any unit; a dead unit
+    (or filter, or gate of a recurrent cell) is one without a kept connection from any
+    input. Both are counted for dense, convolutional and recurrent kernels; elsewhere
+    they are 0.
 
     Attributes:
-        path: of the weight.
-        shape: of the weight.
-        kept: connections that are kept.
-        total: all connections.
-        inputs: how many it has.
-        dead_inputs: those that no kept connection reads.
-        units: how many it has.
-        dead_units: those that no kept connection enters.
+        path: the path of the weight.
+        shape: the shape of the weight.
+        kept: the number of kept connections.
+        total: the number of all connections.
+        inputs: the number of inputs.
+        dead_inputs: the number of unused inputs.
+        units: the number of units.
+        dead_units: the number of units without inputs.
     """
 
     path: str
@@ -74,8 +75,8 @@ class WeightRow:
         return 1 - self.kept / self.total
 
 
-# Layers whose kernel has the inputs on its last axis but one and the units on its last.
-# Other kinds lay theirs out in other ways.
+# Layers whose kernel has the inputs on its second-to-last axis and the units on its
+# last. Other kinds have other layouts.
 _UNITS_LAST = (
     keras.layers.Dense,
     keras.layers.Conv1D,
@@ -105,7 +106,7 @@ def _weight_row(path: str, mask: np.ndarray, units_last: bool) -> WeightRow:
     row = WeightRow(path, mask.shape, int(mask.sum()), mask.size)
     if not units_last or mask.ndim < 2:
         return row
-    # Of a convolution, one position of the filter connects an input and a unit.
+    # In a convolution, any position of the filter connects an input and a unit.
     connected = np.any(mask.reshape(-1, *mask.shape[-2:]), axis=0)
     inputs, units = connected.shape
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""summary: what was pruned, what was not and why, and what is dead, in lines."""
+"""summary: prints what was pruned, what was not and why, and what is dead."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from snip_tf.reports.tables import table_lines
 from snip_tf.reports.text import sparsity_percent
 from snip_tf.weights import why_not_prunable
 
-# A warning names at most this many weights of which nothing is kept.
+# A warning names at most this many weights that lost all connections.
 _MOST_CUT = 8
-# Names of layers get at least this much of a line, or the table has no frame.
+# Names of layers get at least this many columns, or the table has no frame.
 _NAME = 12
 _TITLES = ("Layer", "Weight", "Shape", "Kept / total", "Sparsity")
 
@@ -38,13 +38,14 @@ def summary(
 
     A table of the pruned weights (layer, weight, shape, kept / total, sparsity), then
     the totals over the prunable and over all parameters and the multiply-adds, then
-    what was not pruned and why, then dead units. A warning names any weight of which
-    nothing is kept. In a narrow terminal the table has fewer columns.
+    what was not pruned and why, then dead units. A warning names any weight that keeps
+    no connection. In a narrow terminal the table has fewer columns.
 
     Args:
         pruned: a pruned `keras.Model`.
-        line_length: int, columns; default, the width of the terminal.
-        print_fn: called with each line; default, the terminal, in colour where it can.
+        line_length: int, the number of columns; default: the width of the terminal.
+        print_fn: called with each line; default: prints to the terminal, in colour if
+            that is supported.
 
     Raises:
         TypeError: if `pruned` is not a Keras model, or another argument is of the wrong
@@ -96,7 +97,7 @@ def _print(network: Network, console: rich.console.Console) -> None:
 
 
 def _text(line: str, style: str = "") -> rich.text.Text:
-    """Returns a line as it is: no markup, no emoji, no escape sequences."""
+    """Returns a line to be shown literally, without markup or escape sequences."""
     return rich.text.Text(visible(line), style)
 
 
@@ -128,7 +129,7 @@ def _cells(row: WeightRow) -> tuple[str, ...]:
 
 
 def _narrow(rows: Sequence[WeightRow], width: int, rule: str) -> rich.text.Text:
-    """Returns the same in few columns, for names and numbers of any length."""
+    """Returns the table in few columns, for names and numbers of any length."""
     kept, total = sum(row.kept for row in rows), sum(row.total for row in rows)
     counts = [(row.path, row.kept, row.total) for row in rows]
     lines = [
@@ -143,7 +144,7 @@ def _lines_below(network: Network, rows: Sequence[WeightRow]) -> list[str]:
     layers, constant = analysed(network, compacted=False)
     lines = [*_totals(network, rows), *_multiply_adds(layers)]
     lines += _not_pruned(network)
-    # What is cut as a whole is in a warning.
+    # Weights that keep nothing are named in a warning.
     dead = dead_units([row for row in rows if row.kept], network.masks, constant)
     if dead or all(row.kept for row in rows):
         lines += dead_lines(dead, MOST_LINES)
@@ -165,16 +166,15 @@ def _totals(network: Network, rows: Sequence[WeightRow]) -> list[str]:
 def _multiply_adds(layers: Sequence[LayerRow]) -> list[str]:
     costs = Costs.of(layers)
     if not layers or costs.multiply_adds is None:
-        return []  # of a model whose layers its own code calls
+        return []  # the model runs its layers in its own code
     return [
-        f"Multiply-adds:       {costs.effective:,} of {costs.multiply_adds:,} are "
-        f"non-zero for one example (snip_tf.report says how many snip_tf.compact "
-        f"removes)"
+        f"Multiply-adds:       {costs.effective:,} of {costs.multiply_adds:,} "
+        f"non-zero for one example (snip_tf.report shows what snip_tf.compact saves)"
     ]
 
 
 def _not_pruned(network: Network) -> list[str]:
-    """Returns a line for each reason, with the weights that it holds for."""
+    """Returns a line for each reason, with the weights that it applies to."""
     by_reason: dict[str, list[tuple[str, int]]] = {}
     for path, weight in network.weights.items():
         if path not in network.masks:

@@ -1,4 +1,4 @@
-"""Tables for terminals of any width: numbers beside names, however long."""
+"""Lays out tables of names and numbers for terminals of any width."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snip_tf.reports.costs import LayerRow
 from snip_tf.reports.groups import GroupRow
 from snip_tf.reports.text import percent, short_number
 
-# Names get at least this much of a line, or numbers are shortened.
+# Names get at least this many columns, or numbers are shortened.
 _NAME = 12
 _GAP = 2
 
@@ -23,15 +23,15 @@ def table_lines(
     width: int,
     rule: str = "─",
 ) -> list[str]:
-    r"""Returns the lines of a table that cuts neither numbers nor names.
+    r"""Returns the lines of a table that truncates neither numbers nor names.
 
-    A name for which there is no room beside the numbers has a line of its own above
-    them. Should the numbers alone be wider than the terminal, so is the table.
+    A name that does not fit beside its numbers gets a line of its own above them. If
+    the numbers alone are wider than the terminal, so is the table.
 
     Args:
-        header: of each column, that of the names first; may have line breaks.
+        header: the titles of the columns, names first; they may have line breaks.
         rows: name and cells; the last one is a total, below a line.
-        width: columns of the terminal.
+        width: the number of columns of the terminal.
         rule: a character to draw lines with.
 
     Example:
@@ -86,14 +86,14 @@ def _lines(
 def layer_table(rows: Sequence[LayerRow], width: int, rule: str = "─") -> list[str]:
     """Returns the lines of a table of layers, the last of which is their total.
 
-    Numbers are exact where there is room for them, else of three digits; where there is
-    none for these either, the multiply-adds are in a table of their own.
+    Numbers are exact where they fit, else rounded to three digits; where these do not
+    fit either, the multiply-adds are in a separate table.
     """
     grouped = any(isinstance(row, GroupRow) for row in rows)
     first = [_LAYERS if grouped else _UNITS, *_PARAMETERS]
     whole, apart = [first + _PRODUCTS], [first, _PRODUCTS]
     names = [visible(row.layer) for row in rows]
-    # With the least room for names; the last is taken in any case.
+    # With the least room for names; the last layout is used regardless.
     least = len("Layer")
     room = min(_NAME, max(map(cell_len, names)))
     exact, short = ("{:,}".format, whole, room), (short_number, whole, least)
@@ -118,7 +118,7 @@ _Number = Callable[[int], str]
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-    """A column of a table of layers: its title, and the text for a layer."""
+    """A column of a table of layers: its title, and the function that fills a cell."""
 
     header: str
     cell: Callable[[LayerRow, _Number], str]

@@ -1,6 +1,6 @@
-"""Names and numbers as terminals, tables and spreadsheets take them.
+"""Formats names and numbers for terminals, tables and spreadsheets.
 
-A layer's name may be a stranger's, and hold whatever its author liked.
+The name of a layer may come from an untrusted file, and contain anything.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 
 from snip_tf.checks import visible
 
-# With these a spreadsheet begins a formula; the last four are the wide forms.
+# Characters that begin a formula in a spreadsheet; the last four are full-width.
 # Source: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")
-# What Markdown takes for more than a character; underscores only around words.
+# Characters with a meaning in Markdown; underscores only around words.
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
 
 
 def csv_cell(value: Any) -> Any:
-    """Returns a value for a CSV cell, which no spreadsheet takes for a formula.
+    """Returns a value for a CSV cell that no spreadsheet interprets as a formula.
 
-    Text that begins as a formula does gets an apostrophe in front, and is `visible`, as
-    the file may be printed to a terminal. Numbers stay numbers and None stays None.
+    Text that begins like a formula gets an apostrophe in front, and is made `visible`,
+    as the file may be printed to a terminal. Numbers stay numbers and None stays None.
 
     Example:
 
@@ -37,7 +37,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def markdown_cell(text: str) -> str:
-    r"""Returns text that Markdown shows letter by letter, on one line of a table.
+    r"""Returns text that Markdown shows literally, on one line of a table.
 
     Example:
 
@@ -49,14 +49,14 @@ def markdown_cell(text: str) -> str:
 
 
 def percent(part: int | None, whole: int | None) -> str:
-    """Returns a share in percent: 0% and 100% are none and all, not rounded numbers.
+    """Returns a share in percent, never rounded to 0% or 100%.
 
     Args:
         part, whole: counts; None where unknown.
 
     Returns:
-        Text of at most seven characters for what is less than ten times the whole;
-        empty where there is no share.
+        Text of at most seven characters if the part is less than ten times the whole;
+        empty if a count is unknown.
 
     Example:
 
@@ -80,7 +80,7 @@ def percent(part: int | None, whole: int | None) -> str:
 
 
 def sparsity_percent(kept: int, total: int) -> str:
-    """Returns the share that is removed: 100.00% only if nothing is kept.
+    """Returns the share that is removed, 100.00% only if nothing is kept.
 
     Example:
 
@@ -95,7 +95,7 @@ def sparsity_percent(kept: int, total: int) -> str:
 
 
 def short_number(number: int) -> str:
-    """Returns three digits of a count, with its thousands as a letter.
+    """Returns a count in three digits, with a letter for thousands or more.
 
     Example:
 

@@ -1,1 +1,1 @@
-"""What zeros save: smaller files and faster calls."""
+"""Turns zeros into smaller files and faster inference."""

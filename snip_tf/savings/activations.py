@@ -1,4 +1,4 @@
-"""Activations as NumPy computes them."""
+"""Activations computed by NumPy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 
 def numpy_function(activation: Any) -> Function | None:
-    """Returns what computes the same in NumPy, if there is something."""
-    # (An activation may be an object that cannot be a key.)
+    """Returns a NumPy function that computes an activation, or None."""
+    # (An activation may be an unhashable object.)
     return _FUNCTIONS.get(activation) if inspect.isfunction(activation) else None
 
 
@@ -26,7 +26,7 @@ def on_arrays(activation: Callable[..., Any]) -> Function:
 
 
 def linear(x: np.ndarray) -> np.ndarray:
-    """Returns what it is given."""
+    """Returns its argument."""
     return x
 
 

@@ -17,7 +17,7 @@ from snip_tf.structured.plan import Plan
 
 Engine = Literal["scipy", "tensorflow", "xla"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-# What is run: the name of an engine, or of each layer the way of "scipy".
+# What is run: the name of an engine, or for "scipy" the way of each layer.
 Chosen = str | dict[str, str]
 Run = Callable[[Any], Any]
 
@@ -26,7 +26,7 @@ _CLEARLY = 0.95
 
 
 class Engines:
-    """A model in each of some engines.
+    """A model prepared for several engines.
 
     Args:
         model: a plain model, a copy that nothing else uses.
@@ -36,8 +36,8 @@ class Engines:
         inputs: the nest of `KerasTensor`s that the model takes.
 
     Raises:
-        ValueError: if the model runs its layers in code of its own, or none of the
-            engines can run it.
+        ValueError: if the model runs its layers in its own code, or none of the engines
+            can run it.
     """
 
     def __init__(self, model: keras.Model, engines: Iterable[Engine]):
@@ -52,12 +52,12 @@ class Engines:
         smaller = Plan(graph, tolerance=0.0).rebuild(Copies().of).model
         compacted = smaller.count_params() < model.count_params()
         self._compiled = _compiled(smaller if compacted else model, wanted)
-        # The model that is not compacted, if it differs.
+        # The model before compaction, if that differs.
         self._whole = _compiled(model, wanted) if compacted else {}
         self._check_some()
 
     def fastest(self, x: Any) -> tuple[Run, Chosen]:
-        """Returns what runs batches like `x` in the least time, and what that is."""
+        """Returns the fastest call for batches like `x`, and a description of it."""
         runs: dict[str, Run] = {}
         ways: dict[str, str] = {}
         if self._layers:
@@ -74,7 +74,7 @@ class Engines:
         if best == "scipy":
             return runs[best], ways
         if best in self._whole:
-            # Fewer filters can take longer: some numbers suit processors better.
+            # Fewer filters can take longer: some sizes suit processors better.
             runs = {best: runs[best], f"{best}, whole": self._whole[best]}
             best = fastest(median_seconds(runs, x))
         return runs[best], best
@@ -82,9 +82,9 @@ class Engines:
     def _check_some(self) -> None:
         if not self._layers and not self._compiled:
             raise ValueError(
-                f"Expected `engines` of which one can run the model. Received: "
-                f"model={self._name!r}, which none of them can. XLA compiles no text, "
-                f"and layers are not run one by one where they hand masks on."
+                "Expected `engines` with one that can run the model. Received: "
+                f"model={self._name!r}, which none of them can run. XLA does not "
+                "compile text, and layers that pass masks on are not run one by one."
             )
 
 

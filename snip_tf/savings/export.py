@@ -1,4 +1,4 @@
-"""export: a pruned model to a file that is smaller for it."""
+"""export: writes a pruned model to a small file."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FORMATS = ("keras", "litert", "saved_model", "sparse")
 
 
 class ExportSizes(NamedTuple):
-    """What `snip_tf.export` has saved, in bytes.
+    """The sizes before and after `snip_tf.export`, in bytes.
 
     Attributes:
         before: of the plain model's weights, or with `format="keras"` of the file that
             Keras writes of it.
-        after: of what was written.
+        after: of the file or folder written.
     """
 
     before: int
@@ -52,29 +52,29 @@ def export(
 ) -> ExportSizes:
     """Writes a model to a file in which its zeros cost next to nothing.
 
-    The file holds the plain model, without masks. `snip_tf.compact` it first to leave
-    out dead units as well.
+    The file holds the plain model, without masks. Call `snip_tf.compact` first to
+    remove dead units as well.
 
     Args:
-        model: a built `keras.Model`, pruned or not. It is left as it is.
-        path: where to write. An existing file is replaced once all is written.
-        format: `"keras"`, what `keras.models.load_model` reads, compressed;
+        model: a built `keras.Model`, pruned or not. It is left unchanged.
+        path: where to write. An existing file is replaced after all is written.
+        format: `"keras"`, for `keras.models.load_model`, compressed;
             `"litert"`, for the LiteRT interpreter (`pip install ai-edge-litert`), with
             sparse tensors where enough is zero;
             `"saved_model"`, a folder for TensorFlow Serving, in which zeros take as
-            much as other numbers;
-            `"sparse"`, the smallest, what `snip_tf.load_sparse` reads.
-            `"keras"` and `"sparse"` keep the model's configuration, so that each of its
+            much space as other numbers;
+            `"sparse"`, for `snip_tf.load_sparse`, the smallest.
+            `"keras"` and `"sparse"` store the model's configuration, so each of its
             layers needs a `get_config`; the others need none.
         int8: `"weights"`, with `format="litert"`: weights of eight bits. LiteRT runs
-            layers that are both sparse and of eight bits only without its default
+            layers that are both sparse and eight-bit only without its default
             delegates: `Interpreter(path, experimental_op_resolver_type=`
             `OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)`.
         batch_size: int, with `format="litert"`: the number of examples that recurrent
             layers run on at a time. Models without them take any number.
-        print_fn: called with a line that gives the bytes before and after, then with a
-            line for each thing to know about the file, such as the layers that LiteRT
-            runs by TensorFlow's operations.
+        print_fn: called with a line that states the bytes before and after, then with a
+            line for each note on the file, such as the layers that need TensorFlow's
+            operations in LiteRT.
 
     Returns:
         `ExportSizes(before, after)`, in bytes: `before` of the plain model's weights,
@@ -86,8 +86,8 @@ def export(
         ValueError: if the model is not built, the format or `int8` is unknown, `path`
             lacks the suffix of its format or has that of another, `int8` or
             `batch_size` is given with a format other than LiteRT's, a SavedModel would
-            replace what is not part of one, a layer has no configuration that the
-            format needs, or the converter to LiteRT fails on one.
+            replace other files, a layer lacks the configuration that the format needs,
+            or the LiteRT converter fails.
         OSError: if it cannot be written, as on a full disk.
 
     Example:
@@ -151,7 +151,7 @@ def _line(path: Path, format: Format, sizes: ExportSizes) -> str:
 
 
 _SUFFIXES = {"keras": ".keras", "litert": ".tflite"}
-# What others call these formats.
+# Other names for these formats.
 _ALSO_CALLED = {
     "tflite": "litert",
     "lite": "litert",
@@ -186,7 +186,7 @@ def _check_format(format: str, int8: Any, batch_size: int) -> None:
 
 
 def _check_path(path: Path, format: Format) -> None:
-    """Raises unless it can be written to and has the suffix that readers expect."""
+    """Raises unless a path is writable and has the suffix that readers expect."""
     _check_suffix(path, format)
     check_folder(path)
     if format == "saved_model":
@@ -207,18 +207,18 @@ def _check_suffix(path: Path, format: Format) -> None:
 
 
 def _check_has_call(model: keras.Model, format: Format) -> None:
-    """Raises if the model computes nothing itself."""
+    """Raises if the model has no `call`."""
     if not has_call(model):
         raise ValueError(
             f"Expected a model with a `call`, which is what format={format!r} writes. "
             f"Received: model={model.name!r} of class {type(model).__name__}, which "
-            f"has none. Export its parts, each by itself, or as 'keras' or 'sparse'."
+            f"has none. Export its parts separately, or use 'keras' or 'sparse'."
         )
 
 
 @contextlib.contextmanager
 def _named_disk_errors(path: Path) -> Iterator[None]:
-    """Makes errors of the disk name the user's path, not a temporary one."""
+    """Makes disk errors name the user's path, not a temporary one."""
     try:
         yield
     except OSError as error:

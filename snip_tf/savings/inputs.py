@@ -33,7 +33,7 @@ class Inputs:
             return _array(x, self._own)
         given = keras.tree.flatten(x)
         if len(given) != len(self._tensors):
-            return x  # which `count` refuses
+            return x  # refused by `count`
         return keras.tree.pack_sequence_as(
             self._own, list(map(_array, given, self._tensors))
         )
@@ -45,7 +45,7 @@ class Inputs:
         names = list(own) if isinstance(own, dict) else [t.name for t in self._tensors]
         if any(name not in x for name in names):
             raise ValueError(
-                f"Expected inputs of the names {', '.join(map(repr, names))}. "
+                f"Expected inputs named {', '.join(map(repr, names))}. "
                 f"Received: {', '.join(map(repr, x))}"
             )
         if isinstance(own, dict):
@@ -54,7 +54,7 @@ class Inputs:
         return keras.tree.pack_sequence_as(own, [x[name] for name in names])
 
     def count(self, x: Any) -> int:
-        """Returns how many examples these are; raises unless the model takes them."""
+        """Returns the number of examples; raises unless the model takes them."""
         given = [np.shape(x)] if is_tensor(self._own) else _shapes(x)
         fit = len(given) == len(self._shapes) and all(map(_fits, given, self._shapes))
         if not fit:
@@ -73,10 +73,10 @@ class Inputs:
         """Returns a batch of zeros, or of empty text."""
         if any(None in shape[1:] for shape in self._shapes):
             raise ValueError(
-                f"Expected no `batch_size` for a model that takes inputs of any size. "
+                "Expected no `batch_size` for a model that takes inputs of any size. "
                 f"Received: batch_size={batch_size}, for inputs of shape "
-                f"{self._shapes}. The fastest engine is found at the first call of "
-                f"each batch size."
+                f"{self._shapes}. The fastest engine is found at the first call with "
+                "each batch size."
             )
 
         def of_input(tensor: keras.KerasTensor) -> np.ndarray:
@@ -110,7 +110,7 @@ class Inputs:
 
 
 def is_dataset(x: Any) -> bool:
-    """Whether this yields batches."""
+    """Returns whether data yields batches."""
     return _is_sequence(x) or isinstance(x, Iterator) or hasattr(x, "element_spec")
 
 
@@ -119,7 +119,7 @@ def _is_sequence(x: Any) -> bool:
 
 
 def filled_up(batch: Any, missing: int) -> Any:
-    """Returns a batch with copies of its last example for those that are missing."""
+    """Returns a batch, padded with copies of its last example."""
     if not missing:
         return batch
     return keras.tree.map_structure(
@@ -129,7 +129,7 @@ def filled_up(batch: Any, missing: int) -> Any:
 
 
 def _array(x: Any, wanted: keras.KerasTensor) -> np.ndarray:
-    """Returns an input as a NumPy array; a sparse one with its zeros."""
+    """Returns an input as a dense NumPy array."""
     if scipy.sparse.issparse(x):
         x = x.toarray()
     elif keras.ops.is_tensor(x):
@@ -147,7 +147,7 @@ def _array(x: Any, wanted: keras.KerasTensor) -> np.ndarray:
 
 
 def _of_rank(array: np.ndarray, wanted: tuple[int | None, ...]) -> np.ndarray:
-    """Returns the array; as Keras does, with or without a last axis of one entry."""
+    """Returns the array in the wanted rank; like Keras, adds or drops a last axis."""
     more = array.ndim - len(wanted)
     if more == 1 and array.shape[-1] == 1:
         return array[..., 0]
@@ -161,7 +161,7 @@ def _shapes(nest: Any) -> list[_Shape]:
 
 
 def _fits(given: _Shape, wanted: tuple[int | None, ...]) -> bool:
-    """Whether an array has the shape of an input, with one example or more."""
+    """Returns whether an array has the shape of an input and at least one example."""
     if len(given) != len(wanted) or not given[0]:
         return False
     return all(w in (None, g) for g, w in zip(given[1:], wanted[1:], strict=True))

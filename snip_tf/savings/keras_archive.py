@@ -1,4 +1,4 @@
-"""Keras' own archive, compressed."""
+"""Writes Keras' own archive, compressed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from snip_tf.savings.configurations import named_configurations
 
 
 def save_compressed(model: keras.Model, path: Path) -> int:
-    """Writes what Keras does, compressed; returns the bytes that Keras takes.
+    """Writes Keras' archive, compressed; returns the bytes that Keras' own takes.
 
-    Keras stores the parts of its archives as they are; zip can do better.
+    Keras stores the parts of its archives uncompressed.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "plain.keras"

@@ -1,4 +1,4 @@
-"""A model run layer by layer on NumPy arrays, each layer in its fastest way."""
+"""Runs a model layer by layer on NumPy arrays, each layer in its fastest way."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from snip_tf.graph.graph import (
 from snip_tf.savings.sparse_steps import Step, Way, ways_of
 from snip_tf.savings.timing import fastest, median_seconds
 
-# A dense kernel is in the cache while it is measured, and often not in between.
+# A dense kernel is in the cache while it is timed, but often not in real use.
 _OUT_OF_CACHE = 1.2
 
 
 def passes_no_masks(graph: Graph) -> bool:
-    """Whether no layer gets a mask beside its arrays."""
+    """Returns whether no layer receives a mask with its arrays."""
     return not hides_masks(graph) and not any(map(_reads_a_mask, graph.nodes))
 
 
 def _reads_a_mask(node: Node) -> bool:
-    """Whether a layer may read a mask on its inputs, which arrays do not carry.
+    """Returns whether a layer may read a mask on its inputs, which arrays do not carry.
 
-    Most layers have masks as arguments, which are in the graph, and of Keras' own those
-    without such an argument read none.
+    Most layers take masks as arguments, which are in the graph; built-in layers without
+    such an argument read none.
     """
     layer = node.operation
     if not isinstance(layer, keras.Layer) or not carry_masks(tensors(node.args)):
@@ -46,17 +46,17 @@ def _reads_a_mask(node: Node) -> bool:
 
 
 class LayerByLayer:
-    """The ways of making each call of a graph, and the choice between them."""
+    """The ways of running each call of a graph, and the choice among them."""
 
     def __init__(self, graph: Graph):
         self._graph = graph
         self._ways = [ways_of(node) for node in graph.nodes]
 
     def measured(self, x: Any) -> tuple[Program, dict[str, str]]:
-        """Returns the model with each layer run in its fastest way, and these ways.
+        """Returns a program that runs each layer in its fastest way, and these ways.
 
         Args:
-            x: a batch, on which layers are measured as they come in this model.
+            x: a batch, on which the layers are timed in the model's order.
         """
         inputs = map(id, tensors(self._graph.inputs))
         arrays = map(np.asarray, keras.tree.flatten(x))
@@ -94,7 +94,7 @@ class Program:
         self._outputs = graph.outputs
         self._nested = not is_tensor(graph.inputs)
         inputs = tensors(graph.inputs)
-        # As the model casts what it is given.
+        # The model casts its inputs.
         self._dtypes = [np.float32 if t.dtype == "float32" else None for t in inputs]
         places = _Places()
         for tensor in inputs:
@@ -125,7 +125,7 @@ class Program:
 
 
 class _Places:
-    """Numbers for the tensors of a graph, in the order in which they are met."""
+    """Numbers the tensors of a graph, in order of first use."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""A model as the LiteRT interpreter reads it, with sparse tensors."""
+"""Converts a model for the LiteRT interpreter, with sparse tensors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from snip_tf.savings.quiet import quiet
 from snip_tf.savings.saved_model import notes_on_inputs, write_saved_model
 from snip_tf.weights import layer_tree
 
-# Where most numbers are zero, the converter stores a matrix in blocks of this many
-# inputs.
+# The converter stores a matrix of mostly zeros in blocks of this many inputs.
 _BLOCK, _BLOCK_OF_INT8 = 4, 16
 # A note names at most this many layers.
 _LISTED = 5
@@ -28,7 +27,7 @@ _LISTED = 5
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A file that the converter made.
+    """A file made by the converter.
 
     Attributes:
         content: the bytes.
@@ -47,7 +46,7 @@ class _Settings:
 
     Attributes:
         int8: whether weights have eight bits.
-        batch_size: the only one of the file; None for any.
+        batch_size: the only batch size of the file; None for any.
     """
 
     int8: bool
@@ -55,11 +54,11 @@ class _Settings:
 
 
 class _ConverterError(Exception):
-    """Why the converter fails, and on which layer if it says so."""
+    """Says why the converter fails, and on which layer if known."""
 
 
 class _NotSparseError(Exception):
-    """Why a file cannot have sparse tensors."""
+    """Says why a file cannot have sparse tensors."""
 
 
 def convert(model: keras.Model, int8: bool, batch_size: int) -> tuple[bytes, list[str]]:
@@ -68,7 +67,7 @@ def convert(model: keras.Model, int8: bool, batch_size: int) -> tuple[bytes, lis
     Args:
         model: a plain model, a copy that nothing else uses.
         int8: whether its weights have eight bits.
-        batch_size: the one of a model with recurrent layers.
+        batch_size: the only batch size of a model with recurrent layers.
 
     Returns:
         The content of the file, and notes for its user.
@@ -86,8 +85,8 @@ def convert(model: keras.Model, int8: bool, batch_size: int) -> tuple[bytes, lis
         notes.append(f"Its tensors are not sparse: {error}.")
     if operations := _of_tensorflow(file):
         notes.append(
-            f"It needs operations of TensorFlow, which an interpreter of LiteRT runs "
-            f"only with the Flex delegate built in: {operations}."
+            "It needs TensorFlow operations, which a LiteRT interpreter runs only "
+            f"with the Flex delegate built in: {operations}."
         )
     if size := settings.batch_size:
         at_once = "one example" if size == 1 else f"{size} examples"
@@ -109,8 +108,8 @@ def _sparse(model: keras.Model, settings: _Settings) -> _File:
         raise _NotSparseError(reason) from error
     if cut := cut_shapes(file.content):
         raise _NotSparseError(
-            f"the converter would drop a part of those of shapes {cut}, whose inputs "
-            f"its blocks do not divide"
+            f"the converter would drop part of those of shapes {cut}, whose inputs are "
+            "not a multiple of its blocks"
         )
     return file
 
@@ -131,7 +130,7 @@ def _advice(model: keras.Model) -> str:
     if any(getattr(layer, "quantization_mode", None) for layer in layer_tree(model)):
         return (
             "It was quantized by Keras' `quantize`, whose operations LiteRT lacks: "
-            "export it as it was before, with int8='weights', or use "
+            "export the model before quantization with int8='weights', or use "
             "format='saved_model'."
         )
     return "Leave that out of the model, or use format='saved_model'."
@@ -146,7 +145,7 @@ def _converted(model: keras.Model, settings: _Settings, *, sparse: bool) -> _Fil
         operations = [lite.OpsSet.TFLITE_BUILTINS, lite.OpsSet.SELECT_TF_OPS]
         converter.target_spec.supported_ops = operations
         converter.experimental_enable_resource_variables = True
-        # The converter finds by itself which tensors gain from being sparse.
+        # The converter itself decides which tensors gain from being sparse.
         wanted = [lite.Optimize.EXPERIMENTAL_SPARSITY] if sparse else []
         wanted += [lite.Optimize.DEFAULT] if settings.int8 else []
         converter.optimizations = wanted
@@ -171,7 +170,7 @@ def _lite() -> tuple[Any, type[Exception]]:
 
 
 def _reason(written: str, error: Exception, model: keras.Model) -> str:
-    """Picks the reason out of the converter's many lines, and names the layer."""
+    """Extracts the reason from the converter's many lines, and names the layer."""
     lines = [*written.splitlines(), *str(error).splitlines()]
     for line in lines:
         if found := re.search(r"error: (?:loc\(.*\): )?(.+)", line):
@@ -182,10 +181,10 @@ def _reason(written: str, error: Exception, model: keras.Model) -> str:
 
 
 def _layers_of(names: Iterable[str], model: keras.Model) -> list[str]:
-    """Returns the layers that made operations of these names, each once.
+    """Returns the layers that created the operations with these names, each once.
 
-    Keras opens a scope of the layer's name, which TensorFlow numbers: the layer `dense`
-    is in `model_1/dense_1/MatMul`.
+    Keras opens a scope with the layer's name, which TensorFlow numbers: the layer
+    `dense` is in `model_1/dense_1/MatMul`.
     """
     layers = itertools.islice(layer_tree(model), 1, None)
     known = {layer.name: type(layer).__name__ for layer in layers}
@@ -203,7 +202,7 @@ def _layers_of(names: Iterable[str], model: keras.Model) -> list[str]:
 def _only_batch_size(model: keras.Model, wanted: int) -> int | None:
     """Returns the only batch size on which LiteRT runs the model, if there is one.
 
-    Loops over time keep their outputs in lists, which LiteRT needs to know the size of.
+    Loops over time keep their outputs in lists, whose size LiteRT needs to know.
     """
     if not any(isinstance(layer, keras.layers.RNN) for layer in layer_tree(model)):
         return None

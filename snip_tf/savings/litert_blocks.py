@@ -1,4 +1,4 @@
-"""Dense layers padded to whole blocks, in which LiteRT stores sparse kernels."""
+"""Pads dense layers to whole blocks, in which LiteRT stores sparse kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
     """Returns the same model, with zeros added to the inputs of some dense layers.
 
     These are the layers whose inputs are not a multiple of the block: the converter
-    would drop the rest silently (TensorFlow 2.21), and outputs be wrong by tenths.
+    would silently drop the rest (TensorFlow 2.21), and outputs would be off by tenths.
 
     Args:
         model: a plain model.
@@ -31,7 +31,7 @@ def with_whole_blocks(model: keras.Model, block: int) -> keras.Model:
 
 
 class _Widening:
-    """Makes the calls of a graph again, wider where blocks would be cut."""
+    """Repeats the calls of a graph, with wider layers where blocks would be cut."""
 
     def __init__(self, names: Names, block: int):
         self._names, self._block = names, block
@@ -72,12 +72,12 @@ class _Pad(keras.layers.Layer):
 
 
 def _is_cut(node: Node, block: int) -> bool:
-    """Whether a call is of a dense layer that might be cut."""
+    """Returns whether a call is of a dense layer whose blocks might be cut."""
     layer = node.operation
     if type(layer) is not keras.layers.Dense or layer.compute_dtype != "float32":
-        return False  # which the converter does not make sparse
+        return False  # the converter does not make it sparse
     if not keras.backend.is_float_dtype(layer.kernel.dtype):
-        return False  # quantized, which the converter refuses in words of its own
+        return False  # quantized, which the converter itself refuses
     if layer.kernel.shape[0] % block == 0:
         return False
     return not np.all(layer.kernel)  # else it is not made sparse

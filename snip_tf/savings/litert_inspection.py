@@ -9,7 +9,7 @@ from snip_tf._keras import litert_schema
 
 
 def cut_shapes(content: bytes) -> list[list[int]]:
-    """Returns the shapes of tensors of which the converter may have dropped a part."""
+    """Returns the shapes of tensors that the converter may have truncated."""
     found = []
     for graph in _graphs(content):  # a loop over time has tensors of its own
         for i in range(graph.TensorsLength()):
@@ -24,7 +24,7 @@ def cut_shapes(content: bytes) -> list[list[int]]:
 
 
 def flex_operations(content: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Yields each operation of TensorFlow in a file, with the names of its outputs."""
+    """Yields each TensorFlow operation in a file, with the names of its outputs."""
     file = litert_schema().Model.GetRootAs(content)
     for graph in _graphs(content):
         for i in range(graph.OperatorsLength()):

@@ -1,4 +1,4 @@
-"""TensorFlow's log lines held back while it writes files for us."""
+"""Holds back TensorFlow's log lines while it writes files."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
-# Two at once would each give back what the other has set.
+# Two at once would each restore what the other has set.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Callable[[], str]]:
-    """Holds back what is written to standard error, and TensorFlow's information.
+    """Holds back what is written to standard error, and TensorFlow's info messages.
 
     Its C++ code writes to the file descriptor, which Python can redirect only for the
-    whole process: so no code of a user's should run inside.
+    whole process, so no user code should run inside.
 
     Yields:
         A function that returns what was written so far.
@@ -35,7 +35,7 @@ def quiet() -> Iterator[Callable[[], str]]:
 
 @contextlib.contextmanager
 def _error_output() -> Iterator[int]:
-    """A file that takes what goes to standard error; its descriptor."""
+    """Yields the descriptor of a file to which standard error is redirected."""
     with tempfile.TemporaryFile() as file, contextlib.ExitStack() as after:
         if sys.stderr is not None:
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Recurrent layers on NumPy arrays, with both of their kernels as sparse matrices."""
+"""Runs recurrent layers on NumPy arrays, with both kernels as sparse matrices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ State = tuple[np.ndarray, ...]
 
 
 def can_be_sparse(layer: Any) -> bool:
-    """Whether a layer is a plain loop over time that `recurrence` can run."""
+    """Returns whether a layer is a plain loop over time that `recurrence` can run."""
     if type(layer) not in _CELLS:
         return False
     if layer.return_state or layer.stateful or layer.go_backwards:
@@ -28,7 +28,7 @@ def can_be_sparse(layer: Any) -> bool:
 
 
 def recurrence(layer: Any) -> Function:
-    """Returns the steps of a recurrent layer through time."""
+    """Returns a function that runs a recurrent layer through time."""
     units, bias = layer.units, _biases(layer.cell)
     inputs = scipy.sparse.csr_array(keras.ops.convert_to_numpy(layer.cell.kernel).T)
     cell = _CELLS[type(layer)].of(layer.cell, bias[1])
@@ -51,7 +51,7 @@ def recurrence(layer: Any) -> Function:
 
 
 def _biases(cell: Any) -> np.ndarray:
-    """Returns the bias of the inputs and that of the state, which a GRU may have."""
+    """Returns the bias of the inputs and that of the state, if any (in a GRU)."""
     biases = np.zeros((2, cell.kernel.shape[1]), np.float32)
     if cell.use_bias:
         given = keras.ops.convert_to_numpy(cell.bias)
@@ -61,13 +61,13 @@ def _biases(cell: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Cell:
-    """One step through time, of features first and examples second.
+    """One step through time, on arrays (features, examples).
 
     Attributes:
-        parts: how many arrays its state has.
+        parts: the number of arrays in its state.
         recurrent: the transposed recurrent kernel.
-        bias: of the state.
-        reset_after: of a GRU, whether it resets after the product.
+        bias: the bias of the state.
+        reset_after: whether a GRU resets after the product.
     """
 
     parts: ClassVar[int] = 1

@@ -25,31 +25,31 @@ def sparse_runtime(
     Layer by layer, kernels of dense, convolutional and recurrent layers are sparse
     matrices (SciPy's CSR) or dense ones, whichever is faster for the shape, the
     sparsity and the batch size. This is compared with the `snip_tf.compact` model, and
-    with the model as it is, compiled by TensorFlow with and without XLA; the fastest is
-    used. It is measured once for each batch size, at the first call, which takes some
-    seconds, and half a minute for large batches through many convolutions.
+    with the model itself, compiled by TensorFlow with and without XLA; the fastest is
+    used. This is measured once for each batch size, at the first call, which takes some
+    seconds, or half a minute for large batches through many convolutions.
 
-    Processors are many times faster on dense matrices than on sparse ones with as many
-    non-zeros, so that sparse ones win at sparsities of 90 % or more, and mostly for
-    small batches.
+    For the same number of non-zeros, processors are many times faster on dense matrices
+    than on sparse ones, so sparse ones win at sparsities of 90 % or more, and mostly
+    for small batches.
 
     Args:
         model: a built `keras.Sequential` or Functional model, pruned or not. It is left
-            as it is, and later changes of its weights are not seen.
-        batch_size: int, a batch size for which to measure at once.
-        engines: those to choose from: `"scipy"` (layer by layer, sparse or dense),
-            `"tensorflow"`, `"xla"`; default, all.
+            unchanged, and later changes of its weights have no effect.
+        batch_size: int, a batch size for which to measure immediately.
+        engines: list of the engines to choose from: `"scipy"` (layer by layer, sparse
+            or dense), `"tensorflow"`, `"xla"`; default: all.
 
     Returns:
-        A callable of what the model is called on, NumPy arrays or tensors, that returns
+        A callable that takes the model's inputs, NumPy arrays or tensors, and returns
         NumPy arrays. Its `predict` takes any number of examples, as `keras.Model`'s
-        does. Its `chosen`, and how it prints, show for each batch size what is run.
+        does. Its `chosen`, and its `repr`, show for each batch size what is run.
 
     Raises:
         TypeError: if `model` is not a Keras model, `batch_size` is not an int, or
             `engines` is not a list of names.
-        ValueError: if the model is not built, runs its layers in code of its own, or
-            keeps a state between calls; or if none of the engines can run it.
+        ValueError: if the model is not built, runs its layers in its own code, or keeps
+            a state between calls; or if none of the engines can run it.
 
     Example:
 
@@ -79,7 +79,7 @@ class SparseRuntime:
     Attributes:
         chosen: `{batch size: what is run}`: `"tensorflow"` or `"xla"`, with `", whole"`
             where the model is not compacted; or for `"scipy"`, `{layer: "sparse" or
-            "dense"}` of the layers that can be both.
+            "dense"}` of the layers that can be either.
     """
 
     def __init__(self, model: keras.Model, engines: Sequence[Engine] = ENGINES):
@@ -103,17 +103,17 @@ class SparseRuntime:
     ) -> Any:
         """Returns the outputs for any number of examples, computed batch by batch.
 
-        All batches have one size, for which the fastest engine is found once: the last
-        batch is filled up with its last example, whose further outputs are left out.
+        All batches have the same size, for which the fastest engine is found once: the
+        last batch is padded with its last example, and the extra outputs are dropped.
 
         Args:
             x: one or more examples, as the model takes them: NumPy arrays or tensors,
-                or a nest of these, sparse ones, too; or a `tf.data.Dataset`, a
-                `keras.utils.PyDataset` or a generator of batches, which may have labels
-                beside them.
-            batch_size: int, of arrays; default 32, or all examples if they are fewer. A
-                dataset has its own.
-            verbose: not used; it is here for code that calls `keras.Model.predict`.
+                dense or sparse, or a nest of these; or a `tf.data.Dataset`, a
+                `keras.utils.PyDataset` or a generator of batches, which may include
+                labels.
+            batch_size: int, for arrays; default 32, or all examples if they are fewer.
+                A dataset has its own.
+            verbose: ignored; accepted for compatibility with `keras.Model.predict`.
 
         Returns:
             NumPy arrays, one row for each example, in the nest that the model returns.
@@ -148,10 +148,10 @@ class SparseRuntime:
         return keras.tree.map_structure(lambda *ys: np.concatenate(ys), *parts)
 
     def measure(self, batch_size: int) -> None:
-        """Measures what is fastest for a batch size, on zeros.
+        """Measures what is fastest for a batch size, on inputs of zeros.
 
         Raises:
-            ValueError: if the model does not say how large its inputs are.
+            ValueError: if the size of the model's inputs is not known.
         """
         self._run(self._inputs.zeros(batch_size))
 
@@ -165,7 +165,7 @@ class SparseRuntime:
 
 
 def _in_words(chosen: Chosen) -> str:
-    """Says what is run, in a few words, however many layers there are."""
+    """Describes what is run in a few words, for any number of layers."""
     if isinstance(chosen, str):
         return chosen
     sparse = sum(way == "sparse" for way in chosen.values())

@@ -1,4 +1,4 @@
-"""A model as TensorFlow serves it: a SavedModel of what `predict` computes."""
+"""Writes a SavedModel of what `predict` computes, for TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def notes_on_inputs(model: keras.Model) -> list[str]:
         return []
     names = list_of([f"{each.name} ({type(each).__name__})" for each in others])
     return [
-        f"It takes {model.input_dtype}, as Keras does not keep the types on which "
-        f"{model.name!r} was called. For the whole numbers or text that {names} may "
-        f"need, export `keras.Model(inputs, model(inputs))` with "
-        f"`inputs = keras.Input(shape, dtype=...)`."
+        f"It takes {model.input_dtype}, since Keras does not record the types on which "
+        f"{model.name!r} was called. For the integers or text that {names} may need, "
+        "export `keras.Model(inputs, model(inputs))` with `inputs = "
+        "keras.Input(shape, dtype=...)`."
     ]
 
 
-# Layers that are seldom called on floating-point numbers.
+# Layers that are rarely called on floating-point numbers.
 _OF_TOKENS = (
     keras.layers.Embedding,
     keras.layers.Hashing,
@@ -95,7 +95,7 @@ _PARTS = {
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises if a SavedModel at `path` would remove what is not part of one."""
+    """Raises if a SavedModel at `path` would replace other files."""
     if not path.exists():
         return
     found = sorted(part.name for part in path.iterdir()) if path.is_dir() else []
@@ -127,7 +127,7 @@ def _signature(model: keras.Model, batch_size: int | None) -> list[Any]:
     if isinstance(model, keras.Sequential) and not hasattr(model, "inputs"):
         raise ValueError(
             f"Expected a model whose inputs are known. Received: the Sequential model "
-            f"{model.name!r}, one of whose layers has been run on numbers alone. Begin "
+            f"{model.name!r}, which has a layer that has only run on arrays. Begin "
             f"it with a `keras.Input`, and give that layer a `compute_output_shape`."
         )
     signature = input_signature(model)
@@ -149,7 +149,7 @@ def _check_arguments(model: keras.Model, known: int) -> None:
     if len(needed) > known:
         raise ValueError(
             f"Expected a model whose `call` takes one argument (a tensor, or a list or "
-            f"dict of tensors), since Keras keeps the shape of the first alone. "
+            f"dict of tensors), since Keras records only the shape of the first. "
             f"Received: model={model.name!r} of class {type(model).__name__}, whose "
             f"`call` needs {', '.join(needed)}. Give it one argument that holds them, "
             f"or write a `build` of the arguments "

@@ -1,14 +1,14 @@
-"""A model in a file of its own kind, in which zeros cost next to nothing.
+"""The sparse file format, in which zeros cost next to nothing.
 
     magic line | length of the header, 8 bytes | header | data of each weight | SHA-256
 
 The header is JSON, compressed: the model's configuration and, for each weight, in the
 model's order, its path, shape, type and coding. The non-zero numbers of a weight are
-stored as they are; where they are, as a bit for each number, or as the gaps between
-them, a byte each (255 says that 255 numbers are passed and the next byte goes on),
-whichever is smaller once zlib has compressed it. A weight that would take more than all
-its numbers is stored whole. The hash at the end is of all before it. Nothing in the
-file is run, unless the caller allows it with `keras.config`.
+stored unchanged; their positions, as one bit for each number, or as the gaps between
+them, a byte each (255 means that 255 numbers are skipped and the next byte continues),
+whichever zlib compresses further. A weight that would take more space than all its
+numbers is stored whole. The hash at the end covers everything before it. Nothing in the
+file is executed, unless the caller allows it with `keras.config`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MOST_HEADER = 1 << 26  # bytes, once it is decompressed
 
 
 def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes a model without its zeros; see the head of this file."""
+    """Writes a model without its zeros; see the docstring of this module."""
     network = Network(model)
     _check_has_no_assets(network)
     entries, data = [], []
@@ -67,7 +67,7 @@ def save_sparse(model: keras.Model, path: str | os.PathLike) -> None:
 def load_sparse(path: str | os.PathLike) -> keras.Model:
     """Reads what `export(..., format="sparse")` wrote, bit for bit.
 
-    Classes of your own must be known, as for `keras.models.load_model`: register them
+    Custom classes must be known, as for `keras.models.load_model`: register them
     (`keras.saving.register_keras_serializable`) or load in a
     `keras.saving.custom_object_scope`.
 
@@ -80,8 +80,8 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
     Raises:
         TypeError: if `path` is not a path.
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is cut short, changed, or of another kind, asks for more
-            memory than there is, or Keras cannot make the model.
+        ValueError: if the file is truncated, changed, or of another kind, asks for more
+            memory than is available, or Keras cannot make the model.
 
     Example:
 
@@ -109,19 +109,19 @@ def load_sparse(path: str | os.PathLike) -> keras.Model:
             _assign(network, entries, data)
     for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # what it computes with is made of its weights
+            layer.finalize_state()  # derives what it computes with from its weights
     return model
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Returns the header and the data of the weights, which are what was written."""
+    """Returns the header and the data of the weights, after checking the hash."""
     with open(path, "rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("it does not begin like one")
         content = file.read()
     digest = hashlib.sha256(_MAGIC + content[:-_HASH]).digest()
     if content[-_HASH:] != digest:
-        raise ValueError("it is cut short or was changed since")
+        raise ValueError("it is truncated or was changed")
     content = content[:-_HASH]
     end = 8 + int.from_bytes(content[:8], "little")
     if end > len(content):
@@ -129,16 +129,16 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     return json.loads(inflate(content[8:end], _MOST_HEADER)), content[end:]
 
 
-# How many parts of data each coding has.
+# The number of data parts of each coding.
 _PARTS = {"all": 1, "bits": 2, "gaps": 2}
-# zlib makes at most this many bytes of one.
+# zlib expands a byte to at most this many.
 _MOST_INFLATED = 1032
-# Numbers that a weight may have, however few bytes tell which are not zero.
+# The size that any weight may have, however few bytes its positions take.
 _ANY_COUNT = 1 << 20
 
 
 def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
-    """Raises if weights are not as `_encoded` describes them, before any is made."""
+    """Raises if weights are not as `_encoded` describes them, before creating any."""
     for entry in entries:
         shape, coding, sizes = entry["shape"], entry["coding"], entry["bytes"]
         if coding not in _PARTS:
@@ -163,28 +163,28 @@ def _check_weights(entries: list[dict[str, Any]], length: int) -> None:
 def _most_numbers(positions: int) -> int:
     """Returns how many numbers a weight may have, by the bytes of its positions.
 
-    As many as bits could have. Gaps say nothing of the zeros at the end: without a
-    limit, a file of a few bytes could ask for any amount of memory.
+    This is the most that bits could describe. Gaps do not count trailing zeros, so
+    without a limit a file of a few bytes could ask for any amount of memory.
     """
     return _ANY_COUNT + 8 * _MOST_INFLATED * positions
 
 
 def _model_of(config: Any, path: str) -> Any:
-    """Returns what a configuration describes."""
+    """Returns the model that a configuration describes."""
     try:
         return keras.saving.deserialize_keras_object(config)
     except OUT_OF_MEMORY:
         raise
     except DAMAGED_MODEL as error:
         raise ValueError(
-            f"Expected a configuration of which Keras can make a model, in a file that "
-            f"`snip_tf.export` wrote with format='sparse'. Received: {path!r}: "
+            "Expected a configuration from which Keras can make a model, in a file "
+            f"that `snip_tf.export` wrote with format='sparse'. Received: {path!r}: "
             f"{_reason(error)}"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """Says what Keras finds wrong with a configuration, and what to do."""
+    """Describes what Keras finds wrong with a configuration, and what to do."""
     text = str(error) or type(error).__name__
     if found := _UNKNOWN.search(text):
         kind, name = found["kind"] or "class", found["name"] or found["other"]
@@ -201,11 +201,11 @@ def _reason(error: Exception) -> str:
     if found := _LAMBDA.search(text):
         return (
             f"its configuration holds a Python lambda as {found['role']}, which Keras "
-            f"writes and cannot read. Give the layer a function with a name, which is "
-            f"registered (keras.saving.register_keras_serializable), and export the "
-            f"model again."
+            "can write but not read. Give the layer a named function that is "
+            "registered (keras.saving.register_keras_serializable), and export the "
+            "model again."
         )
-    # Keras repeats the whole configuration of each part around what has failed.
+    # Keras repeats the whole configuration of each part around the one that failed.
     return text.rpartition("Exception encountered: ")[2]
 
 
@@ -220,14 +220,14 @@ _LAMBDA = re.compile(
 
 @contextlib.contextmanager
 def _named_memory(path: str) -> Iterator[None]:
-    """Has an error say which file needs more memory than there is."""
+    """Names the file in an error about missing memory."""
     try:
         yield
     except MemoryError as error:
         raise ValueError(
-            f"Expected memory for the model in a file. Received: {path!r}, whose "
-            f"weights need more than is free. If you do not know the file, do not "
-            f"trust it."
+            f"Expected enough memory for the model in a file. Received: {path!r}, "
+            "whose weights need more than is free. If you do not know the file, do "
+            "not trust it."
         ) from error
 
 
@@ -236,7 +236,7 @@ def _assign(network: Network, entries: list[dict[str, Any]], data: bytes) -> Non
     found = [(entry["shape"], entry["dtype"]) for entry in entries]
     if found != [(list(w.shape), w.dtype) for w in weights.values()]:
         raise ValueError(
-            f"its weights are not those of the model that its configuration makes: "
+            f"its weights are not those of the model that its configuration describes: "
             f"{', '.join(map(visible, weights))}"
         )
     start = 0
@@ -252,8 +252,8 @@ def _in_order_of(
     """Returns the weights of a model in the order in which a file has them.
 
     A layer that was quantized after it was built has them in another order than one
-    that is made quantized, so that paths tell which is which; but where a layer makes
-    others, which get new names in each process, only the order does.
+    created quantized, so weights are matched by path; where a layer creates others,
+    which get new names in each process, only the order identifies them.
     """
     paths = [entry["path"] for entry in entries]
     if sorted(paths) == sorted(weights):
@@ -266,18 +266,18 @@ def _check_has_no_assets(network: Network) -> None:
     for layer in network.layers:
         if hasattr(layer, "save_assets"):
             raise ValueError(
-                f"Expected a model of configuration and weights alone with "
-                f"format='sparse'. Received: the layer {layer.name!r} of class "
-                f"{type(layer).__name__}, which may keep a vocabulary beside them. "
-                f"Write it with format='keras'."
+                "Expected a model that consists of configuration and weights only "
+                f"with format='sparse'. Received: the layer {layer.name!r} of class "
+                f"{type(layer).__name__}, which may keep a vocabulary besides. Write "
+                "it with format='keras'."
             )
 
 
 def _encoded(array: np.ndarray) -> tuple[dict[str, Any], list[bytes]]:
-    """Returns what the header says of a weight, and its data."""
+    """Returns the header entry of a weight, and its data."""
     entry = {"shape": list(array.shape), "dtype": array.dtype.name}
     flat = np.ascontiguousarray(array).reshape(-1)
-    # By the bits, so that a negative zero comes back as one.
+    # By the bits, so that a negative zero is preserved.
     there = flat.view(f"u{flat.itemsize}") != 0
     values = flat[there].tobytes()
     positions = np.flatnonzero(there)
@@ -313,13 +313,13 @@ def _decoded(entry: dict[str, Any], data: bytes) -> np.ndarray:
 
 
 def _dtype(name: str) -> np.dtype:
-    if name == "bfloat16":  # which is TensorFlow's, not NumPy's
+    if name == "bfloat16":  # not a dtype of NumPy
         return np.asarray(keras.ops.zeros(1, name)).dtype
     return np.dtype(name)
 
 
 def _gaps(positions: np.ndarray) -> np.ndarray:
-    """Returns how many numbers are passed before each position, as bytes."""
+    """Returns how many numbers are skipped before each position, as bytes."""
     passed = np.diff(positions, prepend=-1) - 1
     whole, rest = np.divmod(passed, 255)
     coded = np.full(int(whole.sum()) + len(passed), 255, np.uint8)
@@ -328,6 +328,6 @@ def _gaps(positions: np.ndarray) -> np.ndarray:
 
 
 def _positions(gaps: np.ndarray) -> np.ndarray:
-    """Returns the positions that `_gaps` made these of."""
+    """Returns the positions from which `_gaps` made these."""
     ends = np.flatnonzero(gaps != 255)
     return np.cumsum(gaps, dtype=np.int64)[ends] + np.arange(len(ends))

@@ -1,4 +1,4 @@
-"""The ways of calling a layer on NumPy arrays: by all its numbers, or by its zeros."""
+"""The ways of calling a layer on NumPy arrays: with dense or with sparse kernels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from snip_tf.savings.recurrent_steps import can_be_sparse, recurrence
 layers = keras.layers
 
 Way = Literal["dense", "sparse"]
-# One call of a layer: of arrays, that returns an array or a nest of them.
+# One call of a layer: a function of arrays that returns an array or a nest of them.
 Step = Callable[..., Any]
 
 
 def ways_of(node: Node) -> dict[Way, Step]:
-    """Returns the ways of making a call; of a layer that can be sparse, two."""
+    """Returns the ways of making a call: two for a layer that can be sparse."""
     layer = node.operation
     float32 = getattr(layer, "compute_dtype", "float32") == "float32"
     if not float32 or len(node.inputs()) != 1:
@@ -37,7 +37,7 @@ def ways_of(node: Node) -> dict[Way, Step]:
 
 
 def _called(node: Node) -> Step:
-    """As Keras calls it in a model: in inference, whatever the call itself says."""
+    """Calls a layer as Keras does in a model: in inference mode, always."""
     mode = {"training": False} if isinstance(node.operation, keras.Layer) else {}
 
     def step(*inputs: np.ndarray) -> Any:
@@ -49,7 +49,7 @@ def _called(node: Node) -> Step:
 
 
 def _without_weights(node: Node) -> Step | None:
-    """Returns what NumPy computes instead of a layer without weights, if it can."""
+    """Returns a NumPy function for a layer without weights, or None."""
     layer, kind = node.operation, type(node.operation)
     if kind in (layers.Flatten, layers.Reshape):
         return _reshaped(node)
@@ -61,7 +61,7 @@ def _without_weights(node: Node) -> Step | None:
     return numpy_function(layer.activation) if kind is layers.Activation else None
 
 
-# What does nothing in inference.
+# Layers that do nothing in inference.
 _ONLY_IN_TRAINING = (
     layers.ActivityRegularization,
     layers.AlphaDropout,
@@ -75,7 +75,7 @@ _ONLY_IN_TRAINING = (
 
 
 def _of_float32(step: Step) -> Step:
-    """Casts what a layer of another type has made, as Keras does."""
+    """Casts the output of a layer with another dtype, as Keras does."""
     return lambda x: step(np.asarray(x, np.float32))
 
 
@@ -103,10 +103,10 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _convolution(layer: Any) -> Step:
-    """Returns a product with the pieces of the image that the filters see."""
+    """Returns a product with the patches of the image that the filters see."""
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     filters, rank = kernel.shape[-1], kernel.ndim - 2
-    # The channels come before the places, as a window gives them.
+    # Channels come before positions, as in the windows.
     kernel = np.moveaxis(kernel, -2, 0).reshape(-1, filters)
     sparse, finish = scipy.sparse.csr_array(kernel.T), _finish(layer)
     axes = tuple(range(1, rank + 1))
@@ -124,7 +124,7 @@ def _convolution(layer: Any) -> Step:
 
 
 def _padded(layer: Any, x: np.ndarray) -> np.ndarray:
-    """Returns an image with the zeros around it that padding="same" means."""
+    """Returns an image with the zeros that padding="same" adds."""
     around = [(0, 0)]
     sizes = zip(x.shape[1:-1], layer.kernel_size, layer.strides, strict=True)
     for length, size, stride in sizes:
@@ -139,7 +139,7 @@ def _reshaped(node: Node) -> Step:
 
 
 def _finish(layer: Any) -> Function:
-    """Returns what adds the bias and applies the activation."""
+    """Returns a function that adds the bias and applies the activation."""
     bias = None if layer.bias is None else keras.ops.convert_to_numpy(layer.bias)
     function = on_arrays(layer.activation)
 

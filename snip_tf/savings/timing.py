@@ -1,4 +1,4 @@
-"""Which of several calls is the fastest: measured, in turn."""
+"""Measures which of several calls is the fastest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Each candidate is run this many times, or fewer if that takes longer.
+# Each candidate runs this many times, or fewer once it has taken this many seconds.
 _ROUNDS = range(3, 51)
 _SECONDS = 3.0
-# A candidate that takes this many times as long as the best is no longer tried.
+# A candidate that takes this many times as long as the best is dropped.
 _FAR = 1.4
 
 
 def median_seconds(
     calls: Mapping[str, Callable[..., Any]], *arguments: Any
 ) -> dict[str, float]:
-    """Returns the median time of each call, tried in turn until one is clearly best."""
+    """Returns the median time of each call, run in turn until one is clearly best."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call(*arguments)  # compiles
@@ -26,11 +26,11 @@ def median_seconds(
         if done >= _ROUNDS.start:
             if time.perf_counter() > end:
                 break
-            # Those that are far behind would take the time that the others need.
+            # Slow candidates would take up the time that the others need.
             best = min(statistics.median(seconds[name]) for name in left)
             left = {n: c for n, c in left.items() if min(seconds[n]) < _FAR * best}
         for name, call in left.items():
-            call(*arguments)  # threads of the call before may still be in the way
+            call(*arguments)  # threads of the previous call may still be running
             start = time.perf_counter()
             call(*arguments)
             seconds[name].append(time.perf_counter() - start)
@@ -38,5 +38,5 @@ def median_seconds(
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
-    """Returns the name of what takes the least time."""
+    """Returns the name of the call that takes the least time."""
     return min(seconds, key=lambda name: seconds[name])

@@ -13,13 +13,13 @@ from snip_tf.scoring.targets import TEXT_TARGETS
 
 _CLASS_WEIGHT = (
     "Expected `sample_weight` to be an array, or one for each output. Received: a dict "
-    "of numbers, which look like weights of classes. Give each example that of its "
+    "of numbers, which look like class weights. Give each example that of its "
     "class: numpy.vectorize(class_weight.get)(y)."
 )
 
 
 def are_arrays(x: Any) -> bool:
-    """Returns whether `x` is a nest of arrays; else it has to yield batches."""
+    """Returns whether `x` is a nest of arrays; otherwise it must yield batches."""
     leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
     return bool(leaves) and all(map(is_array, leaves))
 
@@ -39,7 +39,7 @@ def as_arrays(data: Batch) -> Batch:
 def draw_batches(
     data: Batch, batch_size: int, batches: int, seed: int | None
 ) -> Iterator[Batch]:
-    """Draws mini-batches without replacement; in order if they use all of the data."""
+    """Draws mini-batches without replacement, or in order if they use all the data."""
     arrays = as_arrays(data)
     length = common_length(arrays)
     available = -(-length // batch_size)
@@ -56,14 +56,14 @@ def draw_batches(
 
 
 def shuffled(length: int, seed: int | None) -> np.ndarray:
-    """Returns the row numbers in random order, without a seed by NumPy's generator."""
+    """Returns the row numbers shuffled; seed None uses NumPy's global generator."""
     if seed is None:
         return np.random.permutation(length)
     return np.random.default_rng(seed).permutation(length)
 
 
 def rows_of(arrays: Batch, rows: np.ndarray) -> Batch:
-    """Returns some of the examples, as a model takes them."""
+    """Returns the given rows of the examples, as a model takes them."""
     x, y, sample_weight = keras.tree.map_structure(
         lambda leaf: take(leaf, rows), arrays
     )

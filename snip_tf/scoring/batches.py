@@ -1,4 +1,4 @@
-"""Whatever `Model.fit` takes, as an iterator of (x, y, sample_weight) mini-batches."""
+"""Reads whatever `Model.fit` takes as (x, y, sample_weight) mini-batches."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ def make_batches(
 ) -> Iterator[Batch]:
     """Returns the mini-batches to score on.
 
-    Array data is drawn at random without replacement, unless the batches asked for use
-    all of it: then it is taken in order. A dataset or generator gives its first
-    batches, as it is batched.
+    Array data is drawn at random without replacement, or taken in order if the batches
+    use all of it. A dataset or generator gives its first batches, as it yields them.
 
     Args:
         x: a nest (dict, list, tuple) of arrays with the examples along axis 0 (NumPy,
@@ -37,8 +36,8 @@ def make_batches(
         sample_weight: array, or nest of arrays. None where `x` yields them.
         batch_size: int, examples in a mini-batch of array data; default 128.
         batches: int, how many mini-batches.
-        as_yielded: bool, whether all that the data yields is to be `x` of the batches,
-            as it is: of arrays `x`, `(x, y)` or `(x, y, sample_weight)`.
+        as_yielded: bool, whether `x` of each batch is all that the data yields,
+            unchanged: for arrays `x`, `(x, y)` or `(x, y, sample_weight)`.
         seed: int, which examples of array data are drawn. None draws with NumPy's
             global generator, which `keras.utils.set_random_seed` seeds.
 
@@ -62,7 +61,7 @@ def make_batches(
 
 
 def _check_alone(x: Any, **others: Any) -> None:
-    """Raises a ValueError if something is given that `x` yields itself."""
+    """Raises a ValueError if an argument is given that `x` itself yields."""
     for name, value in others.items():
         if value is not None:
             raise ValueError(
@@ -73,7 +72,7 @@ def _check_alone(x: Any, **others: Any) -> None:
 
 
 def _as_yielded(batch: Batch) -> Batch:
-    """Returns a batch whose `x` is all that was given."""
+    """Returns a batch whose `x` is the whole batch."""
     x, y, sample_weight = batch
     if sample_weight is not None:
         return (x, y, sample_weight), None, None

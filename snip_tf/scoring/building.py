@@ -18,7 +18,7 @@ from snip_tf.scoring.objective import Objective, check_has_call
 
 
 def build_on(model: keras.Model, batch: Batch, objective: Objective) -> None:
-    """Builds a model on a mini-batch; if that fails, nothing of it is changed."""
+    """Builds a model on a mini-batch; if that fails, the model is unchanged."""
     with strategy_scope(model):
         _build(copy_unmasked(model), batch, objective)
         _build_in_place(model, batch, objective)
@@ -36,9 +36,9 @@ def _build(model: keras.Model, batch: Batch, objective: Objective) -> None:
 def _build_in_place(model: keras.Model, batch: Batch, objective: Objective) -> None:
     """Builds a model as `_build` did with its copy, and changes nothing else.
 
-    As Keras' own trainer does, it is called on what only has a shape, so that no state
-    changes; where code of the model's needs numbers, or an objective calls its parts,
-    it is run.
+    Like Keras' own trainer, it calls the model on symbolic inputs, so that no state
+    changes. Where the model's code needs numbers, or an objective calls its parts, it
+    runs the model.
     """
     inputs = keras.tree.flatten(batch[0])
     if objective.function is None and all(map(_has_shape, inputs)):

@@ -1,4 +1,4 @@
-"""Calls of a model, with errors that say on what and where it fails."""
+"""Calls a model, with errors that say on which inputs and where it fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
     """Returns the outputs of a model.
 
     Raises:
-        ValueError: if it fails; says on what inputs and in which layer.
+        ValueError: if it fails; names the layer and the shapes of the inputs.
     """
     try:
         return model(x, training=training)
@@ -34,7 +34,7 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
 
 
 def check_order(model: keras.Model, x: Any, y: Any) -> None:
-    """Raises a ValueError if the targets fit a model's only input, and `x` does not."""
+    """Raises a ValueError if `y` fits the model's only input and `x` does not."""
     inputs, arrays = getattr(model, "inputs", None) or [], [x, y]
     if len(inputs) != 1 or not all(hasattr(array, "shape") for array in arrays):
         return
@@ -48,7 +48,7 @@ def check_order(model: keras.Model, x: Any, y: Any) -> None:
 
 
 def _without_ones(array: Any) -> tuple[int | None, ...]:
-    """Returns a shape without axes of one at its end, which Keras adds and drops."""
+    """Returns a shape without trailing axes of length 1, which Keras adds and drops."""
     shape = tuple(array.shape)
     while shape[1:] and shape[-1] == 1:
         shape = shape[:-1]
@@ -62,7 +62,7 @@ def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool
 
 
 def _advice(model: keras.Model, x: Any, error: str) -> str:
-    """Returns what to do about inputs on which a model fails, where that is known."""
+    """Returns advice for inputs on which a model fails, where there is any."""
     inputs = getattr(model, "inputs", None) or []
     arrays = keras.tree.flatten(x)
     if isinstance(x, Mapping):
@@ -77,7 +77,7 @@ def _advice(model: keras.Model, x: Any, error: str) -> str:
     if inputs and len(inputs) == len(arrays):
         lacking = any(map(_is_one_example, arrays, inputs))
         return advice.format("") if lacking else ""
-    # Of a model that does not know its inputs, only Keras' words tell.
+    # If the model does not know its inputs, only Keras' message tells.
     words = re.search(r"expected (?:min_)?ndim=(\d+), found ndim=(\d+)", error)
     if words is None:
         return ""
@@ -89,19 +89,19 @@ def _advice(model: keras.Model, x: Any, error: str) -> str:
 
 
 def _is_one_example(array: Any, wanted: keras.KerasTensor) -> bool:
-    """Returns whether an array lacks the axis of the examples."""
+    """Returns whether an array lacks the batch axis."""
     return _fits(tuple(getattr(array, "shape", ())), tuple(wanted.shape[1:]))
 
 
-# What data sets call their targets.
+# Usual names of targets in data sets.
 _TARGETS = ("label", "labels", "target", "targets", "y", "class")
 
 
 def _advice_on_names(names: list[str], x: Mapping[str, Any]) -> str:
-    """Returns what to do about inputs by name of which some are not the model's."""
+    """Returns advice for named inputs that the model does not have."""
     takes = f"The model takes {', '.join(map(repr, names))}. " if names else ""
     if len(x) <= max(1, len(names)) and not set(x) & set(_TARGETS):
-        return takes  # so few that there are hardly targets among them
+        return takes  # too few to include targets
     target = next((name for name in x if name in _TARGETS), list(x)[-1])
     first = repr(next((name for name in x if name != target), target))
     return (
@@ -131,7 +131,7 @@ def shapes(nest: Any) -> Any:
 
 
 def warn_caller(words: str) -> None:
-    """Warns at the line outside of this package from which it was called."""
+    """Warns at the line outside this package that led to the call."""
     level, frame = 1, sys._getframe()
     package = __name__.partition(".")[0]
     while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == package:

@@ -15,26 +15,26 @@ from snip_tf.scoring.targets import PAIRS, check_labels, check_targets
 
 
 class Adjustment(Protocol):
-    """What a criterion does to the model's output before the loss judges it."""
+    """Changes the model's output before it is passed to the loss."""
 
     def __call__(self, loss: Any, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns the output that the loss is to judge instead."""
+        """Returns the output to pass to the loss instead."""
 
     def is_not_used(self, why: str) -> None:
-        """Is called where there is no one output of a known loss."""
+        """Called where there is not a single output with a known loss."""
 
 
 class DataLoss:
-    """The loss of targets and outputs, with no other term: `(y, y_pred, weight)`.
+    """The loss of outputs against targets, with no other term.
 
     Args:
         model: what computes the outputs.
         loss: what `Model.compile` takes as `loss`.
         loss_weights: what it takes as `loss_weights`.
-        adjust: what changes the output before, if the model has a single one.
+        adjust: changes the output first, if the model has a single one.
 
     Attributes:
-        sums: whether a part of it is a sum over the examples, not a mean.
+        sums: whether any part of it is a sum over the examples, not a mean.
     """
 
     def __init__(
@@ -94,15 +94,15 @@ class DataLoss:
         return judge
 
     def weight_of_piece(self, y_pred: Any, sample_weight: Any, alone: bool) -> Any:
-        """Returns a factor that makes the mean of a piece one over its examples.
+        """Returns the factor that turns the mean of a piece into one over its examples.
 
         Args:
-            y_pred: the outputs for the piece, of which the loss was just computed.
+            y_pred: the outputs for the piece, whose loss was just computed.
             sample_weight: its weights.
-            alone: whether the loss has no terms beside this one.
+            alone: whether the loss has no other terms.
 
         Returns:
-            A number to multiply the loss by, 1 if its divisor is that of the examples.
+            A number to multiply the loss by; 1 if it already divides by the examples.
 
         Raises:
             NotDivisible: if there is none.
@@ -137,6 +137,6 @@ class DataLoss:
 
 
 def _only(loss: Any) -> Any:
-    """Returns the loss that one output has; what is for several outputs as it is."""
+    """Unwraps the loss of a single output; leaves losses for several unchanged."""
     leaves = keras.tree.flatten(loss)
     return leaves[0] if len(leaves) == 1 else loss

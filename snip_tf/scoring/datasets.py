@@ -26,7 +26,7 @@ def first_batches(source: Any, batches: int, as_yielded: bool) -> Iterator[Batch
     Args:
         source: an iterable of batches.
         batches: how many of them.
-        as_yielded: whether all that it yields is to be `x` of the batches.
+        as_yielded: whether `x` of each batch is all that it yields.
 
     Raises:
         ValueError: if there are fewer, or one of them is empty.
@@ -48,10 +48,10 @@ def first_batches(source: Any, batches: int, as_yielded: bool) -> Iterator[Batch
 
 @contextlib.contextmanager
 def reading(source: Any) -> Iterator[Iterator[Any]]:
-    """Gives the batches in order, as in an epoch of `fit` that does not shuffle.
+    """Iterates over the batches as an epoch of `fit` without shuffling.
 
-    What Keras calls before and after each pass is called here, too: a PyDataset may
-    choose its examples, or open its files, in `on_epoch_begin`.
+    The hooks that Keras calls before and after each pass are called here, too: a
+    PyDataset may choose its examples, or open its files, in `on_epoch_begin`.
     """
     if not isinstance(source, keras.utils.PyDataset):
         yield iter(source)
@@ -103,7 +103,7 @@ def _advice(x: Any) -> str:
         first = next(key for key, value in x.items() if _is_dataset(value))
         return f"Pass one of the data sets that it holds, such as x=data[{first!r}]."
     if inside:
-        return "Pass the data set that it holds by itself."
+        return "Pass the data set itself, not what holds it."
     if callable(x):
         return "Call it, and pass what it returns."
     if any(map(is_distributed, keras.tree.flatten(x))):

@@ -1,4 +1,4 @@
-"""Examples along axis 0 of whatever `Model.fit` takes as an array, dense or not."""
+"""Takes, joins and counts examples along axis 0 of any array that `fit` takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 # (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
 Batch = tuple[Any, Any, Any]
 
-# Tensors of TensorFlow that NumPy has no form for.
+# Tensors of TensorFlow that NumPy cannot represent.
 _RAGGED_OR_SPARSE = (tf.RaggedTensor, tf.SparseTensor)
 
 
@@ -25,7 +25,7 @@ def as_rows(leaf: Any) -> Any:
     """Returns the array in a form from which rows can be taken."""
     if leaf is None or isinstance(leaf, _RAGGED_OR_SPARSE):
         return leaf
-    if hasattr(leaf, "tocsr"):  # a SciPy matrix, which is as small only if it stays one
+    if hasattr(leaf, "tocsr"):  # a SciPy matrix: it stays sparse
         return leaf.tocsr()
     if hasattr(leaf, "iloc"):  # pandas
         return _of_table(leaf)
@@ -38,13 +38,13 @@ def _of_table(table: Any) -> np.ndarray:
     """Returns the numbers of a DataFrame or a Series, as `fit` takes them."""
     array = table.to_numpy()
     if array.dtype == object and not is_text(array):
-        # Columns of several types, such as numbers and truth values.
+        # Columns of several types, such as numbers and booleans.
         array = table.astype(keras.config.floatx()).to_numpy()
     return array[:, np.newaxis] if array.ndim == 1 else array
 
 
 def take(leaf: Any, rows: slice | np.ndarray) -> Any:
-    """Returns some of the rows, each at most once; a number for all rows as it is."""
+    """Returns some rows, each at most once; a number for all rows is unchanged."""
     if leaf is None or not len(leaf.shape):
         return leaf
     if isinstance(leaf, tf.SparseTensor):
@@ -68,7 +68,7 @@ def _take_sparse(tensor: tf.SparseTensor, rows: slice | np.ndarray) -> tf.Sparse
 
 
 def join(leaves: Sequence[Any]) -> Any:
-    """Joins arrays that `fed` returned."""
+    """Concatenates arrays that `fed` returned."""
     if leaves[0] is None:
         return None
     if isinstance(leaves[0], tf.SparseTensor):
@@ -103,10 +103,10 @@ def _fed(leaf: Any) -> Any:
 
 
 def as_tensors(batch: Batch) -> Batch:
-    """Returns a mini-batch as a training step gets it, as tensors.
+    """Returns a mini-batch as tensors, as a training step gets it.
 
-    Array data is cast as in `Model.fit`, floats to Keras' default type; what is a
-    tensor already stays as it is.
+    Array data is cast as in `Model.fit`, floats to Keras' default type; tensors stay as
+    they are.
     """
 
     def as_tensor(leaf: Any) -> Any:
@@ -121,7 +121,7 @@ def as_tensors(batch: Batch) -> Batch:
 def example_count(batch: Any) -> int:
     """Returns the number of examples in a mini-batch `(x, y, sample_weight)`."""
     leaves = [leaf for leaf in keras.tree.flatten(batch[0]) if leaf is not None]
-    # What an objective is given may have numbers for the whole batch beside the rest.
+    # The batch of an objective may also hold numbers for the batch as a whole.
     return next((count(leaf) for leaf in leaves if len(leaf.shape)), 1)
 
 
@@ -131,12 +131,12 @@ def count(leaf: Any) -> int:
 
 
 def is_distributed(leaf: Any) -> bool:
-    """Returns whether a strategy made a leaf of a nest for its replicas."""
+    """Returns whether a leaf is a per-replica value of a strategy."""
     return isinstance(leaf, tf.distribute.DistributedValues)
 
 
 def is_text(array: Any) -> bool:
-    """Returns whether an array, or a tensor, is of strings."""
+    """Returns whether an array or a tensor holds strings."""
     if not isinstance(array, np.ndarray):
         return tf.is_tensor(array) and array.dtype == tf.string
     if array.dtype == object:

@@ -1,4 +1,4 @@
-"""A forward pass in which every variable has a value of its own, and keeps none."""
+"""A forward pass on substituted variables, which leaves the variables unchanged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from snip_tf.scoring.objective import Part, Scored
 
 Tensors = dict[str, tf.Tensor]
 LossAt = Callable[[Tensors], tf.Tensor]
-# Computes, of the loss, the values it depends on and what it is called, the loss and
-# a tensor for each of the values.
+# From the loss as a function, the values it depends on, and its name for errors: the
+# loss and a tensor for each value.
 Derivative = Callable[[LossAt, Tensors, str], tuple[tf.Tensor, Tensors]]
 
 _HALF = (tf.float16, tf.bfloat16)
@@ -38,8 +38,8 @@ class Pass:
         weights: `{weight path: variable}` to differentiate by.
         scored: computes the loss.
         masks: `{weight path: bool array}` that the weights are multiplied by.
-        derivative: what is computed of the loss.
-        value: gives the value of a variable, which is not changed itself.
+        derivative: computes it.
+        value: returns the value to use for a variable, which itself is not changed.
     """
 
     model: keras.Model
@@ -51,7 +51,7 @@ class Pass:
 
     def __call__(self, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
         """Returns the loss and the derivative on a mini-batch."""
-        # Here, in the thread that runs it: that of a replica, if there are some.
+        # Here, since each replica runs this in a thread of its own.
         with inlined(self.model):
             try:
                 return self._derived(batch, part, inlined=False)
@@ -68,8 +68,8 @@ class Pass:
         own = {id(variable.value) for variable in variables}
 
         def loss_at(values: Tensors) -> tf.Tensor:
-            # Every variable has its value by the scope, so that the variables
-            # themselves, which may be mirrored over replicas, take no part.
+            # The scope substitutes every variable, so the variables themselves, which
+            # may be mirrored over replicas, are not used.
             given = [(weight, values[path]) for path, weight in self.weights.items()]
             scope = _Scope(given + others, known)
             # The inner tape records variables that are read past the scope.
@@ -95,20 +95,20 @@ class Pass:
         return self.value(variable) if is_float else tf.convert_to_tensor(variable)
 
 
-class _ReadByFunction(BaseException):  # past whoever catches an `Exception`
-    """A `tf.function` reads weights, which neither has nor may keep a scope's values.
+class _ReadByFunction(BaseException):  # not caught by `except Exception`
+    """Raised when a `tf.function` reads weights, which a scope cannot substitute.
 
-    One that was traced before reads the variables themselves; one that is traced now
-    would keep the values for good.
+    A function traced earlier reads the variables themselves; one traced now would keep
+    the substituted values for good.
     """
 
 
 class _Scope(keras.StatelessScope):
-    """Gives variables values, and a value assigned in it the gradient of a variable.
+    """Substitutes variables, and gives assigned values the gradient of a variable.
 
-    Training differentiates by what a variable holds when it is read: what it was
-    computed from, when it was assigned, is no part of that. In a scope of Keras' it
-    would be.
+    Training differentiates by what a variable holds when it is read, not by what that
+    value was computed from when it was assigned. In Keras' own scope the gradient would
+    flow through the assignment.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class _Scope(keras.StatelessScope):
         variable, value = update
         before = self.get_current_value(variable)
         value = tf.stop_gradient(value)
-        if before is not None:  # which may be in another precision than the variable
+        if before is not None:  # may differ in precision from the variable
             value = tf.cast(value, before.dtype)
         if id(variable) in self._scored:
-            # To the last bit the new value, with the derivative of the one before.
+            # Bit for bit the new value, with the derivative of the previous one.
             value += before - tf.stop_gradient(before)
         super().add_update((variable, value))

@@ -1,4 +1,4 @@
-"""The derivatives of what is minimized: the only file that differentiates."""
+"""The derivatives of what is minimized. No other file differentiates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def differentiate(
         tape.watch(values)
         value = function(values)
     gradients = tape.gradient(value, values)
-    # Dense where it was of some rows only, as of sparse inputs.
+    # Dense, also where only some rows have a gradient, as with sparse inputs.
     return value, {
         path: None if gradient is None else tf.convert_to_tensor(gradient)
         for path, gradient in gradients.items()
@@ -45,12 +45,12 @@ def differentiate(
 
 
 def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[tf.Tensor, Tensors]:
-    """Returns the loss and its gradient by each value; a `Derivative`.
+    """Returns the loss and its gradient with respect to each value; a `Derivative`.
 
     Raises:
         ValueError: if the loss does not depend on one of the values.
     """
-    with saying_what_lacks("a gradient", "'magnitude' and 'random' need none"):
+    with naming_alternatives("a gradient", "'magnitude' and 'random' need none"):
         loss, found = differentiate(loss_at, values)
     missing = [path for path, g in found.items() if g is None]
     if missing:
@@ -59,14 +59,14 @@ def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[tf.Tensor, Te
 
 
 @contextlib.contextmanager
-def saying_what_lacks(what: str, others: str) -> Iterator[None]:
+def naming_alternatives(what: str, alternatives: str) -> Iterator[None]:
     """Has the error for an operation without a gradient say which criteria work."""
     try:
         yield
     except LookupError as error:
         raise ValueError(
             f"Expected operations that have {what}. Received: one that has none "
-            f"({error}). Use another operation or criterion: {others}."
+            f"({error}). Use another operation or criterion: {alternatives}."
         ) from error
 
 
@@ -83,12 +83,12 @@ def mean_derivative(
 ) -> Tensors:
     """Averages a derivative of what `fit` minimizes, without penalties on weights.
 
-    At the current weights, over several mini-batches that of one larger batch, in
-    inference mode (in training mode BatchNorm's statistics are those of each batch):
-    sums over the examples are added up, and means, as Keras' losses are by default, are
-    averaged with their signs, each weighted by its number of examples. So is what may
-    be either: `add_loss`, `compute_loss`, an objective, a function that returns one
-    number.
+    Computed at the current weights. In inference mode several mini-batches give the
+    derivative of one larger batch (in training mode BatchNorm uses the statistics of
+    each): sums over the examples are added up, and means, as Keras' losses are by
+    default, are averaged with their signs, each weighted by its number of examples.
+    What may be either (`add_loss`, `compute_loss`, an objective, a function that
+    returns one number) counts as a mean.
 
     The model runs under a `keras.StatelessScope`: what a forward pass changes
     (BatchNorm statistics, seed states) is caught there and dropped.
@@ -96,17 +96,18 @@ def mean_derivative(
     Args:
         model: a built `keras.Model`.
         weights: `{weight path: variable}` to differentiate by.
-        batches: tuples `(x, y, sample_weight)`; for an objective, with all of what the
-            data yields instead of `x`.
+        batches: tuples `(x, y, sample_weight)`; for an objective, `x` is all that the
+            data yields.
         derivative: what is computed; default, the gradient.
         objective: what is minimized; None is what `fit` minimizes.
         training: the mode of the forward pass.
         masks: `{weight path: bool array}`; the weights are multiplied by them, and the
-            derivatives are those by the products.
-        adjust: what changes the output before the loss judges it.
+            derivatives are with respect to the products.
+        adjust: changes the output before it is passed to the loss.
 
     Returns:
-        `{weight path: tensor}` of the weights' shapes, where they were computed.
+        `{weight path: tensor}` of the weights' shapes, on the device that computed
+        them.
 
     Raises:
         ValueError: if there is no loss, labels are out of range, the loss is not
@@ -128,7 +129,7 @@ def _mean(run: Pass, batches: Iterable[Batch]) -> Tensors:
         if not mean:
             mean = derivatives
             continue
-        for path in mean:  # each one is gone before the next is looked at
+        for path in mean:  # each one is freed before the next
             change = derivatives.pop(path) - mean[path]
             mean[path] += change * (size / examples)
     return mean
@@ -137,7 +138,7 @@ def _mean(run: Pass, batches: Iterable[Batch]) -> Tensors:
 def _counted(
     batches: Iterable[Batch], always: bool
 ) -> tuple[Iterable[Batch], int | None]:
-    """Returns the batches, and how many examples they have if it is one or `always`."""
+    """Returns the batches, and their number of examples if there is one or `always`."""
     batches = iter(batches)
     first = list(batches) if always else list(itertools.islice(batches, 2))
     total = sum(map(example_count, first)) if always or len(first) == 1 else None

@@ -1,4 +1,4 @@
-"""Which loss of Keras a loss is, however `Model.compile` was given it."""
+"""Recognizes Keras' losses in every form that `Model.compile` takes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from snip_tf._keras import loss_settings
 
 
 def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
-    """Returns the function of Keras that a loss is, and its settings; else None.
+    """Returns the Keras function that computes a loss, and its settings, or None.
 
-    A loss is recognized by the function itself, since anybody may use its name.
+    A loss is recognized by the function itself, since anyone may reuse its name.
     """
     if isinstance(loss, (str, type)) and not names_by_shapes(loss):
         loss = keras.losses.get(loss)
@@ -34,12 +34,12 @@ def built_in(loss: Any) -> tuple[types.FunctionType, dict[str, Any]] | None:
 
 
 def names_by_shapes(loss: Any) -> bool:
-    """Returns whether it is a name for which Keras chooses a loss by the outputs."""
+    """Returns whether a loss is a name that Keras resolves by the outputs' shapes."""
     return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
 
 
 def chosen_by_shapes(loss: Any, y: Any, y_pred: Any) -> Any:
-    """Returns the function that Keras takes for such a name; others as they are."""
+    """Returns the function that Keras uses for such a name; other losses unchanged."""
     if not names_by_shapes(loss):
         return loss
     if y_pred.shape[-1] == 1:

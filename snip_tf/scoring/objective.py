@@ -31,7 +31,7 @@ _AS_KERAS = "the losses of Keras do with reduction='sum_over_batch_size', their 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimized; without arguments what `fit` does, as the model is compiled.
+    """What is minimized; without arguments, what `fit` minimizes as compiled.
 
     Args:
         loss: what `Model.compile` takes as `loss`, instead of the compiled one.
@@ -43,11 +43,11 @@ class Objective:
 
 
 def read_objective(loss: Any, objective: Any) -> Objective:
-    """Returns what is minimized, of the arguments `loss` and `objective` of a caller.
+    """Returns what is minimized, given the caller's `loss` and `objective`.
 
     Raises:
-        TypeError: if `objective` is not a function, or one of other arguments.
-        ValueError: if there are both, or the loss is a name that is not known.
+        TypeError: if `objective` is not a function, or takes other arguments.
+        ValueError: if both are given, or the loss is an unknown name.
     """
     if objective is None:
         check_names(loss)
@@ -68,7 +68,7 @@ def read_objective(loss: Any, objective: Any) -> Objective:
 
 
 def check_has_call(model: keras.Model) -> None:
-    """Raises a ValueError if a model only holds others, and has no outputs."""
+    """Raises a ValueError if a model has no `call`, and so no outputs."""
     if not has_call(model):
         raise ValueError(
             f"Expected a model with a `call`, or an `objective` that calls its parts. "
@@ -85,11 +85,11 @@ def _overrides(model: keras.Model, name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Which part a mini-batch is of all examples that are scored on.
+    """Which part of all scored examples a mini-batch is.
 
     Args:
-        total: the number of examples in all mini-batches; None where nothing asks.
-        shared: whether it is the share of a replica.
+        total: the number of examples in all mini-batches; None where it is not needed.
+        shared: whether it is a replica's share.
     """
 
     total: int | None
@@ -100,9 +100,9 @@ class Scored(Protocol):
     """A number for a mini-batch, whose derivatives are the scores.
 
     Attributes:
-        what: what to call it.
+        what: its name in errors.
         sums: whether it needs to know the number of all examples.
-        whole: whether no mini-batch of it can be shared by replicas.
+        whole: whether replicas cannot share a mini-batch.
     """
 
     what: str
@@ -132,7 +132,7 @@ class FitLoss:
         adjust: as in `DataLoss`.
 
     Raises:
-        ValueError: if nobody can know what is minimized.
+        ValueError: if it cannot be known what is minimized.
     """
 
     what = "loss"
@@ -175,7 +175,7 @@ class FitLoss:
         own = f"{model.name!r} of class {type(model).__name__} has a `train_step`"
         if not self._own and self._data_loss is None:
             raise ValueError(
-                f"Expected to know what is minimized, which nobody can read in a "
+                "Expected to know what is minimized, which cannot be read from a "
                 f"`train_step`. Received: loss=None and objective=None, and {own} of "
                 f"its own and no compiled loss. Pass {_EXAMPLE}, or loss=..."
             )
@@ -219,12 +219,12 @@ class FitLoss:
         check_outputs(self._given, y_pred)
         count, factor = example_count(batch), 1.0
         if self.sums and part.total is not None:
-            # So that the mean of pieces, weighed by their examples, is their sum.
+            # So that the mean over pieces, weighted by their examples, is their sum.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             factor = part.total / (count * replicas)
         with _fitting("a loss that fit", y, y_pred, sample_weight):
             loss = data_loss(y, y_pred, sample_weight, factor)
-        # A loss may have a type of its own, and is added to others, as `fit` does.
+        # A loss may have another dtype, and is added to others, as in `fit`.
         loss = tf.cast(_scalar(loss, "a loss", _AS_KERAS), keras.config.floatx())
         if part.shared or part.total != count:
             loss *= data_loss.weight_of_piece(y_pred, sample_weight, not added)
@@ -232,8 +232,8 @@ class FitLoss:
 
     def _compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
         compute_loss = self._model.compute_loss
-        # As in training, whatever the mode of the forward pass: that is minimized. (As
-        # Keras does, which gave the method this argument later.)
+        # As in training, whatever the mode of the forward pass: that is what `fit`
+        # minimizes. (Older versions of Keras do not pass this argument.)
         known = "training" in inspect.signature(compute_loss).parameters
         options = {"training": True} if known else {}
         fitting = _fitting("a `compute_loss` that fit", y, y_pred, sample_weight)
@@ -291,12 +291,12 @@ def _no_loss(model: keras.Model, state: str, advice: str) -> ValueError:
 
 @contextlib.contextmanager
 def _fitting(what: str, y: Any, y_pred: Any, sample_weight: Any) -> Iterator[None]:
-    """Has an error say on what targets and outputs a loss fails."""
+    """Adds to errors of a loss the shapes of its targets and outputs."""
     try:
         yield
     except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
         if str(error).startswith("Expected"):
-            raise  # in our words already
+            raise  # already in our own words
         weights = ""
         if isinstance(sample_weight, dict):
             named = ", ".join(map(repr, sample_weight))
@@ -309,7 +309,7 @@ def _fitting(what: str, y: Any, y_pred: Any, sample_weight: Any) -> Iterator[Non
 
 
 def _scalar(value: Any, what: str, how: str) -> tf.Tensor:
-    """Returns the one number that a loss is, as a tensor."""
+    """Returns a loss, which must be one number, as a tensor."""
     expected = f"Expected {what} to be one number for the mini-batch. Received: "
     if value is None:
         raise ValueError(f"{expected}None. Return it at the end of the function.")

@@ -1,4 +1,4 @@
-"""How layers compute while a model is scored: not quite as in training."""
+"""Changes in how layers compute while a model is scored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HALF = ("float16", "bfloat16")
 
 
 def is_changed(model: keras.Model) -> bool:
-    """Whether to score a model changes it, if only for a while."""
+    """Returns whether scoring changes a model, if only for a while."""
     return any(
         layer.compute_dtype in _HALF or holds_tensorflow_state(layer)
         for layer in layer_tree(model)
@@ -30,19 +30,18 @@ def is_changed(model: keras.Model) -> bool:
 def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
     """Has layers that compute in lower precision compute in `dtype` for a while.
 
-    In half precision, scores near the threshold change places: of the 5 % kept by
-    their float32 scores, float16 keeps 92 to 95 %, bfloat16 79 to 98 %.
+    In half precision, scores near the threshold swap ranks: of the 5 % kept by their
+    float32 scores, float16 keeps 92 to 95 %, bfloat16 79 to 98 %.
     """
     lower = _HALF if dtype == "float32" else (*_HALF, "float32")
     policies = {
         layer: layer.dtype_policy
         for layer in layer_tree(model)
-        # Not those that are quantized, which have a policy of another kind.
+        # Quantized layers have a policy of another kind, and are left out.
         if type(layer.dtype_policy) is keras.DTypePolicy
         and layer.compute_dtype in lower
     }
-    # A model casts what it is given to the types of its inputs, also one that is inside
-    # another.
+    # A model casts its inputs to their declared types, and so does one inside another.
     inputs = {
         id(part): (part, part.dtype)
         for layer in layer_tree(model)
@@ -66,12 +65,12 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
 
 
 def moments_in_full() -> contextlib.AbstractContextManager:
-    """Has TensorFlow differentiate a variance by its mean, too, in this thread.
+    """Has TensorFlow differentiate a variance through its mean, too, in this thread.
 
     `tf.nn.moments`, with which Keras normalizes, leaves that out with a `stop_gradient`
     (https://github.com/tensorflow/tensorflow/pull/19609). The term is zero, but its
-    derivative is not: second derivatives through a LayerNormalization of six features
-    are off by a tenth. No public switch puts it back.
+    derivative is not: without it, second derivatives through a LayerNormalization of
+    six features are off by a tenth. No public switch restores it.
     """
     _let_moments_be_in_full()
     return _in_full.on()
@@ -97,11 +96,11 @@ def _let_moments_be_in_full() -> None:
 
 
 def rows_as_tensors() -> contextlib.AbstractContextManager:
-    """Computes with gradients of some rows only as with tensors, in this thread.
+    """Has gradients of single rows support the operators of tensors, in this thread.
 
-    Second derivatives, as TensorFlow writes them for tanh and sigmoid, multiply what
-    they are given by numbers; behind a product with a sparse matrix, or a sum over
-    segments, that is a `tf.IndexedSlices`, which has no operators.
+    TensorFlow's second derivatives of tanh and sigmoid multiply the incoming gradient
+    by numbers; after a product with a sparse matrix, or a sum over segments, that
+    gradient is a `tf.IndexedSlices`, which has no operators.
     """
     _give_rows_operators()
     return _as_tensors.on()
@@ -123,7 +122,7 @@ def _of_tensor(
 ) -> Any:
     if _as_tensors:
         return getattr(tf.convert_to_tensor(rows), name)(other)
-    # As without the operator: Python then asks the other for its own.
+    # As without the operator: Python then tries that of the other operand.
     return theirs(rows, other) if theirs else NotImplemented
 
 
@@ -133,8 +132,8 @@ _without_penalties = Switch("without_penalties")
 def without_penalties(model: keras.Model) -> contextlib.AbstractContextManager:
     """Leaves the penalties on variables out of `losses`, in this thread, for a while.
 
-    Where somebody's own method sums `model.losses`, nothing else can tell them from the
-    rest: taken off the variables they would be missing in another thread's training.
+    Where a custom method sums `model.losses`, nothing else distinguishes them from the
+    rest. Removing them from the variables would affect training in another thread.
     """
     if any(variable.regularizer is not None for variable in model.variables):
         _let_penalties_be_left_out()
@@ -143,14 +142,15 @@ def without_penalties(model: keras.Model) -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _let_penalties_be_left_out() -> None:
-    """Has Keras ask the switch; for good, as another thread may be in the middle."""
+    """Has Keras ask the switch, permanently, as other threads may be in the middle."""
 
     def asking(theirs: Callable) -> Callable:
         @functools.wraps(theirs)
         def penalties(layer: keras.Layer) -> list:
             found = theirs(layer)
             if _without_penalties:
-                # Zeros, as somebody may add them up with what cannot add up nothing.
+                # Zeros rather than none, as the caller may reduce them in a way that
+                # fails on none.
                 found = [keras.ops.zeros_like(penalty) for penalty in found]
             return found
 

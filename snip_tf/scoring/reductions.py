@@ -1,4 +1,4 @@
-"""What a loss adds up over the examples of a piece, and what it divides by."""
+"""What a loss sums over the examples of a piece, and what it divides by."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from snip_tf._keras import mask_on
 
 
 class NotDivisible(ValueError):
-    """The loss of a mini-batch does not follow from those of its pieces."""
+    """Raised if the loss of a mini-batch does not follow from those of its pieces."""
 
     def __init__(self, why: str):
         super().__init__(
@@ -38,10 +38,10 @@ class Sum(keras.losses.Loss):
 
 
 class Watched(keras.losses.Loss):
-    """A loss that is reduced to a mean, whose values are seen before they are.
+    """A loss reduced to a mean, which records its values before the reduction.
 
     Attributes:
-        values: those of the last call, and the outputs that they are of.
+        values: the values and the outputs of the last call.
     """
 
     def __init__(self, loss: keras.losses.Loss):
@@ -57,7 +57,7 @@ class Watched(keras.losses.Loss):
 
 
 def watched_function(function: Callable[[Any, Any], Any]) -> Any:
-    """Returns the function with an attribute `values`, as `Watched` has it."""
+    """Returns the function with an attribute `values`, as in `Watched`."""
 
     def call(y_true: Any, y_pred: Any) -> Any:
         values = function(y_true, y_pred)
@@ -70,7 +70,7 @@ def watched_function(function: Callable[[Any, Any], Any]) -> Any:
 
 
 def as_part(loss: Any) -> Any:
-    """Returns a loss in the form in which it can be put together from pieces."""
+    """Returns a loss in a form that can be assembled from pieces."""
     if isinstance(loss, keras.losses.Loss):
         if loss.reduction == "sum":
             return Sum(loss)
@@ -81,13 +81,13 @@ def as_part(loss: Any) -> Any:
 
 
 def left_out(part: Any) -> Any:
-    """Returns which values a loss counted in its last call, if not all.
+    """Returns which values a loss counted in its last call, or None if all.
 
-    A loss may leave out targets, as with `ignore_class`; Keras divides by the number of
-    the others, which it keeps by a private name.
+    A loss may leave out targets, as with `ignore_class`; Keras then divides by the
+    number of the others.
 
     Raises:
-        NotDivisible: if the values are fewer than those of the outputs.
+        NotDivisible: if there are fewer values than outputs.
     """
     seen = getattr(part, "values", None)
     if seen is None:
@@ -95,7 +95,7 @@ def left_out(part: Any) -> Any:
     values, outputs = seen
     shape = getattr(values, "shape", ())
     if not len(shape) or None in (*shape, *outputs.shape):
-        return None  # one number, which is taken for a mean
+        return None  # one number, assumed to be a mean
     per_example = itertools.accumulate(outputs.shape, operator.mul)
     if math.prod(shape) not in per_example:
         raise NotDivisible(

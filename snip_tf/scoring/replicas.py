@@ -1,4 +1,4 @@
-"""A mini-batch on all replicas of a `tf.distribute.Strategy`."""
+"""Runs a mini-batch on all replicas of a `tf.distribute.Strategy`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from snip_tf.weights import is_stateful
 
 
 def run_on_devices(run: Pass, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
-    """Runs on a mini-batch, shared by replicas where that gives the same."""
+    """Runs on a mini-batch, split over replicas where that gives the same result."""
     strategy = strategy_of(run.model)
     if strategy.num_replicas_in_sync == 1:
         return run(batch, part)
     if not run.scored.whole and not is_stateful(run.model):
         with contextlib.suppress(NotDivisible):
             return _over_replicas(strategy, run, batch, part)
-    # Another thread is in no strategy's scope, in which Keras would divide its losses,
-    # but not those of others, by the number of replicas.
+    # In a new thread, outside of any strategy's scope, in which Keras would divide its
+    # own losses, but not custom ones, by the number of replicas.
     with concurrent.futures.ThreadPoolExecutor(1) as alone:
         return alone.submit(run, batch, part).result()
 
@@ -41,8 +41,8 @@ def _over_replicas(
 ) -> tuple[tf.Tensor, Tensors]:
     """Runs on a mini-batch that is split over the replicas of a strategy.
 
-    The gradients are added up with their signs, over all machines, so that every one
-    has the same to select by; absolute values could not be.
+    The gradients are summed with their signs over all machines, so that each selects by
+    the same scores; absolute values could not be summed.
     """
     count, replicas = example_count(batch), strategy.num_replicas_in_sync
     _check_enough(count, replicas)
@@ -54,8 +54,8 @@ def _over_replicas(
         first, last = (r * count // replicas for r in (replica, replica + 1))
         parts = fed([take(leaves[i], slice(first, last)) for i in given])
         arrays = [p if tf.is_tensor(p) else tf.convert_to_tensor(p) for p in parts]
-        # Keras divides the mean over a replica's share by the number of replicas, so
-        # the sum is the mean over all, if the shares are equal; else each by its size.
+        # With equal shares, dividing each replica's mean by the number of replicas
+        # makes their sum the mean over all; otherwise each is weighted by its size.
         return [tf.constant((last - first) * replicas / count), *arrays]
 
     def on_replica(weight: tf.Tensor, *arrays: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -79,5 +79,5 @@ def _check_enough(count: int, replicas: int) -> None:
         raise ValueError(
             f"Expected a mini-batch of at least one example for each of the "
             f"{replicas} replicas. Received: {count} examples. Raise batch_size or "
-            f"prune outside the strategy, a model built outside."
+            f"prune outside the strategy a model that was built outside it."
         )

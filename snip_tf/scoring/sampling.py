@@ -1,4 +1,4 @@
-"""As many examples of each class."""
+"""Chooses the same number of examples of each class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from snip_tf.scoring.datasets import check_yields_batches, reading, unpacked
 from snip_tf.scoring.examples import Batch, is_text, join
 from snip_tf.scoring.targets import PAIRS, TEXT_TARGETS
 
-# Reading a dataset stops after this many examples in a row of no use.
+# Reading a dataset stops after this many unused examples in a row.
 _PATIENCE = 100_000
 
 
@@ -106,7 +106,7 @@ def _first(source: Any, n: int) -> tuple[Any, Any]:
 def _still_wanted(
     labels: list[Any], counts: collections.Counter[Any], n: int
 ) -> list[int]:
-    """Returns the rows of classes that are not complete yet; counts all rows."""
+    """Returns the rows of classes that are incomplete, and counts all rows."""
     rows = []
     for row, label in enumerate(labels):
         counts[label] += 1
@@ -132,7 +132,7 @@ def _check_without_weights(sample_weight: Any) -> None:
 
 
 def _labels(y: Any) -> np.ndarray:
-    """Returns the class of each example, of labels or one-hot vectors."""
+    """Returns the class of each example, from labels or one-hot vectors."""
     if is_text(y):
         raise ValueError(TEXT_TARGETS)
     if isinstance(y, np.ndarray) and y.dtype.kind in "biuf":
@@ -144,7 +144,7 @@ def _labels(y: Any) -> np.ndarray:
     if isinstance(y, np.ndarray):
         kind = f"targets of shape {y.shape} and dtype {y.dtype}"
     raise ValueError(
-        f"Expected targets that tell the class of each example, whole numbers or "
+        f"Expected targets that give the class of each example, whole numbers or "
         f"one-hot vectors. Received: {kind}"
     )
 
@@ -155,7 +155,7 @@ def _columns(y: np.ndarray) -> Sequence[int]:
 
 
 def _is_one_hot(y: np.ndarray) -> bool:
-    """Returns whether rows are one-hot, or smoothed; not numbers or tokens."""
+    """Returns whether rows are one-hot, or smoothed, rather than numbers or tokens."""
     if y.ndim != 2 or y.shape[1] == 1:
         return False
     return bool((y >= 0).all()) and np.allclose(y.sum(axis=1), 1, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Checks of targets, and of the losses that judge the outputs by them."""
+"""Checks of targets, and of the losses that compare outputs with them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXT_TARGETS = (
 
 
 def check_names(loss: Any) -> None:
-    """Raises unless each loss is one of Keras, the name of one, or a function."""
+    """Raises unless each loss is a Keras loss, the name of one, or a function."""
     for part in keras.tree.flatten(loss):
         if part is None or callable(part) or names_by_shapes(part):
             continue
@@ -62,10 +62,10 @@ def _check_name(name: str) -> None:
 
 
 def check_outputs(loss: Any, y_pred: Any) -> None:
-    """Raises if a function of the caller's is to judge several outputs.
+    """Raises if a custom function is the loss of several outputs.
 
-    `compile` calls it for each output in turn, which is not what somebody means who
-    writes one function for the outputs of his model: nobody can know which it is.
+    `compile` calls it for each output in turn, but whoever writes one function for a
+    model with several outputs may mean a loss of all of them.
     """
     count = len(keras.tree.flatten(y_pred))
     if count == 1 or not callable(loss) or built_in(loss) is not None:
@@ -86,7 +86,7 @@ def check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
     A GPU would just return NaN.
     """
     if not tf.executing_eagerly():
-        return  # a TPU's step, in which labels have no values yet
+        return  # traced for a TPU: labels have no values yet
     function, settings = built_in(loss) or (None, {})
     if function is not keras.losses.sparse_categorical_crossentropy:
         return
@@ -102,7 +102,7 @@ def check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
 
 
 def _check_count(loss: Any, outputs: int) -> None:
-    """Raises a ValueError if a list has a loss too many, or too few."""
+    """Raises a ValueError if a list has too many losses, or too few."""
     count = len(keras.tree.flatten(loss))
     if isinstance(loss, (list, tuple)) and count not in (1, outputs):
         raise ValueError(
@@ -128,7 +128,7 @@ def check_targets(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> No
 def _by_output(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> list[tuple]:
     """Returns the loss, the targets and the values of each output, where known.
 
-    Each of the three may be by name or by position, whatever the others are.
+    Each of the three may be keyed by name or by position, independently of the others.
     """
     nests = (loss, y, y_pred)
     if any(isinstance(nest, dict) for nest in nests):
@@ -146,7 +146,7 @@ def _by_output(loss: Any, y: Any, y_pred: Any, names: list[str] | None) -> list[
 
 
 def _by_name(nest: Any, names: list[str] | None, y_pred: Any) -> dict[str, Any]:
-    """Returns a loss, targets or values of outputs by the names of the outputs."""
+    """Returns a nest of losses, targets or values keyed by the names of the outputs."""
     if isinstance(nest, dict):
         return nest
     if not keras.tree.is_nested(nest):  # one for all

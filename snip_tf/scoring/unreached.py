@@ -10,14 +10,14 @@ import itertools
 def unreached(missing: list[str], paths: list[str], what: str) -> ValueError:
     """Returns the error that names the weights without a gradient."""
     hidden = (
-        "(What `keras.remat` or `tf.recompute_grad` was given before the call hides "
-        "its weights: write keras.remat(...) in `call`.)"
+        "(A layer wrapped by `keras.remat` or `tf.recompute_grad` before the call "
+        "hides its weights: write keras.remat(...) in `call`.)"
     )
     if len(missing) == len(paths):
         return ValueError(
             f"Expected the {what} to depend on every prunable weight. Received: one "
             f"that depends on none of {_some(paths)}. Compute it with the model that "
-            f"is given, by operations that have a gradient (not with `predict`, "
+            "is passed, by operations that have a gradient (not with `predict`, "
             f"`numpy()`, `stop_gradient` or an argmax). {hidden}"
         )
     article = "an" if what[0] in "aeiou" else "a"
@@ -29,7 +29,7 @@ def unreached(missing: list[str], paths: list[str], what: str) -> ValueError:
 
 
 def _patterns_of(missing: list[str], paths: list[str]) -> list[str]:
-    """Returns the fewest glob patterns that match some paths and none of the others."""
+    """Returns the fewest glob patterns that match the missing paths and no others."""
     others = set(paths) - set(missing)
     patterns: list[str] = []
     for path in missing:

@@ -1,1 +1,1 @@
-"""Which connections stay, by their scores."""
+"""Selects which connections are kept, by their scores."""

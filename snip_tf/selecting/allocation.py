@@ -1,4 +1,4 @@
-"""How many connections are kept, of which weights together."""
+"""How many connections are kept, and which weights are ranked together."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Part(NamedTuple):
 
     Attributes:
         paths: the weights.
-        kept: how many of their groups are kept; or what these may cost, where the
-            structure counts costs.
+        kept: how many of their groups are kept, or what these may cost if the structure
+            counts costs.
         sparsity: that of the share to which the part belongs.
-        rows: where each row of the one weight is ranked by itself; the first rows keep
-            one more where `kept` does not divide.
-        at_most: whether fewer are kept where fewer are left.
+        rows: set if each row of the part's single weight is ranked by itself; the first
+            rows keep one more where the rows do not divide `kept`.
+        at_most: whether a row with fewer entries left keeps fewer.
     """
 
     paths: tuple[str, ...]
@@ -59,12 +59,12 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What is kept in all.
+    """How much is kept, in total and of each part.
 
     Attributes:
         parts: the weights that are ranked together.
         minimums: `{weight path: int}`, how many groups each weight keeps at least.
-        left: `{weight path: int}`, how many groups there are to choose from.
+        left: `{weight path: int}`, how many groups are left to choose from.
     """
 
     parts: list[Part]
@@ -72,7 +72,7 @@ class Budget:
     left: Mapping[str, int]
 
     def left_of(self, part: Part) -> int:
-        """Returns how many groups there are to choose from in a part."""
+        """Returns how many groups are left to choose from in a part."""
         return sum(self.left[path] for path in part.paths)
 
     def minimum_of(self, part: Part) -> int:
@@ -81,10 +81,10 @@ class Budget:
 
 
 def shares_by_pattern(paths: Iterable[str], sparsity: Sparsity) -> list[Share]:
-    """Returns the sparsity of each weight; those that are left whole are in none.
+    """Returns the shares; weights that no pattern matches are in none.
 
     Raises:
-        ValueError: if a pattern matches nothing, or only what another before it does.
+        ValueError: if a pattern matches nothing, or only what an earlier one matches.
     """
     rest = list(paths)
     if not isinstance(sparsity, Mapping):
@@ -102,8 +102,8 @@ def shares_by_pattern(paths: Iterable[str], sparsity: Sparsity) -> list[Share]:
 def _refuse_pattern(pattern: str, known: list[str]) -> None:
     if any(is_like(path, pattern) for path in known):
         raise ValueError(
-            f"Expected each pattern of `sparsity` to match a weight that none before "
-            f"it matches. Received: {pattern!r}, whose weights are all taken"
+            "Expected each pattern of `sparsity` to match a weight that no earlier "
+            f"one matches. Received: {pattern!r}, whose weights are all taken"
         )
     raise ValueError(
         f"Expected each pattern of `sparsity` to match a weight that is pruned. "
@@ -123,7 +123,7 @@ def allocate(
     Args:
         kernels: `{weight path: kernel}`.
         sizes: `{weight path: int}`, the number of groups of each.
-        shares: which sparsity the weights have; each is met exactly.
+        shares: the sparsities of the weights, each of which is met exactly.
         scope: as in `snip_tf.prune_model`.
         minimums: `{weight path: int}`, how many groups each weight keeps at least, at
             the expense of others of the same sparsity.
@@ -158,16 +158,16 @@ def _evenly(
 ) -> dict[str, int]:
     """Gives every row of every weight the same sparsity, and keeps `kept` in all.
 
-    Each row keeps its share rounded down or up; the first rows whose share is no whole
-    number are rounded up, as many as the total takes.
+    Each row keeps its share, rounded down or up: rows whose share is not a whole number
+    are rounded up, in order, until the total is reached.
 
     Args:
         sizes: `{weight path: int}`, the number of groups.
-        rows: `{weight path: int}`, into how many equal rows these are divided.
+        rows: `{weight path: int}`, the number of equal rows that these form.
         sparsity: the fraction removed.
         kept: the total.
     """
-    # As it was written: 0.1 of 10 is 1, whatever 1 - 0.9 is in binary.
+    # The decimal as written: 0.1 of 10 is 1, whatever 1 - 0.9 is in binary.
     density = 1 - fractions.Fraction(repr(sparsity))
     counts, fractional = {}, {}
     for path, size in sizes.items():
@@ -185,9 +185,9 @@ def _evenly(
 def _erdos_renyi(
     kernels: Kernels, sizes: Mapping[str, int], kept: int
 ) -> dict[str, int]:
-    """Densities in proportion to the sum over the product of a weight's dimensions.
+    """Divides by density, proportional to (sum / product) of a weight's dimensions.
 
-    A weight that would be more than dense is dense, and the others share the rest.
+    A weight whose density would exceed 1 stays dense, and the others share the rest.
 
     Reference: Evci et al., "Rigging the lottery: making all tickets winners", ICML
     2020, https://arxiv.org/abs/1911.11134
@@ -207,7 +207,7 @@ def _erdos_renyi(
 
 
 def _rounded(wanted: Mapping[Any, float], total: int) -> dict[Any, int]:
-    """Whole numbers near those wanted, with the given sum: largest remainders first."""
+    """Rounds numbers to the given sum: the largest remainders are rounded up first."""
     counts = {name: math.floor(value + 1e-9) for name, value in wanted.items()}
     by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
     for name in by_remainder[: total - sum(counts.values())]:
@@ -233,7 +233,7 @@ def minimums_of(kernels: Kernels, min_kept: float, area: int = 1) -> dict[str, i
 
 
 def raise_to_minimum(parts: list[Part], minimums: Mapping[str, int]) -> list[Part]:
-    """Raises each part to its minimum, at the expense of the parts above theirs.
+    """Raises each part to its minimum, at the expense of parts that exceed theirs.
 
     The total stays the same. Where it is too small for all, nothing changes.
     """
@@ -251,8 +251,8 @@ def raise_to_minimum(parts: list[Part], minimums: Mapping[str, int]) -> list[Par
 
 
 def kept_count(size: float, sparsity: float) -> int:
-    """k = round((1 - sparsity) * m), the number of connections kept of m."""
-    # In double precision, whichever number `sparsity` is.
+    """Returns k = round((1 - sparsity) * m), the number of connections kept of m."""
+    # In double precision, whatever the type of `sparsity`.
     return round((1 - float(sparsity)) * size)
 
 

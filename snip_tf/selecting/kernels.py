@@ -13,13 +13,13 @@ import numpy as np
 from snip_tf.weights import Owner
 
 layers = keras.layers
-# Their kernels have the outputs before the inputs.
+# Layers whose kernels have the outputs before the inputs.
 _TRANSPOSED = (
     layers.Conv1DTranspose,
     layers.Conv2DTranspose,
     layers.Conv3DTranspose,
 )
-# Each of their outputs reads one input only.
+# Layers in which each output reads a single input.
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _OTHERWISE = (*_TRANSPOSED, *_DEPTHWISE, layers.EinsumDense)
 
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     """A view of an array as rows, each of which is ranked by itself.
 
     Attributes:
-        across: the axes of the array whose indices name a row.
+        across: the axes of the array whose indices identify a row.
         within: the axes of the entries of a row.
         length: how many successive entries make a row; None for all of them.
     """
@@ -56,7 +56,7 @@ class Kernel(NamedTuple):
     Attributes:
         shape: the shape of the weight.
         inputs: the axis along which inputs lie next to each other; None without one.
-        outputs: the axes whose indices name one output, in order.
+        outputs: the axes whose indices identify an output, in order.
     """
 
     shape: tuple[int, ...]
@@ -87,7 +87,7 @@ class Kernel(NamedTuple):
 
 
 def plain_kernels(shapes: Mapping[str, Iterable[int]]) -> dict[str, Kernel]:
-    """Returns the kernels of arrays that no layer explains: the outputs come last."""
+    """Returns the kernels of arrays without a known layer: the outputs come last."""
     return {path: _plain(tuple(shape)) for path, shape in shapes.items()}
 
 
@@ -97,7 +97,8 @@ def kernels_of(
     """Returns the kernels of some weights.
 
     In Keras the outputs come last, and the inputs before them, except in transposed
-    convolutions; an `EinsumDense`, of which attention is made, says it in its equation.
+    convolutions; an `EinsumDense`, which attention is made of, defines it by its
+    equation.
 
     Args:
         owners: the layers of the model, such as `Network.owners`.
@@ -134,7 +135,7 @@ def _kernel(weight: keras.Variable, owner: keras.Layer | None) -> Kernel:
 def _of_equation(shape: tuple[int, ...], equation: str) -> Kernel:
     """Returns the kernel cde of "abc,cde->abde", whose outputs are de."""
     _, letters, result = re.split(",|->", equation)
-    if len(letters) != len(shape):  # a bias, each entry of which is of one output
+    if len(letters) != len(shape):  # a bias, with one entry per output
         return Kernel(shape, None, tuple(range(len(shape))))
     outputs = tuple(axis for axis, name in enumerate(letters) if name in result)
     inputs = [axis for axis in range(len(shape)) if axis not in outputs]

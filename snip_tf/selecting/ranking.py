@@ -23,9 +23,9 @@ def keep_in_parts(
 
     Args:
         scores: `{weight path: scores}`.
-        budget: how many are kept of which weights together.
-        share: how much of the way from all to these; see `Selection.masks`.
-        zeros: what is left to the order among scores of zero is written here.
+        budget: how many are kept, and which weights are ranked together.
+        share: how far to go from all connections to these; see `Selection.masks`.
+        zeros: filled with the ties among scores of zero that order decides.
     """
     masks: dict[str, PackedMask] = {}
     for part in budget.parts:
@@ -49,7 +49,7 @@ def _kept_on_the_way(left: int, kept: int, share: float) -> int:
 def _keep_with_minimums(
     scores: Mapping[str, Scores], kept: int, minimums: Mapping[str, int], zeros: Zeros
 ) -> dict[str, PackedMask]:
-    """Returns the `kept` largest, but at least its minimum of each weight."""
+    """Keeps the `kept` largest, but of each weight at least its minimum."""
     own: Zeros = {}
     masks = keep_largest(scores, kept, own)
     short = {
@@ -62,7 +62,8 @@ def _keep_with_minimums(
         return masks
     for path, least in short.items():
         masks.update(keep_largest({path: scores[path]}, least, zeros))
-    # With fewer for the rest the threshold rises: the short ones stay short.
+    # With fewer for the rest the threshold rises, so weights below their minimum stay
+    # below.
     rest = {path: score for path, score in scores.items() if path not in short}
     if rest:
         left = kept - sum(short.values())
@@ -75,12 +76,12 @@ def _keep_in_rows(
 ) -> PackedMask:
     """Returns the mask of the largest scores of each row.
 
-    Where the number kept does not divide by the rows, the first keep one more.
+    Where the rows do not divide the number kept, the first rows keep one more.
     """
     check_finite(path, scores)
     array = np.asarray(scores)
     kept = np.zeros(array.shape, bool)
-    tied = np.zeros(2, int)  # zeros that are kept, and all of them, in divided rows
+    tied = np.zeros(2, int)  # zeros kept, and all zeros, in rows that keep only some
     if array.size:
         rows = view.of(array)
         of_each, more = divmod(part.kept, len(rows))
@@ -104,10 +105,10 @@ def _of_row_on_the_way(length: int, kept: int, share: float) -> int:
 def _keep_largest_of_each(
     rows: np.ndarray, count: int, mask: np.ndarray
 ) -> tuple[int, int]:
-    """Writes the mask of the `count` largest of each row, of equal ones the first.
+    """Writes the mask of the `count` largest of each row, the first among ties.
 
-    Returns of the rows whose zeros are divided how many are kept, and how many there
-    are.
+    Returns, for the rows that keep only some of their zeros, how many zeros are kept
+    and how many there are.
     """
     length = rows.shape[1]
     if count in (0, length):

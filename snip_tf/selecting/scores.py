@@ -1,4 +1,4 @@
-"""Scores as a selection reads them: piece by piece, never all of them at once."""
+"""Scores as a selection reads them: in chunks, never all at once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import keras
 import numpy as np
 
-# Scores are read in pieces of this many (a multiple of 8): on the host, so that what is
-# made of a piece stays in the processor's cache; on an accelerator, so that launching
-# the work costs little beside it, and float32 counts a piece exactly.
+# Scores are read in chunks of this size (a multiple of 8): on the host, so that a chunk
+# and what is computed from it stay in the processor's cache; on an accelerator, so that
+# launching the work costs little in comparison, and float32 counts a chunk exactly.
 _CHUNK = 1 << 16
 _CHUNK_ON_ACCELERATOR = 1 << 22
 
 
 class Product:
-    """|gradient * weight|, worked out where it is read, and never kept.
+    """|gradient * weight|, computed lazily in chunks, and never stored.
 
-    An array of it would take as much memory as the weights, and longer to write and to
-    read again than the product takes. `numpy.asarray` makes one all the same.
+    An array would take as much memory as the weights, and writing and reading it would
+    take longer than computing the product. `numpy.asarray` makes one nevertheless.
 
     Args:
         gradient: tensor of floats.
@@ -119,20 +119,20 @@ def _check_dict(scores: Any) -> None:
 
 
 def _is_real(dtype: np.dtype) -> bool:
-    # (This knows the floats of other libraries too, such as bfloat16.)
+    # (This also covers the floats of other libraries, such as bfloat16.)
     return np.can_cast(dtype, np.longdouble) and dtype != np.dtype(bool)
 
 
 def _common_type(arrays: Mapping[str, Scores]) -> np.dtype:
-    """Returns one type for all: the bits of float32 and float64 do not compare."""
+    """Returns one type for all: bits of float32 and float64 cannot be compared."""
     common = np.result_type(*(array.dtype for array in arrays.values()))
     known = common in (np.float16, np.float32, np.float64)
     return common if known else np.dtype(np.float64)
 
 
 def _check_exact(path: str, scores: Scores) -> None:
-    """Raises a TypeError if rounding to float64 could make two of the scores equal."""
-    if isinstance(scores, Product):  # of floats that Keras knows
+    """Raises a TypeError if rounding to float64 could make two scores equal."""
+    if isinstance(scores, Product):  # always of floats
         return
     if scores.dtype.itemsize < 8 or scores.dtype == np.float64:
         return
@@ -144,8 +144,8 @@ def _check_exact(path: str, scores: Scores) -> None:
             rounded = (scores.astype(np.float64) != scores) & ~np.isnan(scores)
     if rounded.any():
         raise TypeError(
-            f"Expected scores that float64 holds exactly: floats of up to 64 bits, "
-            f"integers of up to 32 bits, or larger ones up to 2**53. Received: "
+            "Expected scores that float64 holds exactly: floats of up to 64 bits, "
+            "integers of up to 32 bits, or larger ones up to 2**53. Received: "
             f"scores[{path!r}] of dtype {scores.dtype} with {scores[rounded][0]}. Pass "
             f"their ranks over all weights (numpy.unique with return_inverse=True)."
         )

@@ -1,4 +1,4 @@
-"""Scores to masks: which connections are kept, within a budget."""
+"""Turns scores into masks: which connections are kept, within a budget."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from snip_tf.selecting.threshold import Zeros
 
 
 class CollapseWarning(UserWarning):
-    """Nothing is kept of a weight, so that nothing passes through its layer.
+    """Issued if nothing is kept of a weight, so that nothing passes through its layer.
 
     Example:
 
@@ -50,17 +50,17 @@ def select_masks(
 
     Of the m scores, exactly k = round((1 - sparsity) * m) are kept: those with the
     largest values. Equal scores are kept in order, earlier weight first, then lower
-    flat index, so that the choice never depends on the machine. A warning says where
-    that rule alone chooses among scores of zero.
+    flat index, so that the choice never depends on the machine. A warning names weights
+    where only this rule decides among scores of zero.
 
     Args:
         scores: `{weight path: array of numbers}`, of any shapes: floats up to 64 bits,
-            or integers. Of larger types, values that are exact in 64 bits.
+            or integers. Values of larger types must be exact in float64.
         sparsity: float, the fraction removed, 0 <= sparsity < 1; or `{path pattern:
             float}`, see `prune_model`.
         scope: what is ranked together: `"global"`, all scores; `"layer"`, those of each
-            weight; `"unit"`, those of each index of its last axis; or `"erk"`, those
-            of each weight, of which larger ones keep a smaller fraction.
+            weight; `"unit"`, those of each index of its last axis; or `"erk"`, those of
+            each weight, where larger weights keep a smaller fraction.
         structure: what is kept as a whole: `"weights"`, `"2:4"` (N:M) or `"4x4"`
             (blocks), or a value such as `snip_tf.NOfM(2, 4)`; see `prune_model`. The
             inputs of a weight are its last axis but one, the outputs its last.
@@ -72,7 +72,7 @@ def select_masks(
 
     Raises:
         TypeError: if an argument is of the wrong kind, or scores are not arrays of
-            numbers that float64 has exactly.
+            numbers that float64 holds exactly.
         ValueError: if an argument has a bad value, `structure` does not divide a weight
             or needs a model (`"units"`), the arguments cannot be met together, `scores`
             is empty, or a score is NaN or infinite (the weight is named).
@@ -100,18 +100,18 @@ def select_masks(
 
 
 class Selection:
-    """What is to be kept of some weights, before there are scores.
+    """What to keep of some weights, decided before there are scores.
 
     Args:
         kernels: `{weight path: kernel}`.
         sparsity, scope, min_kept: as in `snip_tf.prune_model`.
         structure: what is ranked; each connection by itself by default.
-        earlier: `{weight path: bool array}`, of weights that are pruned already: what
-            was removed stays removed.
+        earlier: `{weight path: bool array}`, the masks of weights that are pruned
+            already: what was removed stays removed.
 
     Attributes:
-        zeros: `{weight path: int}`, of the masks made last: how many connections with a
-            score of zero are kept, where others with that score were removed.
+        zeros: `{weight path: int}`, for the latest masks: how many connections with a
+            score of zero are kept where others with that score were removed.
 
     Raises:
         TypeError, ValueError: if one of them has a bad value, or they leave no choice.
@@ -146,7 +146,7 @@ class Selection:
             self._check_minimum(part, scope, min_kept)
 
     def all(self) -> dict[str, PackedMask]:
-        """Returns the masks before anything more is removed."""
+        """Returns the masks before anything else is removed."""
         masks = {path: np.ones(shape, bool) for path, shape in self._all.items()}
         return {p: _packed(m) for p, m in (masks | self._earlier).items()}
 
@@ -156,12 +156,12 @@ class Selection:
         share: float = 1.0,
         left: Mapping[str, PackedMask] | None = None,
     ) -> dict[str, PackedMask]:
-        """Keeps those with the largest scores.
+        """Keeps the connections with the largest scores.
 
         Args:
             scores: `{weight path: scores}`.
-            share: how much of the way from all to what is kept in the end: the fraction
-                keep^share is kept.
+            share: how far to go from keeping all to the final fraction: keep^share is
+                kept.
             left: masks outside of which nothing is kept.
         """
         among = self._earlier if left is None else {p: left[p].unpack() for p in left}
@@ -176,7 +176,7 @@ class Selection:
         }
 
     def warn_of_zeros(self, stacklevel: int) -> None:
-        """Warns of what the masks made last keep by its position alone."""
+        """Warns of what the latest masks keep only because of its position."""
         if self.zeros:
             words = self._structure.describe_zeros(self.zeros)
             warnings.warn(words, stacklevel=stacklevel)
@@ -184,7 +184,7 @@ class Selection:
     def warn_of_collapse(
         self, masks: Mapping[str, PackedMask], stacklevel: int
     ) -> None:
-        """Warns of weights of which nothing is kept."""
+        """Warns of weights that keep no connection."""
         cut = [path for path, mask in masks.items() if not mask.bits.any()]
         if cut:
             # (Where zeros are kept by position, a lower sparsity would keep more.)
@@ -215,14 +215,14 @@ class Selection:
         fraction = 1.0 if part.at_most else self._fraction_left(part)
         if fraction < 1:
             raise ValueError(
-                f"Expected a sparsity of at least {1 - fraction:g}, as the model is "
-                f"pruned to that already and what was removed stays removed. Received: "
+                f"Expected a sparsity of at least {1 - fraction:g}, since the model is "
+                "already pruned to that and what was removed stays removed. Received: "
                 f"sparsity={part.sparsity}, scope={scope!r}. Prune the original model "
-                f"instead."
+                "instead."
             )
 
     def _fraction_left(self, part: Part) -> float:
-        """Returns the fraction left of a part that should keep more; 1 if it can."""
+        """Returns the fraction left of a part that should keep more, or 1 if it can."""
         if part.rows is None:
             left = self._budget.left_of(part)
             if part.kept <= left:
@@ -254,12 +254,12 @@ class Selection:
 def _within(
     mask: PackedMask | None, among: np.ndarray | None, shape: tuple[int, ...]
 ) -> PackedMask:
-    """Returns what is in both masks; None stands for one that keeps everything."""
+    """Returns the intersection of two masks; None stands for a mask of ones."""
     if mask is None:
         mask = _packed(np.ones(shape, bool))
     if among is None:
         return mask
-    # A group of M may have had fewer than N left, a block less than all.
+    # A group of M may have fewer than N left, and a block only some connections.
     return PackedMask(mask.bits & np.packbits(among), mask.shape)
 
 

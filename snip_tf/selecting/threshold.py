@@ -1,4 +1,4 @@
-"""Exactly the k largest of all scores, without sorting them."""
+"""Finds exactly the k largest of all scores, without sorting them."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ import numpy as np
 from snip_tf.masking.masks import PackedMask
 from snip_tf.selecting.scores import Product, Scores, check_finite, chunks, sample
 
-# The range of the threshold is guessed from a sample of so many scores at most.
+# The range of the threshold is estimated from a sample of at most this many scores.
 _FEWEST_SAMPLED, _MOST_SAMPLED = 1 << 18, 1 << 22
-# So many scores in that range are held back at most, 16 bytes each: four times what is
-# usual for a billion.
+# At most this many scores in that range are held back, 16 bytes each: four times the
+# usual number for a billion.
 _MOST_NEAR = 1 << 22
-# A histogram has as many bins as one pass over so large a network is worth (4 MB).
+# The number of bins of a histogram (4 MB), which one pass over a large network
+# justifies.
 _FEWEST_BINS, _MOST_BINS = 1 << 12, 1 << 19
 
 
-# Of each weight with zeros at the threshold: how many are kept, and of how many.
+# For each weight with zeros at the threshold: how many are kept, and of how many.
 Zeros = dict[str, tuple[int, int]]
 
 
 def keep_largest(
     scores: Mapping[str, Scores], kept: int, zeros: Zeros | None = None
 ) -> dict[str, PackedMask]:
-    """The masks of the `kept` largest of all scores.
+    """Returns the masks of the `kept` largest of all scores.
 
     Equal scores are kept in order, earlier weight first, then lower flat index.
 
-    Every score is read once, in pieces: a sample says in which narrow range the k-th
-    largest lies, so that those above it are kept at once, and only the few inside it
-    are held back and ranked. Where they are not few, as scores tie, or the sample
+    Every score is read once, in chunks: a sample tells in which narrow range the k-th
+    largest lies, so that scores above it are kept at once, and only the few inside it
+    are held back and ranked. Where these are too many because scores tie, or the sample
     misleads, a radix select finds the threshold: a float's bits, read as an integer
     (after flipping them for negative numbers), sort as the floats do, so a histogram of
     these integers over all weights, then one inside the chosen bin, and so on until a
-    bin is one value, give the k-th largest. Nothing is concatenated, and beside the
-    masks there is no memory that grows with the scores.
+    bin is a single value, gives the k-th largest. Nothing is concatenated, and apart
+    from the masks no memory grows with the number of scores.
 
     Args:
         scores: `{weight path: scores}`, all of one float type.
         kept: int, from 0 to the number of scores.
-        zeros: where the threshold is zero, what it leaves to the order is written here.
+        zeros: filled, where the threshold is zero, with the ties that order decides.
 
     Raises:
         ValueError: if a score is NaN or infinite (the weight is named).
@@ -68,7 +69,7 @@ def keep_largest(
         else:
             threshold, ties = _threshold(scores, kept, lowest, highest)
             _keep_above(scores, masks, threshold, ties)
-    # (An accelerator may take the smallest numbers for zeros.)
+    # (An accelerator may flush the smallest numbers to zero.)
     is_zero = abs(threshold) < np.finfo(_dtype(scores)).tiny
     if zeros is not None and is_zero and ties:
         zeros.update(_count_zeros(scores, masks))
@@ -78,7 +79,7 @@ def keep_largest(
 def _count_zeros(
     scores: Mapping[str, Scores], masks: Mapping[str, PackedMask]
 ) -> Zeros:
-    """The zeros of each weight, where the threshold is zero."""
+    """Counts the zeros of each weight, where the threshold is zero."""
     zeros = {}
     for path, score in scores.items():
         start = kept = equal = 0
@@ -100,12 +101,12 @@ def _keep_in_one_pass(
     lowest: float,
     highest: float,
 ) -> tuple[float, int] | None:
-    """Sets the masks, if the threshold is from `lowest` to `highest` with few others.
+    """Sets the masks, if the threshold is one of few scores from `lowest` to `highest`.
 
-    Returns the threshold, and how many of those that equal it are kept; None if it is
+    Returns the threshold, and how many scores that equal it are kept; None if it is
     elsewhere. Raises a ValueError if a score is NaN or infinite.
     """
-    near = []  # (bits of the mask, positions, scores) of those in the range
+    near = []  # (bits of the mask, positions, scores) inside the range
     wanted, room = kept, _MOST_NEAR
     for path, score in scores.items():
         bits, start = masks[path].bits, 0
@@ -153,9 +154,9 @@ def _keep_above(
 
 
 def _above(values: Any, threshold: float, ties: int) -> tuple[np.ndarray, int]:
-    """Which are above the threshold, or among the first `ties` that equal it.
+    """Returns which values are above the threshold, or among its first `ties`.
 
-    Returns also how many ties are left. Without such a rule, a network with many equal
+    Also returns how many ties are left. Without this rule, a network with many equal
     scores (zeros, above all) would keep more or fewer than k.
     """
     keep = np.array(values > threshold)
@@ -167,23 +168,23 @@ def _above(values: Any, threshold: float, ties: int) -> tuple[np.ndarray, int]:
 
 
 def _pack(keep: np.ndarray, bits: np.ndarray, start: int) -> None:
-    """Writes a piece of a mask, which starts at a multiple of eight, as bits."""
+    """Writes a chunk of a mask, which starts at a multiple of eight, as bits."""
     packed = np.packbits(keep)
     bits[start // 8 : start // 8 + packed.size] = packed
 
 
 def _likely_range(scores: Mapping[str, Scores], kept: int) -> tuple[float, float]:
-    """The smallest and the largest score that the threshold should be."""
+    """Returns the range in which the threshold should be."""
     total = sum(score.size for score in scores.values())
     sampled = min(max(_FEWEST_SAMPLED, total >> 8), _MOST_SAMPLED)
     step = max(4, total // sampled)
-    # A step that divides the width of a weight would draw from a few units only.
+    # A step that divides the width of a weight would sample only a few units.
     while math.gcd(step, 2 * 3 * 5 * 7) > 1:
         step += 1
     drawn = np.concatenate([sample(score, step) for score in scores.values()])
     drawn.sort()
     removed = 1 - kept / total
-    # Five standard deviations to each side; one more for rounding.
+    # Five standard deviations on each side, and one score for rounding.
     margin = 5 * math.sqrt(len(drawn) * removed * (1 - removed)) + 1
     first = int(len(drawn) * removed - margin)
     last = int(len(drawn) * removed + margin)
@@ -195,9 +196,9 @@ def _likely_range(scores: Mapping[str, Scores], kept: int) -> tuple[float, float
 def _threshold(
     scores: Mapping[str, Scores], kept: int, lowest: float, highest: float
 ) -> tuple[float, int]:
-    """The `kept`-th largest score, and how many of those that equal it to keep.
+    """Returns the `kept`-th largest score, and how many scores that equal it to keep.
 
-    It is looked for from `lowest` to `highest` first.
+    The search begins between `lowest` and `highest`.
     """
     total = sum(score.size for score in scores.values())
     bins = max(_FEWEST_BINS, min(_MOST_BINS, total >> 7))
@@ -205,7 +206,7 @@ def _threshold(
     while True:
         shift = max(0, (high - low).bit_length() - bins.bit_length() + 1)
         above, histogram = _count(scores, low, high, shift)
-        wanted = kept - above  # of those in the range, from the top
+        wanted = kept - above  # scores in the range, from the top
         if not 0 < wanted <= histogram.sum():
             low, high = _all_keys(scores)  # the sample was not like the rest
             continue
@@ -222,16 +223,16 @@ def _threshold(
 def _count(
     scores: Mapping[str, Scores], low: int, high: int, shift: int
 ) -> tuple[int, np.ndarray]:
-    """How many sort keys are above `high`, and a histogram of those from `low` to it.
+    """Counts the sort keys above `high`, with a histogram of those from `low` to it.
 
-    A bin is of 2^shift keys. Raises a ValueError if a score is NaN or infinite.
+    A bin holds 2^shift keys. Raises a ValueError if a score is NaN or infinite.
     """
     above, histogram = 0, np.zeros(((high - low) >> shift) + 1, np.int64)
     lowest, highest = (_score_of(key, _dtype(scores)) for key in (low, high))
     for path, score in scores.items():
         for chunk in chunks(score):
             _check_chunk(chunk, path, score)
-            # The floats are compared, so that keys need be made of few only.
+            # Floats are compared first, so that only few keys have to be computed.
             outside = chunk > highest
             above += int(np.count_nonzero(outside))
             outside |= chunk < lowest
@@ -245,7 +246,7 @@ def _count(
 
 
 def _on_accelerator(scores: Mapping[str, Scores]) -> dict[str, Product]:
-    """The scores if a GPU or a TPU holds them all, else none."""
+    """Returns the scores if a GPU or a TPU holds them all, else an empty dict."""
     products = {path: s for path, s in scores.items() if isinstance(s, Product)}
     there = len(products) == len(scores) and all(
         product.on_accelerator for product in products.values()
@@ -254,8 +255,8 @@ def _on_accelerator(scores: Mapping[str, Scores]) -> dict[str, Product]:
 
 
 def _check_chunk(chunk: np.ndarray, path: str, scores: Scores) -> None:
-    """`check_finite` where there is a reason to: of all scores of a weight."""
-    # (Both are NaN if one of the chunk is.)
+    """Runs `check_finite` on all scores of a weight if a chunk gives reason to."""
+    # (Both are NaN if any score of the chunk is.)
     if not (np.isfinite(chunk.min()) and np.isfinite(chunk.max())):
         check_finite(path, scores)
 
@@ -265,7 +266,7 @@ def _dtype(scores: Mapping[str, Scores]) -> np.dtype:
 
 
 def _sort_keys(values: np.ndarray) -> np.ndarray:
-    """Unsigned integers that sort as the floats do."""
+    """Returns unsigned integers that sort as the floats do."""
     # Adding 0 turns -0.0 into 0.0, so that the two tie.
     bits = (values + values.dtype.type(0)).view(f"u{values.dtype.itemsize}")
     sign = _sign(bits.dtype)
@@ -274,7 +275,7 @@ def _sort_keys(values: np.ndarray) -> np.ndarray:
 
 
 def _score_of(key: int, dtype: np.dtype) -> float:
-    """The float that has a sort key."""
+    """Returns the float that has a sort key."""
     keys = np.array([key], f"u{dtype.itemsize}")
     sign = _sign(keys.dtype)
     return np.where(keys & sign, keys ^ sign, ~keys).view(dtype)[0]
@@ -285,7 +286,7 @@ def _sign(unsigned: np.dtype) -> np.unsignedinteger:
 
 
 def _all_keys(scores: Mapping[str, Scores]) -> tuple[int, int]:
-    """The sort keys of the smallest and the largest float."""
+    """Returns the sort keys of the smallest and the largest float."""
     limits = np.finfo(_dtype(scores))
     low, high = _sort_keys(np.array([limits.min, limits.max], _dtype(scores)))
     return int(low), int(high)
@@ -294,12 +295,12 @@ def _all_keys(scores: Mapping[str, Scores]) -> tuple[int, int]:
 def _threshold_on_accelerator(
     scores: Mapping[str, Product], kept: int
 ) -> tuple[float, int]:
-    """`_threshold` where the scores are, so that none has to come to the host.
+    """Computes `_threshold` on the accelerator, so that no score is moved to the host.
 
     The threshold is the largest float that at least `kept` scores reach; its bits are
-    found from the highest to the lowest, by a count each. An accelerator adds up more
-    readily than it sorts into bins. Where it takes subnormal numbers for zeros, such
-    scores tie.
+    found from the highest to the lowest, by one count each: an accelerator sums faster
+    than it sorts into bins. Where it flushes subnormal numbers to zero, such scores
+    tie.
     """
     zero = int(_sort_keys(np.zeros(1, _dtype(scores)))[0])
     everywhere = [score.chunks_on_accelerator for score in scores.values()]
@@ -318,7 +319,7 @@ def _threshold_on_accelerator(
     key = zero  # none is negative
     for bit in reversed(range(8 * _dtype(scores).itemsize - 1)):
         higher = _score_of(key | 1 << bit, _dtype(scores))
-        # (Nothing reaches what is not a number.)
+        # (No score reaches NaN.)
         if count(lambda chunk, at=higher: keras.ops.greater_equal(chunk, at)) >= kept:
             key |= 1 << bit
     threshold = _score_of(key, _dtype(scores))

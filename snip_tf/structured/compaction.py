@@ -18,36 +18,36 @@ from snip_tf.structured.plan import Plan
 def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
     """Removes what has no effect from a pruned model; the outputs stay the same.
 
-    A unit (a feature of the input, a unit of a dense or a recurrent layer, a filter)
-    is removed if all weights out of it are zero, or all into it. In the second case its
-    output is a constant, which the bias of the layer that reads it takes over; where
-    that would not be exact, as at the border of a padded convolution, the unit stays.
-    Where a layer reads only a part of an input that others need as a whole, it gets
-    that part by a gather (`keras.ops.take`). A branch of a residual network that only
-    adds zeros is removed as a whole.
+    A unit (a feature of the input, a unit of a dense or a recurrent layer, a filter) is
+    removed if all its outgoing weights are zero, or all its incoming ones. In the
+    second case its output is a constant, which is folded into the bias of the layer
+    that reads it; where that would not be exact, as at the border of a padded
+    convolution, the unit stays. Where a layer reads only a part of an input that others
+    need as a whole, it gets that part by a gather (`keras.ops.take`). A branch of a
+    residual network that only adds zeros is removed as a whole.
 
     This works through activations, batch normalization, pooling, padding, dropout,
     flattening and reshaping, sums and products of branches, concatenation, depthwise
     and separable convolutions, embeddings and recurrent layers. Around any other layer,
-    one that is used twice, or one of a class of your own, everything stays.
+    one that is used twice, or one of a custom class, everything stays.
 
     Args:
         model: a `keras.Sequential` or a Functional model, pruned (`prune_model`,
-            `apply_masks`) or stripped; zeros in its weights count, wherever they come
-            from. Its class may be your own if it has Keras' `call`. It is not changed.
+            `apply_masks`) or stripped; zeros in its weights count, whatever their
+            origin. It may be of a custom class with Keras' `call`. It is not changed.
         tolerance: float, weights of this magnitude or less count as zero. At 0 the
             outputs are the same up to rounding, a relative 1e-6 in float32.
 
     Returns:
         A plain Functional `keras.Model`, compiled as `model` is, whose layers have the
-        names of the originals, but fewer units. The layers of models inside become its
-        own. No mask keeps the zeros that are left at zero if it is trained further:
-        compact after training. A warning names what your class defines for training
+        names of the originals, but fewer units. The layers of nested models become its
+        own. No mask holds the remaining zeros at zero in further training: compact
+        after training. A warning names what a custom class defines for training
         (`train_step`, `compute_loss`, ...), which is lost.
 
     Raises:
         TypeError: if `model` is not a Keras model or `tolerance` is not a number.
-        ValueError: if the model is not built or runs its layers in code of its own (a
+        ValueError: if the model is not built or runs its layers in its own code (a
             `call` of its class), or `tolerance` is negative or not finite.
 
     Example:
@@ -76,9 +76,9 @@ def compact(model: keras.Model, *, tolerance: float = 0.0) -> keras.Model:
 
 
 def _with_output_names(smaller: keras.Model, names: list[str]) -> keras.Model:
-    """Returns the same model with these names of outputs: losses and labels use them.
+    """Returns the same model with these output names, which losses and labels use.
 
-    An output of a model inside, or of a sum with one summand left, has lost its name.
+    An output of a nested model, or of a sum with one summand left, has lost its name.
     """
     taken = {operation.name for operation in smaller.operations}
     lost = {name for name in names if names.count(name) == 1 and name not in taken}
@@ -93,7 +93,7 @@ def _with_output_names(smaller: keras.Model, names: list[str]) -> keras.Model:
 
 
 def _identity(name: str, tensor: keras.KerasTensor) -> keras.KerasTensor:
-    # A layer casts floating-point numbers to its own type.
+    # A layer casts floating-point numbers to its own dtype.
     dtype = tensor.dtype if "float" in tensor.dtype else None
     return keras.layers.Identity(name=name, dtype=dtype)(tensor)
 
@@ -107,11 +107,11 @@ def _warn_of_lost_training(cls: type[keras.Model]) -> None:
     lost = [name for name in _TRAINING if name in defined]
     if lost:
         warnings.warn(
-            f"The smaller model is a plain Functional one, without the "
+            "The smaller model is a plain Functional one, without the "
             f"{', '.join(lost)} of {cls.__name__}: it computes the same, but `fit`, "
-            f"`evaluate` and `predict` are those of Keras, with what `compile` was "
-            f"given. To train it as before, make a model of your class from "
-            f"`smaller.inputs` and `smaller.outputs`.",
+            "`evaluate` and `predict` are those of Keras, with the arguments of "
+            "`compile`. To train it as before, make a model of your class from "
+            "`smaller.inputs` and `smaller.outputs`.",
             stacklevel=3,
         )
 

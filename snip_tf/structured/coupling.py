@@ -18,13 +18,14 @@ from snip_tf.structured.plan import Plan
 class Coupling:
     """The units of a network that can be removed.
 
-    Features that are added up, or that a layer hands on one by one, are removed
-    together or not at all: they are one unit. Those of the model's inputs and outputs
-    stay, as does whatever is coupled to them or to a layer that cannot be analysed.
+    Features that are added up, or that a layer passes on separately, are removed
+    together or not at all: they are one unit. The features of the model's inputs and
+    outputs stay, as does whatever is coupled to them or to a layer that cannot be
+    analysed.
 
     Args:
         graph: the network.
-        weights: `{weight path: variable}` that may be pruned. A unit stays if another
+        weights: `{weight path: variable}` that may be pruned. A unit stays if any other
             weight reads it.
 
     Attributes:
@@ -64,13 +65,13 @@ class Coupling:
 
     @functools.cached_property
     def by_layer(self) -> list[np.ndarray]:
-        """The units of each tensor that has no features that stay."""
+        """The units of each tensor whose features can all be removed."""
         units = (self.unit_of[features] for features in self._positions.values())
         return [np.unique(some) for some in units if some.min() >= 0]
 
     @functools.cached_property
     def by_place(self) -> list[np.ndarray]:
-        """The units that are in the same layers, all of them."""
+        """Groups of all units that occur in the same layers."""
         layers: list[list[int]] = [[] for _ in range(self.count)]
         for number, units in enumerate(self.by_layer):
             for unit in units:
@@ -94,7 +95,7 @@ class Coupling:
         return pairs
 
     def _staying(self, graph: Graph, rules: Iterable[Rule]) -> np.ndarray:
-        """Returns the features that stay, whatever they are coupled to."""
+        """Returns the features that stay regardless of coupling."""
         ends = [*tensors(graph.inputs), *tensors(graph.outputs)]
         for rule in rules:
             if not rule.analysed:
@@ -106,11 +107,11 @@ class Coupling:
         return np.unique(np.concatenate(stay))
 
 
-def _positions(of: Iterable[keras.KerasTensor]) -> dict[int, np.ndarray]:
+def _positions(all_tensors: Iterable[keras.KerasTensor]) -> dict[int, np.ndarray]:
     """Returns a number for each feature of all tensors, by the id of the tensor."""
     numbered: dict[int, np.ndarray] = {}
     start = 0
-    for tensor in of:
+    for tensor in all_tensors:
         if id(tensor) not in numbered:
             numbered[id(tensor)] = start + np.arange(feature_count(tensor))
             start += feature_count(tensor)
@@ -118,7 +119,7 @@ def _positions(of: Iterable[keras.KerasTensor]) -> dict[int, np.ndarray]:
 
 
 def _pairs(number: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each feature, and the first that has the same number."""
+    """Returns each feature, paired with the first one of the same number."""
     _, first, which = np.unique(number, return_index=True, return_inverse=True)
     return features, features[first][which]
 

@@ -1,4 +1,4 @@
-"""What can be removed from a network, worked out over the whole of its graph."""
+"""Plans what can be removed from a network, over its whole graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from snip_tf.graph.graph import Graph, Node, hides_masks, tensors
 from snip_tf.graph.rules import rule_of
 from snip_tf.graph.rules.rule import Rule, feature_count, unknown
 
-# By the id of a tensor: what is known of its features.
+# By id of a tensor: what is known of its features.
 _Known = dict[int, np.ndarray]
 
 
@@ -25,7 +25,7 @@ class Rebuilt:
 
     Attributes:
         model: the network.
-        calls: for each rule of the plan the call made instead; None if there is none.
+        calls: for each rule of the plan, the new call, or None if there is none.
     """
 
     model: keras.Model
@@ -35,8 +35,8 @@ class Rebuilt:
 class Plan:
     """Which features of each tensor of a graph are kept.
 
-    One walk forward finds what is constant, one back what the outputs need, and one
-    more forward what is worth keeping beside that. As the graph has no cycle (those of
+    One pass forward finds what is constant, one backward what the outputs need, and one
+    more forward what is worth keeping besides. As the graph has no cycles (those of
     recurrent layers are inside these), another round would find nothing more.
 
     Args:
@@ -60,7 +60,7 @@ class Plan:
     def _find_constants(self) -> _Known:
         constants = {id(t): unknown(t) for t in tensors(self._graph.inputs)}
         for rule in self.rules:
-            outputs = rule.constants(_of(rule.inputs, constants))
+            outputs = rule.constants(_look_up(rule.inputs, constants))
             constants.update(_by_id(rule.outputs, outputs))
         return constants
 
@@ -71,7 +71,7 @@ class Plan:
             needed[id(tensor)] = np.ones(feature_count(tensor), bool)
         for rule in reversed(self.rules):
             constants = self.constants(rule)
-            kept = rule.kept(_of(rule.outputs, needed), constants)
+            kept = rule.kept(_look_up(rule.outputs, needed), constants)
             needed.update(_by_id(rule.outputs, kept))
             for tensor, need in _by_id(rule.inputs, rule.needed(kept, constants)):
                 needed[tensor] = needed[tensor] | need
@@ -80,27 +80,27 @@ class Plan:
     def _raised(self, needed: _Known) -> _Known:
         kept = dict(needed)
         for rule in self.rules:
-            outputs = _of(rule.outputs, kept)
+            outputs = _look_up(rule.outputs, kept)
             if any(keep.any() for keep in outputs):
-                given = _of(rule.inputs, kept)
+                given = _look_up(rule.inputs, kept)
                 raised = rule.raise_to_minimum(given, outputs, self.constants(rule))
                 kept.update(_by_id(rule.outputs, raised))
         return kept
 
     def constants(self, rule: Rule) -> Arrays:
         """Returns the values of a call's inputs by feature, NaN where they vary."""
-        return _of(rule.inputs, self._constants)
+        return _look_up(rule.inputs, self._constants)
 
     def edit(self, rule: Rule, copy: Copy, names: Names) -> Edit | None:
-        """Returns what becomes of a call; None if nothing depends on it."""
-        outputs = _of(rule.outputs, self._kept)
+        """Returns the edit of a call, or None if nothing depends on it."""
+        outputs = _look_up(rule.outputs, self._kept)
         if not any(keep.any() for keep in outputs):
             return None
-        inputs = _of(rule.inputs, self._kept)
+        inputs = _look_up(rule.inputs, self._kept)
         return Edit(inputs, outputs, self.constants(rule), copy, names)
 
     def blockers(self) -> list[Rule]:
-        """Returns the calls that cannot be analysed and do not make the outputs."""
+        """Returns the calls that cannot be analysed and do not return the outputs."""
         ends = {id(tensor) for tensor in tensors(self._graph.outputs)}
         return [
             rule
@@ -112,7 +112,7 @@ class Plan:
         """Returns the network of what is kept.
 
         Args:
-            copy: makes a copy of an operation that stays as it is.
+            copy: copies an operation that stays unchanged.
         """
         caller = _Caller(self, copy, Names(self._graph))
         model = rebuild(self._graph, caller.call)
@@ -120,7 +120,7 @@ class Plan:
 
 
 class _Caller:
-    """Makes the calls of the network of what is kept, in the plan's order."""
+    """Makes the calls of the smaller network, in the plan's order."""
 
     def __init__(self, plan: Plan, copy: Copy, names: Names):
         self._plan = plan
@@ -131,7 +131,7 @@ class _Caller:
         self.calls: list[Node | None] = []
 
     def call(self, node: Node, inputs: list[Any]) -> Any:
-        """Makes one call on new inputs; returns its outputs, or None if it is gone."""
+        """Makes a call on new inputs; returns its outputs, or None if it is removed."""
         rule = self._rules[node]
         edit = self._plan.edit(rule, self._copy, self._names)
         if edit is None:
@@ -148,14 +148,14 @@ class _Caller:
         return outputs
 
 
-def _of(those: Iterable[keras.KerasTensor], known: _Known) -> Arrays:
-    return [known[id(tensor)] for tensor in those]
+def _look_up(tensors: Iterable[keras.KerasTensor], known: _Known) -> Arrays:
+    return [known[id(tensor)] for tensor in tensors]
 
 
 def _by_id(
-    those: list[keras.KerasTensor], values: Arrays
+    tensors: list[keras.KerasTensor], values: Arrays
 ) -> Iterator[tuple[int, np.ndarray]]:
-    return zip(map(id, those), values, strict=True)
+    return zip(map(id, tensors), values, strict=True)
 
 
 def _shared_layers(graph: Graph) -> set[int]:

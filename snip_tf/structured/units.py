@@ -21,16 +21,16 @@ from snip_tf.selecting.structures.units import Units
 from snip_tf.selecting.threshold import Zeros
 from snip_tf.structured.coupling import Coupling
 
-# Blocks are tried until so much of a budget is used.
+# Blocks are tried until this fraction of a budget is used.
 _CLOSE = 0.99
-_ALL = "units"  # what is ranked has one name, as units lie across weights
+_ALL = "units"  # the one name for all ranked units, since they lie across weights
 
 
 class NetworkUnits(Structure):
-    """The units of one network, as what is kept or removed as a whole.
+    """The units of one network, which are kept or removed as a whole.
 
-    What they are ranked by is made of gradients: the `scores` of a selection are
-    `{weight path: dL/dw}`.
+    They are ranked by gradients: the `scores` of a selection are `{weight path:
+    dL/dw}`.
 
     Args:
         setting: the cost and the size of blocks.
@@ -61,18 +61,18 @@ class NetworkUnits(Structure):
 
     @property
     def divisions(self) -> frozenset[Division]:
-        """None: a unit lies across weights."""
+        """No divisions, since a unit lies across weights."""
         return Units.divisions
 
     def sizes(self, kernels: Kernels, left: Masks) -> dict[str, int]:
-        """Returns what all units cost, and what there is beside them."""
+        """Returns the cost of all units, and of everything else."""
         del kernels, left
         return {_ALL: self._cost(np.ones(self._coupling.count, bool))}
 
     def allocate(
         self, kernels: Kernels, shares: Shares, scope: Scope, minimums: Minimums
     ) -> list[Part]:
-        """Returns one part; what it keeps is what the units that stay may cost."""
+        """Returns a single part, which keeps the cost that the kept units may have."""
         del scope, minimums
         [(_, sparsity)] = shares
         allowed = round((1 - sparsity) * self.sizes(kernels, {})[_ALL])
@@ -83,8 +83,8 @@ class NetworkUnits(Structure):
     ) -> dict[str, np.ndarray]:
         """Returns the sensitivity of each unit.
 
-        With a gate c on the unit, by which all that it gives to others is multiplied,
-        the loss changes when the unit is removed, to first order, by
+        With a gate c that multiplies all outputs of the unit, removing the unit changes
+        the loss, to first order, by
 
             dL/dc  at c = 1  =  sum of w * dL/dw over the weights w that read the unit.
 
@@ -118,9 +118,9 @@ class NetworkUnits(Structure):
     ) -> dict[str, PackedMask]:
         """Returns which units are kept: the best that the budget allows.
 
-        Scores are for what a unit costs, where some cost more than others. The best
-        unit of each layer stays in any case. A number of units is met exactly; one of
-        parameters or of multiply-adds is filled with blocks of units.
+        Where costs differ, units are ranked by score per cost. The best unit of each
+        layer always stays. A budget of units is met exactly; one of parameters or
+        multiply-adds is filled with blocks of units.
         """
         del share  # units are removed in one step
         [part] = budget.parts
@@ -135,7 +135,7 @@ class NetworkUnits(Structure):
         return {_ALL: PackedMask(np.packbits(keep), keep.shape)}
 
     def _ranked_blocks(self, worth: np.ndarray) -> tuple[list[np.ndarray], int]:
-        """Returns blocks of units, the best first, and how many stay in any case."""
+        """Returns blocks of units, the best first, and how many always stay."""
         best = [
             int(units[np.argmax(worth[units])]) for units in self._coupling.by_layer
         ]
@@ -151,9 +151,9 @@ class NetworkUnits(Structure):
         return 1 if self._setting.cost == "units" else self._setting.block
 
     def _blocks(self, worth: np.ndarray) -> list[np.ndarray]:
-        """Returns the units that are in one place, from the best on, in blocks.
+        """Returns units of the same layers in blocks, the best first.
 
-        A last block of fewer goes with the one before it.
+        A smaller last block is merged into the one before it.
         """
         size, blocks = self._block, []
         for units in self._coupling.by_place:
@@ -163,7 +163,7 @@ class NetworkUnits(Structure):
         return blocks
 
     def _check_allowed(self, blocks: list[np.ndarray], part: Part) -> None:
-        """Raises a ValueError if what stays in any case costs too much."""
+        """Raises a ValueError if what always stays costs too much."""
         cost = self._cost(self._union(blocks))
         if cost > part.kept:
             everything = self._cost(np.ones(self._coupling.count, bool))
@@ -179,7 +179,7 @@ class NetworkUnits(Structure):
     def _filled(
         self, blocks: list[np.ndarray], least: int, allowed: int
     ) -> list[np.ndarray]:
-        """Returns the longest run of the best that is allowed, then what still fits."""
+        """Returns the best blocks, as many as are allowed, and any that still fit."""
         counts = range(least, len(blocks) + 1)
         longest = bisect.bisect_right(
             counts, allowed, key=lambda n: self._cost(self._union(blocks[:n]))
@@ -195,13 +195,13 @@ class NetworkUnits(Structure):
         return chosen
 
     def _union(self, blocks: list[np.ndarray]) -> np.ndarray:
-        """Returns which units are in some blocks."""
+        """Returns which units are in any of some blocks."""
         keep = np.zeros(self._coupling.count, bool)
         keep[np.concatenate([*blocks, np.arange(0)])] = True
         return keep
 
     def _cost(self, keep: np.ndarray) -> int:
-        """Returns what the kept units cost, and all that is not a unit."""
+        """Returns the cost of the kept units and of all that is not a unit."""
         if self._setting.cost == "units":
             return int(keep.sum())
         total = 0
@@ -214,8 +214,8 @@ class NetworkUnits(Structure):
         return total
 
     def _own_costs(self) -> np.ndarray:
-        """Returns what each unit costs as long as all the others are there."""
-        costs = np.zeros(self._coupling.count + 1)  # the last for what is not a unit
+        """Returns the cost of each unit while all others are kept."""
+        costs = np.zeros(self._coupling.count + 1)  # the last: not a unit
         if self._setting.cost == "units":
             return costs[:-1] + 1
         for rule, use in self._coupling.uses:
@@ -231,7 +231,7 @@ class NetworkUnits(Structure):
     def masks(
         self, kernels: Kernels, chosen: Mapping[str, PackedMask]
     ) -> dict[str, PackedMask]:
-        """Returns the masks of all weights without the units that are not chosen."""
+        """Returns the masks of all weights, without the removed units."""
         del kernels
         keep = np.append(chosen[_ALL].unpack(), True)
         masks = {}
@@ -248,10 +248,10 @@ class NetworkUnits(Structure):
         return masks
 
     def describe_zeros(self, zeros: Mapping[str, int]) -> str:
-        """Returns the warning of units that are kept by their position alone."""
+        """Returns the warning about units kept only because of their position."""
         return (
-            f"{zeros[_ALL]} of the kept units have a score of zero, as others that are "
-            f"removed, and were chosen by their position alone. Most often this is "
-            f"because a layer after them is initialized with zeros: initialize it with "
-            f"small random numbers, or score after a few steps of training."
+            f"{zeros[_ALL]} of the kept units have a score of zero, like others that "
+            "were removed, and were chosen by position alone. Most often this is "
+            "because a layer after them is initialized with zeros: initialize it with "
+            "small random numbers, or score after a few steps of training."
         )

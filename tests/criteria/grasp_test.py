@@ -32,7 +32,7 @@ TWICE = {
 }
 
 
-def test_grasp_says_where_its_temperature_has_no_place():
+def test_grasp_says_where_its_temperature_is_unused():
     inputs = keras.Input((8,))
     model = keras.Model(inputs, [layers.Dense(4)(inputs), layers.Dense(4)(inputs)])
     y = [np.arange(16) % 4] * 2

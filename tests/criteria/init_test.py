@@ -48,7 +48,7 @@ def test_unknown_names_list_the_known():
         criteria.get(["snip"])
 
 
-def test_a_criterion_takes_what_criteria_are_given():
+def test_a_criterion_takes_a_scoring_context():
     words = r"`criterion` to be a function of \(context\).*of \(model, weights\)"
     with pytest.raises(TypeError, match=words):
         criteria.get(lambda model, weights: {})

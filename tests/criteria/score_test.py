@@ -46,7 +46,7 @@ def test_sensitivities_are_scores_of_snip_that_sum_to_one():
         np.testing.assert_allclose(found[path], score / total, rtol=1e-6)
 
 
-def test_a_criterion_of_ones_own_sees_all_that_was_asked():
+def test_a_custom_criterion_sees_all_arguments():
     seen = []
 
     def criterion(context):

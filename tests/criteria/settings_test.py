@@ -11,7 +11,7 @@ layers = keras.layers
 
 
 @pytest.mark.parametrize("steps", [0, 2.5])
-def test_refuses_the_steps_of_a_criterion_of_ones_own(steps):
+def test_refuses_invalid_steps_of_a_custom_criterion(steps):
     class Ones(criteria.Criterion):
         needs_data = False
 
@@ -28,7 +28,7 @@ def test_refuses_the_steps_of_a_criterion_of_ones_own(steps):
 @pytest.mark.parametrize(
     "kind", [criteria.IterativeSnip, criteria.Force, criteria.SynFlow]
 )
-def test_refuses_settings_that_are_none(kind):
+def test_refuses_invalid_settings(kind):
     with pytest.raises(ValueError, match="1 or more"):
         kind(steps=0)
     with pytest.raises(TypeError, match=r"Received: steps=2\.5 of type float"):

@@ -44,7 +44,7 @@ def with_a_branch_of_zeros():
     ],
     ids=str,
 )
-def test_zeros_that_are_kept_by_their_position_are_told(zeros, options):
+def test_zeros_kept_by_position_are_reported(zeros, options):
     keras.utils.set_random_seed(0)
     model = with_a_branch_of_zeros()
     x, y = np.random.rand(32, 8), np.arange(32) % 4

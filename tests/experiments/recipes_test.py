@@ -15,7 +15,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_flags_name_what_there_is(row):
+def test_flags_list_existing_names(row):
     recipe = recipes.recipe_of(row.flags["arch"])
     for cell in row.cells:
         for budget in (recipe.full, recipe.short):

@@ -84,7 +84,7 @@ def test_a_result_of_wrong_numbers_is_named(kept, keys, value):
     functools.reduce(lambda part, key: part[key], outer, result)[last] = value
     path = kept.folder / "99-seed0.json"
     path.write_text(json.dumps(result))
-    with pytest.raises(ValueError, match=f"Expected {path} to be a result"):
+    with pytest.raises(ValueError, match=f"Expected {path} to be an unchanged result"):
         kept.read(path)
 
 

@@ -80,7 +80,7 @@ def test_flags_are_the_same_however_they_are_written(given, found):
         ({"jit_compile": True}, {"jit_compile": False}, "--jit_compile=False"),
     ],
 )
-def test_flags_that_differ_are_told(given, found, words):
+def test_differing_flags_are_reported(given, found, words):
     [difference] = results.differences({**DEFAULTS, **given}, found)
     assert words in difference
 
@@ -109,5 +109,5 @@ def test_a_damaged_result_is_neither_done_nor_read(tmp_path, content):
         lambda: kept.read(path),
         lambda: kept.is_done(results.Run(Path("a"), {})),
     ):
-        with pytest.raises(ValueError, match=f"{path} to be a result as a run left"):
+        with pytest.raises(ValueError, match=f"{path} to be an unchanged result"):
             read()

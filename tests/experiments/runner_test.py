@@ -78,7 +78,7 @@ def test_a_run_that_diverged(runner, tmp_path):
         (ENDS_WELL + "write('result.json', '{')", "result.json"),
         (ENDS_WELL + "write('history.json', '[' * 100000)", "history.json"),
         (ENDS_WELL + "os.remove(f'{logdir}/history.json')", "history.json"),
-        (ENDS_WELL + "write('result.json', '3')", "no whole result"),
+        (ENDS_WELL + "write('result.json', '3')", "no complete result"),
         ("write('diverged.json', '{')\nexit(1)", "diverged.json"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_run_waits_for_another_in_its_folder(runner, tmp_path):
     other.stdout.close()
 
 
-def test_a_run_knows_without_whom_it_goes_on_for_nobody(runner, tmp_path):
+def test_a_run_ends_with_the_process_that_started_it(runner, tmp_path):
     body = ENDS_WELL + (
         "write('result.json', json.dumps({'parent': os.environ['SNIP_TF_PARENT']}))"
     )
@@ -229,7 +229,7 @@ def test_only_what_is_missing_is_run(complete, tmp_path):
     assert kept(tmp_path) == ["a.json", "b.json", "c.json"]
 
 
-def test_what_failed_is_told_and_tried_again(complete, tmp_path):
+def test_failures_are_reported_and_tried_again(complete, tmp_path):
     said, failed = complete(Canned({"b": runs.RunFailedError("status 1: no")}))
     assert failed == ["b failed: status 1: no"]
     assert said[2].startswith("[2 of 3] b failed: status 1: no")

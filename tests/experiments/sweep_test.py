@@ -133,7 +133,7 @@ def test_a_result_is_a_row(kept, tmp_path):
         {"diverged": 3},
     ],
 )
-def test_a_result_that_is_none_is_named(kept, changes):
+def test_an_invalid_result_is_named(kept, changes):
     path = keep(kept)
     assert kept.read(path)["final_error"] == 1.5
     keep(kept, **changes)

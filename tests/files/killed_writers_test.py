@@ -132,7 +132,7 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path, renamings):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_whoever_writes_beside_it_puts_a_folder_back(tmp_path, monkeypatch):
+def test_the_next_writer_puts_a_folder_back(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "_rename_exchange", no_exchange)
     write_folder(tmp_path / "a", "old")
     killed(write_until(2, tmp_path / "a", "new"))

@@ -31,7 +31,7 @@ def test_json_that_is_long_is_not_read(tmp_path):
         read_json(path)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_pipes_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(ValueError, match=f"'{path}'.* a pipe or a device"):
@@ -63,7 +63,7 @@ def test_what_libraries_raise_names_the_file(error, words):
         raise error
 
 
-def test_inflates_no_more_than_there_may_be():
+def test_inflates_at_most_the_limit():
     for content in (b"", b"four"):
         assert inflate(zlib.compress(content), len(content)) == content
     bomb = zlib.compress(bytes(1 << 20))

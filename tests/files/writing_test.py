@@ -53,7 +53,7 @@ def test_linux_exchanges_folders_in_one_step(tmp_path):
         writing._rename_exchange(tmp_path / "a", tmp_path / "none")
 
 
-def test_files_of_others_stay_and_a_folder_must_be_there(tmp_path):
+def test_other_files_stay_and_a_folder_must_exist(tmp_path):
     own, folder, link = (
         tmp_path / f".partial-{name}.json" for name in ("file", "folder", "link")
     )

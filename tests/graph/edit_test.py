@@ -118,7 +118,7 @@ OWN_PARTS = {
 
 
 @pytest.mark.parametrize("kind", OWN_PARTS)
-def test_what_has_no_configuration_is_handed_over(kind):
+def test_objects_without_a_configuration_are_passed_on(kind):
     shape, make = OWN_PARTS[kind]
     model = keras.Sequential([keras.Input(shape), *make(), layers.Dense(2)])
     rng = np.random.default_rng(0)

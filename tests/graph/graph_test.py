@@ -135,5 +135,5 @@ def test_only_models_with_the_call_of_keras_have_a_graph():
     assert has_graph(plain)
     for layer in (own, plain.layers[0], keras.Sequential([layers.Dense(2)])):
         assert not has_graph(layer)
-    with pytest.raises(ValueError, match="runs its layers in code of its own"):
+    with pytest.raises(ValueError, match="runs its layers in its own code"):
         trace(own)

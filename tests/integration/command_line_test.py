@@ -223,7 +223,7 @@ def test_a_folder_with_a_run_of_other_flags_is_refused_at_once(run, tmp_path):
 @pytest.mark.parametrize(
     "text", ["[[1, 2]]", '[["seed", 3]]', "3", "null", "[" * 10**5]
 )
-def test_flags_that_are_none_are_left_to_the_run(command_line, tmp_path, text):
+def test_damaged_flags_are_left_to_the_run(command_line, tmp_path, text):
     """Which says what is wrong with them: see run_folder_test."""
     (tmp_path / "checkpoint.keras").touch()
     (tmp_path / "flags.json").write_text(json.dumps({"seed": 3}))
@@ -239,7 +239,7 @@ def test_a_pipe_instead_of_flags_is_left_to_the_run(command_line, tmp_path):
     assert command_line.refuse_taken(tmp_path, {"seed": 0}) is None
 
 
-def test_flags_of_others_are_shown_in_a_line(command_line, tmp_path):
+def test_differing_flags_are_shown_in_one_line(command_line, tmp_path):
     (tmp_path / "checkpoint.keras").touch()
     (tmp_path / "flags.json").write_text(json.dumps({"\x1b[1ma\nb": "\x1b[2J"}))
     with pytest.raises(SystemExit, match="--a b was") as refusal:

@@ -62,7 +62,7 @@ def test_a_signal_that_python_does_not_get_to(tmp_path):
     assert rest == "\nInterrupted (SIGINT). The same command continues.\n"
 
 
-def test_what_libraries_say_is_shown_where_they_fail(tmp_path):
+def test_output_of_libraries_is_shown_where_they_fail(tmp_path):
     (tmp_path / "keras.py").write_text(
         "import sys\nsys.stderr.write('no GPU')\n1 / 0\n"
     )

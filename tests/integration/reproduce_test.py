@@ -134,7 +134,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(
 
     CannedRuns(outcome).install(monkeypatch)
     refuses_in_a_line(
-        "A run failed, as said above.", lambda: main("--experiment=random_labels")
+        "A run failed, see above.", lambda: main("--experiment=random_labels")
     )
     output = capsys.readouterr().out
     assert output.count("lenet5/99-seed0 failed: status 1: no") == 1

@@ -159,7 +159,7 @@ def test_runs_that_fail_are_counted_at_the_end(main, sweep, monkeypatch, tmp_pat
         return result_of(flags)
 
     CannedRuns(outcome).install(monkeypatch)
-    refuses_in_a_line("A run failed, as said above", lambda: main(*ONE))
+    refuses_in_a_line("A run failed, see above", lambda: main(*ONE))
     assert "Dense: 1.50 % error." in (tmp_path / "out/table.md").read_text()
     other = ("--criteria=random,snip", "--sparsities=0.9")
     refuses_in_a_line("2 runs failed", lambda: main(*other))
@@ -196,7 +196,9 @@ def test_what_cannot_be_read_or_written_is_named(main, monkeypatch, tmp_path):
     path = result_path(tmp_path / "out", "random-90")
     path.unlink()
     path.mkdir()
-    refuses_in_a_line(rf"{path} to be a result", lambda: main("--table_only"))
+    refuses_in_a_line(
+        rf"{path} to be an unchanged result", lambda: main("--table_only")
+    )
 
 
 def test_nothing_to_show(main):

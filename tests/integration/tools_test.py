@@ -58,7 +58,7 @@ def report():
         yield program
 
 
-def test_export_compacts_unless_told_not_to(export, model, tmp_path, capsys):
+def test_export_compacts_by_default(export, model, tmp_path, capsys):
     small, whole = tmp_path / "small.keras", tmp_path / "whole.keras"
     run_main(export, f"--model={model}", f"--path={small}")
     run_main(export, f"--model={model}", f"--path={whole}", "--nocompact")
@@ -77,7 +77,7 @@ def test_says_in_a_line_what_is_wrong(export, model, tmp_path):
 
 
 def refuses_the_same_file(program, *given):
-    with pytest.raises(flags.Error, match="expected a file of its own for each"):
+    with pytest.raises(flags.Error, match="expected a different file for each"):
         run_main(program, *given)
 
 

@@ -95,7 +95,7 @@ def test_refuses_a_schedule_that_does_not_fit(main, tmp_path, arguments, message
         (["--min_kept=0.5", "--scope=layer"], "`min_kept`.*Received: min_kept=0.5"),
         (
             ["--arch=vgg_d"],
-            r"--datasource=digits: .*vgg_d can take, as .*size would be zero",
+            r"--datasource=digits: .*vgg_d can take, such as .*size would be zero",
         ),
     ],
 )
@@ -121,7 +121,7 @@ def test_refuses_augmentations_of_sequences(main, tmp_path, monkeypatch):
         main(f"--logdir={tmp_path}", *SHORT, "--aug_kinds=fliplr")
 
 
-def test_what_cannot_be_pruned_is_said_in_a_line(main, tmp_path):
+def test_what_cannot_be_pruned_takes_one_line(main, tmp_path):
     with pytest.raises(SystemExit, match="a score that is not zero") as refusal:
         main(f"--logdir={tmp_path}", *SHORT, "--initializer_w_bp=zeros")
     assert refusal.value.code.isprintable()
@@ -148,7 +148,7 @@ def test_data_that_is_not_there(main, tmp_path, monkeypatch):
         *("--worker_timeout=nan", "--worker_timeout=inf", "--worker_timeout=0"),
     ],
 )
-def test_refuses_numbers_that_are_none(main, tmp_path, flag):
+def test_refuses_invalid_numbers(main, tmp_path, flag):
     with pytest.raises((*REFUSALS, flags.IllegalFlagValueError), match=flag[2:6]):
         main(f"--logdir={tmp_path}", *SHORT, flag)
 

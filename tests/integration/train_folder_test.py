@@ -126,7 +126,7 @@ def test_refuses_a_run_whose_files_are_damaged(main, finished, tmp_path, name, c
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(REFUSALS, match=r"as it left them\. Received: .*Name another"):
+    with pytest.raises(REFUSALS, match=r"of a run\. Received: .*Name another"):
         main(f"--logdir={tmp_path}", *OWN)
 
 
@@ -136,11 +136,11 @@ def test_a_disk_that_tensorflow_finds_full(main, monkeypatch, tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, words)
 
     monkeypatch.setattr(tf.summary, "scalar", fail)
-    with pytest.raises(REFUSALS, match="No room in --logdir"):
+    with pytest.raises(REFUSALS, match="No space in --logdir"):
         main(f"--logdir={tmp_path}", *ONE_STEP)
 
 
-def test_a_full_disk_leaves_what_was_there(main, monkeypatch, tmp_path):
+def test_a_full_disk_leaves_the_old_content(main, monkeypatch, tmp_path):
     def fill(model, path):
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")

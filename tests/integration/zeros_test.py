@@ -77,7 +77,7 @@ def test_after_training(model, data, optimizer):
     np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
 
 
-def test_after_a_loop_written_by_hand(model, data):
+def test_after_a_custom_loop(model, data):
     pruned = snip_tf.prune_model(model, *data, sparsity=0.9, loss=LOSS)
     masks = snip_tf.get_masks(pruned)
     optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)

@@ -75,7 +75,7 @@ def renamed_in_file(path, change):
 
 
 @pytest.mark.parametrize("made_in_a_call", [False, True])
-def test_a_mask_of_a_weight_that_the_layer_has_not_is_refused(tmp_path, made_in_a_call):
+def test_a_mask_of_an_unknown_weight_is_refused(tmp_path, made_in_a_call):
     layer = MakesLayersInCall() if made_in_a_call else keras.layers.Dense(4)
     model = keras.Sequential([keras.Input((3,)), layer])
     weights = prunable_weights(model)
@@ -106,7 +106,7 @@ def test_configurations_of_no_layer_are_refused(kind):
     masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": keep_all(3, 2)})
     other = keras.saving.serialize_keras_object(kind())
     for config, name in ((other, kind.__name__), ({}, "dict")):
-        with pytest.raises(ValueError, match=f"to be of a layer.*{name}"):
+        with pytest.raises(ValueError, match=f"to describe a layer.*{name}"):
             MaskedLayer.from_config({**masked.get_config(), "layer": config})
 
 

@@ -170,7 +170,7 @@ def test_what_is_loaded_from_a_file_still_runs(tmp_path):
     np.testing.assert_allclose(outputs, model.predict(X, verbose=0), rtol=1e-5)
 
 
-def test_functions_run_eagerly_where_tensorflow_is_told_so():
+def test_functions_run_eagerly_if_tensorflow_is_set_to():
     counter = Traced()
     function = tf.function(counter.line_by_line)
     with functions_inlined():

@@ -219,7 +219,7 @@ def test_a_low_rank_update_is_refused_with_advice():
     assert not hasattr(MaskedLayer(flatten, {}), "enable_lora")
 
 
-def test_what_is_no_dict_of_masks_is_refused_before_anything_changes():
+def test_invalid_masks_are_refused_before_anything_changes():
     layer = built(keras.layers.Dense(2), 3)
     for masks in ([], None, [("kernel", keep_all(3, 2))]):
         with pytest.raises(TypeError, match="Expected `masks` to be a dict"):

@@ -58,7 +58,7 @@ def test_replaces_a_file_whole_and_leaves_nothing_beside_it(tmp_path, monkeypatc
     assert snip_tf.load_masks(path)["w"].all()
 
 
-def test_refuses_what_are_no_masks(tmp_path):
+def test_refuses_invalid_masks(tmp_path):
     path = tmp_path / "masks.npz"
     with pytest.raises(TypeError, match=r"masks\['w'\] of float64"):
         snip_tf.save_masks(path, {"w": np.ones(3)})
@@ -216,7 +216,7 @@ def test_refuses_an_archive_that_lies_about_its_sizes(tmp_path):
     refuses_quickly(lambda: snip_tf.load_masks(path), str(path), "CRC")
 
 
-def test_refuses_what_has_no_end(tmp_path):
+def test_refuses_endless_files(tmp_path):
     with open(tmp_path / "masks.npz", "wb") as file:
         file.truncate(10**12)
     for path in (tmp_path / "masks.npz", "/dev/zero"):
@@ -262,6 +262,6 @@ def test_refuses_text_that_is_no_mask(changes):
 @pytest.mark.parametrize(
     "config", [None, [], "x", {}, {"shape": [5, 5]}, {"shape": [5, 5], "kept": b"x"}]
 )
-def test_refuses_what_is_no_configuration_of_a_mask(config):
+def test_refuses_an_invalid_configuration_of_a_mask(config):
     with pytest.raises(TypeError, match=r"dict of `shape`.*Received: "):
         decode_mask(config)

@@ -139,7 +139,7 @@ def test_a_whole_weight_between_pruned_ones(name, masked):
     assert_zeros_and_finite(pruned, masks)
 
 
-def test_adafactor_beside_a_table_of_which_some_rows_are_read():
+def test_adafactor_beside_a_table_with_unread_rows():
     model = keras.Sequential(
         [
             keras.Input((12,)),
@@ -193,7 +193,7 @@ def test_new_masks_in_the_middle_of_training_with_averages(name, tmp_path):
     assert_zeros_and_finite(loaded, masks)
 
 
-def test_averages_in_a_loop_of_ones_own():
+def test_averages_in_a_custom_loop():
     """`set_masks` does not know the optimizer there."""
     pruned = snip_tf.apply_masks(network(), masks_with_whole_rows_and_columns())
     optimizer = keras.optimizers.Adam(0.01, use_ema=True)
@@ -234,7 +234,7 @@ class Gan(keras.Model):
         return {"loss": loss}
 
 
-def test_optimizers_of_a_training_step_of_ones_own():
+def test_optimizers_of_a_custom_training_step():
     """What comes back begins anew, also where `compile` got no optimizer."""
     model = Gan()
     model(X)

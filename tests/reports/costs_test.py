@@ -125,7 +125,7 @@ def test_report_says_what_cannot_be_analysed():
     own(np.zeros((1, 2)))
     report = snip_tf.report(own)
     [row] = report.layers
-    assert "of the model's own" in row.note
+    assert "the model's own code" in row.note
     assert row.parameters == 9
     assert report.totals()["multiply_adds"] is None
     table, _, rest = report.to_markdown().partition("\n\n")

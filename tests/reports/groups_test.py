@@ -44,7 +44,7 @@ def test_blocks_of_models_inside():
     assert [g.layer for g in groups] == [f"bert/layer_{n}" for n in range(12)]
 
 
-def test_names_that_tell_nothing_are_put_into_runs():
+def test_names_without_blocks_form_runs():
     names = [f"{kind}_{n}" for n in range(150) for kind in ("dense", "norm")]
     rows = [
         row

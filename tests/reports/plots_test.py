@@ -244,7 +244,7 @@ def test_a_notebook_shows_each_figure(name):
     assert picture.startswith(b"\x89PNG")
 
 
-def test_figures_are_none_of_pyplot():
+def test_figures_do_not_use_pyplot():
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()

@@ -180,7 +180,7 @@ def test_report_in_all_its_forms(pruned, tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)  # it needs no other file
 
 
-def test_a_unit_that_nothing_enters_is_said_once():
+def test_a_unit_without_inputs_is_reported_once():
     stack = [layers.Dense(6, "relu", name=name) for name in ("a", "b", "c")]
     model = keras.Sequential([keras.Input((4,)), *stack])
     masks = {
@@ -189,14 +189,14 @@ def test_a_unit_that_nothing_enters_is_said_once():
         "c/kernel": np.ones((6, 6), bool),
     }
     masks["a/kernel"][:, :3] = False  # three units without inputs,
-    masks["b/kernel"][:3] = False  # which nothing reads either,
+    masks["b/kernel"][:3] = False  # unused, too,
     masks["b/kernel"][5] = False  # nor another, that has some;
     masks["c/kernel"][:2] = False  # and two that something enters.
     report = snip_tf.report(snip_tf.apply_masks(model, masks))
     assert [str(dead) for dead in report.dead] == [
-        "Dead in a/kernel: 3 of 6 units that nothing enters",
-        "Dead in b/kernel: 1 of 6 inputs that nothing reads",
-        "Dead in c/kernel: 2 of 6 inputs that nothing reads",
+        "Dead in a/kernel: 3 of 6 units without inputs",
+        "Dead in b/kernel: 1 of 6 inputs unused",
+        "Dead in c/kernel: 2 of 6 inputs unused",
     ]
 
 
@@ -214,7 +214,7 @@ def test_notes_are_printed_once_for_all_their_layers():
     model = Many()
     model(np.zeros((1, 2)))
     lines = printed(snip_tf.report(model))
-    [note] = [line for line in lines if "of the model's own" in line]
+    [note] = [line for line in lines if "the model's own code" in line]
     assert "part_0 (Dense), part_1 (Dense)" in note
     assert "and 46 more" in note
     assert len(lines) < 60

@@ -51,7 +51,7 @@ def test_summary_has_totals_reasons_and_dead_units(pruned):
     assert "Not pruned, a bias: 10 parameters (conv/bias, fc/bias, head/bias)" in text
     assert "a normalization scale or offset: 6 parameters" in text
     assert "Dead in fc/kernel: 2 of 27 inputs" in text
-    assert "1 of 5 units that nothing enters" in text
+    assert "1 of 5 units without inputs" in text
     assert "Warning" not in text
 
 
@@ -62,7 +62,7 @@ def test_summary_warns_of_a_cut_layer(model):
 
 
 def chain(count):
-    """Layers of which each but the first has an input that nothing reads."""
+    """Layers of which each but the first has an unused input."""
     stack = [layers.Dense(4, name=f"d{n}") for n in range(count)]
     masks = {f"d{n}/kernel": np.ones((4, 4), bool) for n in range(count)}
     for n in range(1, count):
@@ -78,10 +78,10 @@ def test_summary_has_at_most_eight_lines_of_dead_units(count, said):
     if count == 30:
         # The largest are named, the first of them first.
         assert [line.split()[2] for line in lines[:2]] == ["d1/kernel:", "d3/kernel:"]
-        assert "Dead in 22 more weights: 30 inputs" in lines[-1]
+        assert "Dead in 22 more weights: 30 unused inputs" in lines[-1]
 
 
-def test_what_is_cut_is_in_the_warning_alone():
+def test_cut_weights_are_only_in_the_warning():
     stack = [layers.Dense(3, name=f"d{n}") for n in range(12)]
     model = keras.Sequential([keras.Input((3,)), *stack])
     masks = {f"d{n}/kernel": np.zeros((3, 3), bool) for n in range(10)}
@@ -92,7 +92,7 @@ def test_what_is_cut_is_in_the_warning_alone():
     assert "and 2 more; nothing passes through them." in text
 
 
-def test_units_that_are_removed_are_said_once():
+def test_removed_units_are_reported_once():
     stack = [layers.Dense(8, "relu", name=name) for name in ("a", "b")]
     head = layers.Dense(2, name="head")
     model = keras.Sequential([keras.Input((5,)), *stack, head])
@@ -105,8 +105,8 @@ def test_units_that_are_removed_are_said_once():
     pruned = snip_tf.apply_masks(model, masks)
     assert [row.dead_inputs for row in weight_rows(Network(pruned))] == [0, 5, 5]
     assert [line.strip() for line in lines_of(pruned) if "Dead" in line] == [
-        "Dead in a/kernel: 5 of 8 units that nothing enters",
-        "Dead in b/kernel: 5 of 8 units that nothing enters",
+        "Dead in a/kernel: 5 of 8 units without inputs",
+        "Dead in b/kernel: 5 of 8 units without inputs",
     ]
 
 

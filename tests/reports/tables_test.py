@@ -33,7 +33,7 @@ def numbers_of(lines, count):
 @pytest.mark.parametrize(
     ("width", "expected"), [(200, EXACT), (100, EXACT), (80, SHORT), (78, SHORT)]
 )
-def test_numbers_are_whole_and_as_long_as_there_is_room(width, expected):
+def test_numbers_are_exact_while_they_fit(width, expected):
     lines = layer_table([SMALL, LARGE, LARGE], width)
     assert expected in numbers_of(lines, 6)
     assert max(map(len, lines)) <= width
@@ -76,7 +76,7 @@ def test_a_table_of_groups_counts_layers():
     assert re.fullmatch(r"a +2 +40 +100% +100% +32 +100% +100%", lines[3])
 
 
-def test_what_is_not_known_is_blank():
+def test_unknown_numbers_are_blank():
     unknown = LayerRow("own", "Dense", 20, 5)
     lines = layer_table([unknown, unknown], 80)
     assert re.fullmatch(r"own +20 +25%", lines[3])

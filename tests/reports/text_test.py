@@ -19,7 +19,7 @@ from snip_tf.reports import text
         ("\ud800", r"\ud800"),
     ],
 )
-def test_what_a_terminal_obeys_is_visible(name, shown):
+def test_control_characters_are_visible(name, shown):
     assert text.visible(name) == shown
     assert text.visible(name).isprintable()
 
@@ -35,7 +35,7 @@ def test_other_cells_stay_as_they_are(value):
     assert type(text.csv_cell(value)) is type(value)
 
 
-def test_a_cell_has_nothing_that_a_terminal_obeys():
+def test_a_cell_has_no_control_characters():
     assert text.csv_cell("\x1b[31mred\u202e") == r"\x1b[31mred\u202e"
 
 

@@ -71,7 +71,7 @@ def test_a_compressed_archive_has_the_parts_that_keras_wrote(pruned, tmp_path):
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_a_full_disk_leaves_what_was_there(pruned, tmp_path, monkeypatch, format):
+def test_a_full_disk_leaves_the_old_content(pruned, tmp_path, monkeypatch, format):
     path = tmp_path / FILES[format]
     snip_tf.export(pruned, path, format, print_fn=lambda line: None)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_what_was_there(pruned, tmp_path, monkeypatch, format
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_a_disk_that_takes_no_more_is_told_of_the_path(tmp_path, format):
+def test_a_full_disk_names_the_path(tmp_path, format):
     resource = pytest.importorskip("resource")
     path, old = tmp_path / FILES[format], resource.getrlimit(resource.RLIMIT_FSIZE)
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
@@ -120,7 +120,7 @@ def test_refuses_and_says_what_is_known(pruned, tmp_path, arguments, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_refuses_another_int8_and_what_is_no_model(pruned, tmp_path):
+def test_refuses_invalid_int8_and_models(pruned, tmp_path):
     with pytest.raises(ValueError, match="format='litert' with `int8`"):
         snip_tf.export(pruned, tmp_path / "m.keras", int8="weights")
     with pytest.raises(ValueError, match=r"False or 'weights'\. Received: int8=True"):
@@ -177,7 +177,7 @@ UNWRITABLE = {
 @pytest.mark.parametrize("format", ["keras", "sparse"])
 def test_says_which_layer_has_no_configuration(tmp_path, layer, format):
     model = UNWRITABLE[layer]()
-    with pytest.raises(ValueError, match=f"in which '{layer}' of class .* gives none"):
+    with pytest.raises(ValueError, match=f"in which '{layer}' of class .* has none"):
         snip_tf.export(model, tmp_path / FILES[format], format)
     assert not list(tmp_path.iterdir())
     snip_tf.export(model, tmp_path / "m", "saved_model", print_fn=lambda line: None)

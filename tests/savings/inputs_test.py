@@ -37,7 +37,7 @@ def test_names_that_are_not_those_of_the_inputs():
     outputs = layers.Dense(3)(inputs["a"]) - layers.Dense(3)(inputs["b"])
     model, x = keras.Model(inputs, outputs), np.ones((2, 6), np.float32)
     run = snip_tf.sparse_runtime(model)
-    expected = "Expected inputs of the names 'a', 'b'. Received: 'c', 'd'"
+    expected = "Expected inputs named 'a', 'b'. Received: 'c', 'd'"
     with pytest.raises(ValueError, match=expected):
         run({"c": x, "d": x})
     with pytest.raises(ValueError, match=expected):
@@ -111,13 +111,13 @@ def test_predict_takes_sparse_arrays_and_generators(small):
         ({"image": 1, "label": 2}, "'image', 'label'"),
     ],
 )
-def test_predict_refuses_what_are_no_numbers(small, x, received):
+def test_predict_refuses_non_numbers(small, x, received):
     _, run = small
     with pytest.raises((TypeError, ValueError), match=f"Received: {received}"):
         run.predict(x)
 
 
-def test_a_last_axis_of_one_entry_may_be_there_or_not():
+def test_a_last_axis_of_one_entry_is_optional():
     one, none = keras.Input((1,)), keras.Input(())
     text = keras.Input((1,), dtype="string")
     known = layers.StringLookup(vocabulary=["a", "b"], output_mode="multi_hot")
@@ -151,7 +151,7 @@ def test_predict_keeps_nests():
         snip_tf.sparse_runtime(model).predict(x)
 
 
-def test_predict_refuses_what_is_no_batch_size(small):
+def test_predict_refuses_an_invalid_batch_size(small):
     _, run = small
     x = np.zeros((2, 7), np.float32)
     for wrong in (1.5, "4", True):

@@ -11,7 +11,7 @@ def write(line):
     os.write(2, line.encode())  # as C++ does, past Python
 
 
-def test_holds_back_what_is_written_inside(capfd):
+def test_holds_back_output(capfd):
     write("before ")
     with quiet() as written:
         write("inside")

@@ -116,14 +116,14 @@ def test_models_that_xla_cannot_compile():
 def test_engines_that_cannot_run_a_model():
     text = keras.Input((1,), dtype="string")
     known = layers.StringLookup(vocabulary=["a"], output_mode="multi_hot")(text)
-    with pytest.raises(ValueError, match="XLA compiles no text"):
+    with pytest.raises(ValueError, match="XLA does not compile text"):
         snip_tf.sparse_runtime(keras.Model(text, known), engines=["xla"])
     for wrong, error in (("xla", TypeError), (["gpu"], ValueError), ([], ValueError)):
         with pytest.raises(error, match=r"a list of 'scipy', 'tensorflow', 'xla'"):
             snip_tf.sparse_runtime(stack(), engines=wrong)
 
 
-def test_it_says_of_what_it_is_and_what_is_run():
+def test_repr_names_the_model_and_what_runs():
     dense = [layers.Dense(9, "relu"), layers.Dense(3)]
     model = keras.Sequential([keras.Input((7,)), *dense], name="small")
     run = snip_tf.sparse_runtime(model)
@@ -149,7 +149,7 @@ def test_later_changes_of_the_model_are_not_seen():
 @pytest.mark.parametrize("words", [None, networks.Words])
 def test_an_attention_sees_no_padding(words):
     pruned, ids = networks.attention_over_padding(words)
-    with pytest.raises(ValueError, match="where they hand masks on"):
+    with pytest.raises(ValueError, match="layers that pass masks on"):
         snip_tf.sparse_runtime(pruned, engines=["scipy"])
     run = snip_tf.sparse_runtime(pruned, engines=["scipy", "tensorflow"])
     networks.assert_same_outputs(lambda x, training: run(x), pruned, ids)

@@ -24,7 +24,7 @@ def path(tmp_path):
     return tmp_path / "m"
 
 
-def test_any_change_is_told(path):
+def test_any_change_is_reported(path):
     content = path.read_bytes()
     for position in range(0, len(content), 97):
         changed = bytearray(content)
@@ -34,7 +34,7 @@ def test_any_change_is_told(path):
             snip_tf.load_sparse(path)
     for length in (0, 10, 40, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"of another kind|cut short"):
+        with pytest.raises(ValueError, match=r"of another kind|truncated"):
             snip_tf.load_sparse(path)
 
 

@@ -82,7 +82,7 @@ class Doubled:
 
 
 @pytest.mark.parametrize("way", ["sparse", "dense"])
-def test_layers_of_half_precision_and_activations_of_ones_own(way):
+def test_half_precision_and_custom_activations(way):
     half = layers.Dense(30, "relu", dtype="mixed_bfloat16")
     stack = [half, layers.Dense(20, Doubled()), layers.Dense(2)]
     model = keras.Sequential([keras.Input((6,)), *stack])

@@ -7,7 +7,7 @@ def test_the_fastest_is_the_one_of_the_least_time():
     assert fastest({"a": 2.0, "b": 1.0, "c": 3.0}) == "b"
 
 
-def test_what_is_far_behind_is_tried_less():
+def test_slow_candidates_are_tried_less():
     calls = dict.fromkeys(("quick", "slow"), 0)
 
     def taking(name, seconds):

@@ -131,7 +131,7 @@ def test_a_generator_can_be_read_on():
         ([(X[:0], Y[:0])], ValueError, "0 examples"),
     ],
 )
-def test_refuses_batches_that_are_none(data, error, words):
+def test_refuses_invalid_batches(data, error, words):
     with pytest.raises(error, match=words):
         next(make_batches(iter(data)))
 
@@ -140,7 +140,7 @@ def test_one_data_set_at_a_time():
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
     with pytest.raises(TypeError, match=r"x=data\['train'\]"):
         make_batches({"train": data, "test": data})
-    with pytest.raises(TypeError, match="by itself"):
+    with pytest.raises(TypeError, match="data set itself"):
         make_batches((data, "information"))
 
 
@@ -159,8 +159,8 @@ def test_lengths_must_agree():
         make_batches(X, Y, Y[:2])
 
 
-def test_weights_of_classes_are_no_weights_of_examples():
-    with pytest.raises(ValueError, match=r"classes.*numpy.vectorize"):
+def test_class_weights_are_refused_as_sample_weights():
+    with pytest.raises(ValueError, match=r"class weights.*numpy.vectorize"):
         make_batches(X, Y, {0: 1.0, 1: 2.0})
 
 
@@ -197,7 +197,7 @@ def test_targets_come_with_the_dataset():
 
 
 @pytest.mark.parametrize("x", [None, "images.npy", 3, [1.0, 2.0], {"a": "b"}])
-def test_refuses_what_is_no_data(x):
+def test_refuses_invalid_data(x):
     with pytest.raises(TypeError, match=r"as `Model\.fit` takes it"):
         next(make_batches(x, Y))
 

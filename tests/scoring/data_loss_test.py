@@ -80,7 +80,7 @@ def test_every_class_of_loss_is_known(name):
 @pytest.mark.parametrize(
     "loss", [own_function("sparse_categorical_crossentropy"), Void()]
 )
-def test_labels_of_a_loss_of_ones_own_mean_what_it_says(loss):
+def test_a_custom_loss_interprets_its_labels(loss):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4, "softmax")])
     y = np.where(np.arange(24) % 5, np.arange(24) % 4, 255)
     model.compile("sgd", loss)

@@ -49,7 +49,7 @@ def test_erdos_renyi_is_exact_and_proportional(shapes, sparsity):
                 assert abs(density[a][0] - ratio * density[b][0]) <= slack + 1e-9
 
 
-def test_erdos_renyi_by_hand():
+def test_erdos_renyi_equals_a_manual_calculation():
     """LeNet-300-100 at 90 %: epsilon of the formula by hand."""
     shapes = {"a/kernel": (784, 300), "b/kernel": (300, 100), "c/kernel": (100, 10)}
     kept = round(0.1 * 266200)

@@ -225,21 +225,21 @@ def test_says_how_many_zeros_are_kept_by_their_position(passes, dtype):
     assert zeros_told(scores, 0) is None  # nothing is chosen
 
 
-def test_zeros_are_told_of_each_group():
+def test_zeros_are_reported_for_each_group():
     scores = {"a": np.array([0.0, 0, 0, 0]), "b": np.arange(4.0)}
     assert "2 of 'a'." in zeros_told(scores, 0.5, scope="layer")
     assert zeros_told(scores, {"a": 0.0, "b": 0.5}) is None
     assert "1 of 'a'." in zeros_told(scores, 0.5, min_kept=1)
 
 
-def test_zeros_of_signed_scores_are_told_where_they_are_divided():
+def test_divided_zeros_of_signed_scores_are_reported():
     scores = {"a": np.array([0.0, -1, 0, -2, 3, -4])}
     assert zeros_told(scores, 3 / 6) is None  # all three of 0 and above are kept
     assert zeros_told(scores, 2 / 6) is None
     assert "1 of 'a'." in zeros_told(scores, 4 / 6)
 
 
-def test_zeros_of_products_are_told(place):
+def test_zeros_of_products_are_reported(place):
     ones = keras.ops.ones((10,))
     zeros = keras.ops.convert_to_tensor(np.arange(10, dtype=np.float32) // 5)
     assert "1 of 'a'." in zeros_told({"a": Product(zeros, ones)}, 0.4)
@@ -283,7 +283,7 @@ def test_names_the_weight_with_a_bad_score(bad):
         select_masks({"a": np.array([bad])}, 0.9)  # of which none is kept
 
 
-def test_refuses_scores_that_are_none():
+def test_refuses_invalid_scores():
     with pytest.raises(ValueError, match="at least one"):
         select_masks({}, 0.5)
     with pytest.raises(TypeError, match="real numbers"):

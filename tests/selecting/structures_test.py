@@ -140,7 +140,7 @@ def test_a_pattern_on_what_is_pruned_already():
         ({"structure": "4x4", "scope": "unit"}, "across several outputs"),
         (
             {"structure": "2:4", "sparsity": 0.5, "scope": "unit"},
-            r"scope='global' with structure='2:4', which says itself.*scope='unit'",
+            r"scope='global' with structure='2:4', which fixes what.*scope='unit'",
         ),
         ({"structure": "2:4", "sparsity": {"*": 0.6}}, r"sparsity=0\.5 with"),
         ({"structure": "3x3"}, "divides"),

@@ -78,7 +78,7 @@ def test_another_round_finds_nothing_more(
     assert compacted(smaller).count_params() == smaller.count_params()
 
 
-def test_an_input_that_nothing_reads_any_longer():
+def test_an_unused_input():
     inputs = [keras.Input((4,)), keras.Input((4,))]
     parts = [
         layers.Dense(5, use_bias=False, name=n)(x)

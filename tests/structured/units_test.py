@@ -108,7 +108,7 @@ def test_the_number_of_units_is_exact(sparsity):
     assert units == round((1 - sparsity) * 50)
 
 
-def test_what_is_added_up_goes_together():
+def test_summands_are_removed_together():
     inputs = keras.Input((6,))
     x = layers.Dense(10, name="a")(inputs)
     x = layers.Add()([x, layers.Dense(10, name="b")(layers.ReLU()(x))])
@@ -201,7 +201,7 @@ def test_units_are_refused_before_data_are_read():
             snip_tf.prune_model(model, data(), scope=scope, **options)
 
 
-def test_zeros_that_are_kept_by_their_position_are_told():
+def test_zeros_kept_by_position_are_reported():
     model = mlp()
     kernel = model.get_layer("c").kernel
     kernel.assign(np.r_[kernel[:10], np.zeros((20, 3))])

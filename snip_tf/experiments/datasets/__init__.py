@@ -63,7 +63,7 @@ class Dataset:
         return self.train[0].shape[1:]
 
     def digest(self) -> str:
-        """Returns a hash of the training split, by which workers compare theirs."""
+        """Returns a hash of the training split, by which workers compare their data."""
         digest = hashlib.blake2b(digest_size=8)
         for array in self.train:
             digest.update(np.ascontiguousarray(array).data)
@@ -79,20 +79,20 @@ def load(
     """Loads a data set as the paper does.
 
     A tenth of the training examples, drawn at random, is held out for validation. All
-    images are normalized by the mean and standard deviation of the rest of them; those
-    with several channels channel by channel.
+    images are normalized by the mean and standard deviation of the remaining ones,
+    separately for each channel.
 
     Args:
         name: one of `NAMES`.
         data_dir: existing folder of prepared tensorflow-datasets, read offline; what
             it lacks is downloaded into it.
-        seed: int, 0 or more, which examples are held out.
-        max_examples: int, only the first this many training and test examples are
-            taken; None takes all.
+        seed: int, 0 or more, decides which examples are held out.
+        max_examples: int, the number of training and of test examples to use, the
+            first ones; None uses all.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if the name is not known, `seed` is negative, or `max_examples` is
+        ValueError: if the name is unknown, `seed` is negative, or `max_examples` is
             below 1.
         OSError: if the data set neither exists nor can be downloaded, or is damaged,
             or the folder does not exist.
@@ -117,7 +117,7 @@ def load(
     mean, std = _mean_and_deviation(train_images)
 
     def normalized(images: np.ndarray, labels: np.ndarray) -> Examples:
-        # In place: these are copies, and may be of gigabytes.
+        # In place: these are copies, and may take gigabytes.
         images -= mean
         images /= std
         return images, labels
@@ -132,11 +132,11 @@ def load(
 
 
 def _mean_and_deviation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns those of all pixels, or of each channel if there are several."""
+    """Returns the mean and deviation of all pixels, or of each of several channels."""
     if images.ndim < 4 or images.shape[-1] == 1:
         return images.mean(), images.std()
     axes = tuple(range(images.ndim - 1))
-    # In float64: along axes, NumPy adds up float32 numbers one by one.
+    # In float64: along axes, NumPy sums float32 numbers one by one.
     mean = images.mean(axis=axes, dtype=np.float64)
     squares = [
         np.square(channel, dtype=np.float64).mean()

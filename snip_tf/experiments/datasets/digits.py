@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-# The last digits are the ones that other people wrote, so that the test set asks for
-# what the training set does not hold: https://archive.ics.uci.edu/dataset/80
+# The last digits were written by other people, so that the test set differs from the
+# training set: https://archive.ics.uci.edu/dataset/80
 _TRAINING = 1500
 
 

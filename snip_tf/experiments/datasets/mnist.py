@@ -12,7 +12,7 @@ def load(data_dir: str | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]
 
     Args:
         data_dir: existing folder of prepared data sets; what it holds is read offline,
-            the rest is downloaded into it. None takes tensorflow-datasets' default.
+            the rest is downloaded into it. None uses tensorflow-datasets' default.
 
     Returns:
         `{"train": (images, labels), "test": (images, labels)}`; images are float32 in

@@ -1,4 +1,4 @@
-"""MNIST read row by row, as the paper gives it to recurrent networks."""
+"""MNIST read row by row, as the paper feeds it to recurrent networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads whole data sets of tensorflow-datasets as arrays, with errors that help."""
+"""Reads whole data sets of tensorflow-datasets as arrays, with helpful errors."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def load_arrays(
     _check_folder(data_dir)
     import tensorflow_datasets as tfds  # slow to import
 
-    # tensorflow-datasets, and what it stands on, raise errors of many kinds, plain
-    # `Exception` among them; each becomes the cause of one that says what to do.
+    # tensorflow-datasets and its dependencies raise errors of many kinds, even plain
+    # `Exception`; each becomes the cause of one that says what to do.
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:
         raise _damaged(name, os.path.join(data_dir or "", name), error) from error
     try:
-        builder.download_and_prepare()  # does nothing where it is prepared
+        builder.download_and_prepare()  # does nothing if it is prepared
     except Exception as error:
         raise _not_prepared(name, builder, error) from error
     return {
@@ -84,14 +84,14 @@ def _not_prepared(name: str, builder: Any, error: Exception) -> OSError:
 
 
 def _check_folder(data_dir: str | None) -> None:
-    """Refuses a mistyped name, of which tensorflow-datasets would make a folder."""
-    # It checks names like gs://bucket itself.
+    """Refuses a mistyped name, for which tensorflow-datasets would make a folder."""
+    # tensorflow-datasets itself checks names like gs://bucket.
     if data_dir is None or "://" in data_dir:
         return
     if not os.path.isdir(os.path.expanduser(data_dir)):
         raise FileNotFoundError(
             f"Expected `data_dir` (--data_dir) to be an existing folder. Received: "
-            f"{data_dir!r}. For a first download into it, make it before (mkdir)."
+            f"{data_dir!r}. Create it first (mkdir) to download into it."
         )
 
 

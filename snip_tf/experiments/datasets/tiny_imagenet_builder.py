@@ -1,4 +1,4 @@
-"""What prepares Tiny-ImageNet for tensorflow-datasets."""
+"""Prepares Tiny-ImageNet for tensorflow-datasets."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TinyImagenetZip(tfds.core.GeneratorBasedBuilder):
                     continue
                 file = name.rpartition("/")[2]
                 label = labels[file] if part == "val" else file.partition("_")[0]
-                # The archive is checked by its sums as it is read.
+                # The checksums of the archive are verified as it is read.
                 with archive.open(name) as image:
                     yield file, {"image": image, "label": numbers[label]}
 

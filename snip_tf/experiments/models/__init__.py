@@ -1,4 +1,4 @@
-"""The paper's networks: one file for each family, made by name.
+"""The paper's networks: one file per family, built by name.
 
 Example:
 
@@ -70,25 +70,25 @@ def build(
     kernel_regularizer: Any = None,
     bias_regularizer: Any = None,
 ) -> keras.Model:
-    """Makes one of the paper's networks.
+    """Builds one of the paper's networks.
 
     Args:
         name: one of `NAMES`.
-        input_shape: shape of one example, without the batch axis. None is that of the
+        input_shape: shape of one example, without the batch axis. Default: that of the
             data set on which the paper trains the network.
         classes: int, number of logits; the last layer has no activation.
         kernel_initializer, bias_initializer: a name in
             `snip_tf.models.initializers.INITIALIZERS`, or what any Keras layer takes.
             Default: variance scaling by fan-in, as in the authors' release. Each layer
-            draws values of its own, also from one initializer with a seed.
+            draws different values, even from one initializer with a seed.
         kernel_regularizer, bias_regularizer: what any Keras layer takes.
 
     Returns:
-        A built `keras.Model`, not compiled. Its logits are float32 in every policy.
+        A built `keras.Model`, not compiled. Its logits are float32 under any policy.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if a name is not known, `classes` is below 1, or the shape does not
+        ValueError: if a name is unknown, `classes` is below 1, or the shape does not
             fit the network.
 
     Example:
@@ -118,13 +118,13 @@ def build(
             raise
         usual = inspect.signature(MODELS[name]).parameters["input_shape"].default
         raise ValueError(
-            f"Expected an `input_shape` that {name} can take, as {usual}. Received: "
-            f"input_shape={input_shape}. {_reason(error)}"
+            f"Expected an `input_shape` that {name} can take, such as {usual}. "
+            f"Received: input_shape={input_shape}. {_reason(error)}"
         ) from error
 
 
 def _reason(error: ValueError) -> str:
-    """Returns the line of Keras' message that says what is wrong, without colours."""
+    """Returns the line of Keras' message that states the problem, without colours."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n")
     said = [line for line in lines if line and not line.startswith("Exception ")]
     return said[0] if said else str(error)

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-# Of each convolution: side of the filter, number of filters.
+# For each convolution: side of the filter, number of filters.
 _CONVOLUTIONS = ((11, 96), (5, 256), (3, 384), (3, 384), (3, 256))
 
 

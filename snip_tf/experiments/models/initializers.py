@@ -7,10 +7,10 @@ from collections.abc import Callable
 import keras
 
 # RN and TN are the paper's names for a normal and a truncated normal distribution of
-# fixed variance, which it does not tell: 1 is the default of TensorFlow 1. VS-X and
+# fixed variance, which it does not state: 1 is the default of TensorFlow 1. VS-X and
 # VS-H are variance scaling after Glorot and He; `vs` is what the authors' release uses,
-# TensorFlow 1's `variance_scaling_initializer`: a truncated normal of variance
-# 1 / fan_in.
+# TensorFlow 1's `variance_scaling_initializer`: a truncated normal of variance 1 /
+# fan_in.
 INITIALIZERS: dict[str, Callable[[], keras.initializers.Initializer]] = {
     "rn": lambda: keras.initializers.RandomNormal(stddev=1.0),
     "tn": lambda: keras.initializers.TruncatedNormal(stddev=1.0),
@@ -24,8 +24,8 @@ INITIALIZERS: dict[str, Callable[[], keras.initializers.Initializer]] = {
 def for_layer(initializer: str | Callable, layer: int) -> Callable:
     """Returns an initializer for one layer, which draws values of its own.
 
-    A Keras initializer gives the same random numbers each time it is called, so that
-    one object for several layers would draw all of them alike, up to scale.
+    A Keras initializer returns the same random numbers in each call, so that several
+    layers sharing one object would all be alike, up to scale.
 
     Args:
         initializer: a name in `INITIALIZERS`, a name that Keras knows, or an
@@ -33,14 +33,14 @@ def for_layer(initializer: str | Callable, layer: int) -> Callable:
         layer: int, the number of the layer.
 
     Raises:
-        ValueError: if there is no initializer of that name.
+        ValueError: if there is no initializer with that name.
     """
     if isinstance(initializer, str):
         return for_layer(_by_name(initializer), layer)
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer  # a function
     if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
-        return initializer  # its state moves on with each draw
+        return initializer  # its state advances with each draw
     config = initializer.get_config()
     if isinstance(config.get("seed"), int):
         config["seed"] += layer
@@ -54,6 +54,7 @@ def _by_name(name: str) -> keras.initializers.Initializer:
         return keras.initializers.get(name)
     except ValueError as error:
         raise ValueError(
-            f"Expected an initializer out of {', '.join(map(repr, INITIALIZERS))}, or "
-            f"one that Keras knows. Received: {name!r}"
+            "Expected an initializer that is one of "
+            f"{', '.join(map(repr, INITIALIZERS))}, or one that Keras knows. Received: "
+            f"{name!r}"
         ) from error

@@ -19,8 +19,8 @@ def resnet_20(
     Three groups of three residual blocks with 16, 32 and 64 filters, each convolution
     followed by normalization; average pooling, logits. Where a group halves the image,
     the shortcut takes every second pixel and pads channels with zeros, so it has no
-    parameters. Counted are the convolutions and the dense layer for CIFAR-10. Not in
-    the paper: a network that a processor can train.
+    parameters. The count is of the convolutions and the dense layer for CIFAR-10. Not
+    in the paper: a network that a processor can train.
 
     Args:
         input_shape: (height, width, channels) of one image.

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-# Of each block: number of filters, and the side of each convolution's filters.
+# For each block: number of filters, and the side of each convolution's filters.
 _C = (
     (64, (3, 3)),
     (128, (3, 3)),
@@ -53,7 +53,7 @@ def vgg_d(
     classes: int = 10,
     weights: Callable[[], dict[str, Any]] = dict,
 ) -> keras.Sequential:
-    """Builds VGG-16's configuration D: all convolutions are of 3 x 3.
+    """Builds VGG-16's configuration D: all convolutions are 3 x 3.
 
     15,245,130 parameters for CIFAR-10, normalization not counted; else as `vgg_c`.
 

@@ -16,8 +16,8 @@ def wrn_16_8(
     """Builds a wide residual network of 16 layers, 8 times as wide: 10,954,170 weights.
 
     Three groups of residual blocks with 16 k, 32 k and 64 k filters, normalization and
-    ReLU before each convolution, no bias in a convolution, average pooling, logits.
-    Counted are the convolutions and the dense layer for CIFAR-10, not normalization.
+    ReLU before each convolution, no bias in a convolution, average pooling, logits. The
+    count is of the convolutions and the dense layer for CIFAR-10, not normalization.
     (The paper's table says 10.0 million, but the 548,000 it keeps are 5 % of this.)
 
     Args:

@@ -1,1 +1,1 @@
-"""What `scripts/train.py` drives: optimizers, input pipeline, augmentation, loop."""
+"""Training for `scripts/train.py`: optimizers, input pipeline, augmentation, loop."""

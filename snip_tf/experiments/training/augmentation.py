@@ -16,7 +16,7 @@ def _fliplr(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _translate_px(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Moves each image by -4 to 4 pixels along each axis; zeros come in."""
+    """Moves each image by -4 to 4 pixels along each axis, filling with zeros."""
     count, height, width = tf.unstack(tf.shape(images)[:3])
     shift = tf.random.stateless_uniform(
         [count, 2], seed, -_TRANSLATION, _TRANSLATION + 1, tf.int32
@@ -31,10 +31,10 @@ def _translate_px(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _at_random(kind: Callable) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns an augmentation that leaves an image as it is with probability 1/2.
+    """Returns an augmentation that leaves an image unchanged with probability 1/2.
 
     The authors' release draws how many of the kinds are applied to an image, from none
-    to all, and which: so each is, in the mean, applied to every second image.
+    to all, and which: so each is applied to half of the images on average.
     """
 
     def augment_some(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -61,7 +61,7 @@ def augment(
     Args:
         images: float tensor (batch, height, width, channels).
         kinds: names in `AUGMENTATIONS`.
-        seed: two integers that decide everything random.
+        seed: two integers that determine all randomness.
 
     Returns:
         A tensor of the same shape.

@@ -20,11 +20,11 @@ _HISTORY = "history.json"
 class Check:
     """What was measured after an iteration. Errors are in percent.
 
-    `steps` are those that the optimizer made: in half precision it leaves out those
-    whose gradients are not finite. `loss` is the mean training loss, regularization
-    included, since the last check; `learning_rate` is that of the next iteration;
-    `test_error` is measured where a checkpoint is saved; `seconds` is the time spent in
-    training steps so far.
+    `steps` counts the optimizer's steps: in half precision it skips those whose
+    gradients are not finite. `loss` is the mean training loss, regularization included,
+    since the last check; `learning_rate` is that of the next iteration; `test_error` is
+    measured where a checkpoint is saved; `seconds` is the time spent in training steps
+    so far.
     """
 
     iteration: int
@@ -47,7 +47,7 @@ def steps_of(model: keras.Model) -> int:
 
 
 def number(value: keras.Variable | tf.Tensor) -> float:
-    """Returns a scalar of Keras as a number."""
+    """Returns a scalar variable or tensor as a number."""
     # Under a strategy `float` fails: the variable is mirrored.
     return float(keras.ops.convert_to_numpy(value))
 
@@ -55,8 +55,8 @@ def number(value: keras.Variable | tf.Tensor) -> float:
 def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> None:
     """Writes the model with its optimizer, and the history up to it.
 
-    The model comes last: a run that is killed at any point finds a whole checkpoint,
-    and history at least up to it.
+    The model comes last: a run that is killed at any point finds a complete checkpoint,
+    and a history that reaches at least up to it.
     """
     rows = [dataclasses.asdict(check) for check in history]
     write_json(logdir / _HISTORY, rows)
@@ -66,7 +66,7 @@ def save_checkpoint(logdir: Path, model: keras.Model, history: list[Check]) -> N
 
 
 def has_checkpoint(logdir: Path) -> bool:
-    """Whether there is a run to continue."""
+    """Returns whether there is a run to continue."""
     return (logdir / _CHECKPOINT).exists()
 
 
@@ -75,7 +75,7 @@ def saved_iteration(logdir: Path) -> int:
     try:
         return iterations_done(_history(logdir, _rows(logdir)))
     except (FileNotFoundError, ValueError):
-        return 0  # of a damaged one `load_checkpoint` tells
+        return 0  # `load_checkpoint` reports a damaged one
 
 
 def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
@@ -83,7 +83,7 @@ def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
 
     Raises:
         FileNotFoundError: if there is no history.
-        ValueError: if a file is damaged, or the history is not that of the model.
+        ValueError: if a file is damaged, or the history belongs to another model.
     """
     if not has_checkpoint(logdir):
         return None
@@ -91,7 +91,7 @@ def load_checkpoint(logdir: Path) -> tuple[keras.Model, list[Check]] | None:
     seal = seals.check_seal(path, kind)
     rows = _rows(logdir)
     if seal:
-        # A run that was killed while it saved has checks after the checkpoint.
+        # A run that was killed while saving has checks after the checkpoint.
         rows = rows[: seal["rows"]]
         if seals.digest_of(rows) != seal["history"]:
             raise _other_history(logdir, "other checks")

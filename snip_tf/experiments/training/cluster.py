@@ -1,4 +1,4 @@
-"""Several machines as one: who they are, whether all are there and run the same."""
+"""Joins several machines: who they are, and whether all run the same program."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ import tensorflow as tf
 
 from snip_tf.files import write_json
 
-# Seconds in which one that has connected speaks.
+# Seconds in which a connected worker must send its greeting.
 _PATIENCE = 1.0
-# Seconds that a socket can wait at once; more are waited for one after the other.
+# The most seconds that a socket waits at once; longer waits are repeated.
 _LONGEST_WAIT = 1e6
-# What the chief says to the others, who know it by this from a stranger's words.
+# What the chief says to the others, which identifies it.
 _GO = "snip_tf: all workers are there"
 _MISSING = "snip_tf: expected"
-# A name or a number, or a number of IPv6 in brackets, and a port.
+# A host name or address (IPv6 in brackets), and a port.
 _ADDRESS = re.compile(r"([\w-][\w.-]*|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
-# What TensorFlow raises when a worker is lost: in the middle of adding up, or between.
+# What TensorFlow raises when a worker is lost, during a reduction or between two.
 LOST_WORKER = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
-# Where a process that replaces itself counts, and how often it does at one checkpoint.
+# Where a process that replaces itself counts this, and how often it may at one
+# checkpoint.
 _RESTARTS = "SNIP_TF_RESTARTS"
 _MOST_RESTARTS = 5
 
@@ -47,7 +48,7 @@ class Cluster:
 
     Attributes:
         workers: `host:port` of each; the first is the chief, which writes the results.
-        index: which of them this process is.
+        index: the index of this process among them.
     """
 
     workers: tuple[str, ...]
@@ -69,7 +70,7 @@ def from_environment() -> Cluster | None:
     """Returns the cluster of the environment variable `TF_CONFIG`; None if not set.
 
     Raises:
-        ValueError: if it is not what TensorFlow's multi-worker training takes.
+        ValueError: if TensorFlow's multi-worker training would not accept it.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -93,15 +94,15 @@ def _cluster(hosts: Mapping[str, Any], task: Mapping[str, Any]) -> Cluster:
     unknown = addresses.keys() - {"chief", "worker"}
     if unknown or kind not in addresses:
         raise ValueError(
-            f"only workers, and at most one chief, train here; "
-            f"{', '.join(sorted(unknown)) or kind} is not one"
+            "only workers, and at most one chief, can train; "
+            f"{', '.join(sorted(unknown)) or kind} is neither"
         )
     # The chief comes first, as in TensorFlow.
     ranks = [
         (name, i) for name in sorted(addresses) for i in range(len(addresses[name]))
     ]
     if (kind, index) not in ranks or len(addresses.get("chief", "1")) != 1:
-        raise ValueError(f"there is no {kind} of index {index}, or not one chief")
+        raise ValueError(f"there is no {kind} with index {index}, or not one chief")
     workers = tuple(addresses[name][i] for name, i in ranks)
     _check_addresses(workers)
     return Cluster(workers, ranks.index((kind, index)))
@@ -117,7 +118,7 @@ def _check_addresses(workers: tuple[Any, ...]) -> None:
 
 
 def connect(cluster: Cluster, timeout: float) -> tf.distribute.Strategy:
-    """Returns the strategy that trains on all workers, once all of them are there.
+    """Returns the strategy that trains on all workers, once all have joined.
 
     Args:
         cluster: as TF_CONFIG has it, which TensorFlow reads itself.
@@ -125,17 +126,17 @@ def connect(cluster: Cluster, timeout: float) -> tf.distribute.Strategy:
 
     Raises:
         OSError: if the port of this worker is in use.
-        TimeoutError: if workers do not come in time; they are named.
+        TimeoutError: if workers do not join in time; names them.
     """
-    # TensorFlow would wait for ever, and in a way in which no thread of ours runs.
+    # TensorFlow would wait forever, and block all Python threads meanwhile.
     _meet(cluster, timeout)
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _meet(cluster: Cluster, timeout: float) -> None:
-    """Returns once all workers are there.
+    """Waits until all workers have joined.
 
-    Each holds a connection to the chief, which says in it when all have come.
+    Each keeps a connection to the chief, which tells it when all have joined.
     """
     deadline = time.monotonic() + timeout
     with _listener(cluster) as listener:
@@ -156,19 +157,19 @@ def _listener(cluster: Cluster) -> socket.socket:
     except OSError as error:
         raise OSError(
             f"Expected the port of this worker, {own}, to be free. Received: {error}. "
-            f"End the process that has it, or name another in TF_CONFIG."
+            f"End the process that uses it, or name another in TF_CONFIG."
         ) from error
 
 
 def _await_workers(cluster: Cluster, listener: socket.socket, deadline: float) -> None:
-    """Tells all workers to go once all have come, or who is missing."""
+    """Tells all workers to start once all have joined, or who is missing."""
     greetings = {_greeting(cluster, i): i for i in range(1, len(cluster.workers))}
     present: dict[int, socket.socket] = {}
     listener.settimeout(0.1)
     while len(present) < len(greetings) and time.monotonic() < deadline:
         with contextlib.suppress(TimeoutError):
             connection, _ = listener.accept()
-            # In a thread, since a stranger may connect and say nothing.
+            # In a thread, since any program may connect and send nothing.
             arguments = (connection, greetings, present)
             threading.Thread(target=_hear, args=arguments, daemon=True).start()
     missing = sorted(greetings.values() - present.keys())
@@ -185,7 +186,7 @@ def _hear(
     greetings: Mapping[bytes, int],
     present: dict[int, socket.socket],
 ) -> None:
-    """Keeps the connection of a worker, and closes that of a stranger."""
+    """Keeps the connection of a worker, and closes any other."""
     connection.settimeout(_PATIENCE)
     with contextlib.suppress(OSError):
         greeting = connection.recv(64)
@@ -202,12 +203,12 @@ def _await_chief(cluster: Cluster, deadline: float) -> None:
             return
         if answer.startswith(_MISSING):
             raise TimeoutError(answer)
-        time.sleep(0.1)  # not there yet, or a stranger
+        time.sleep(0.1)  # not started yet, or not the chief
     raise TimeoutError(_missing(cluster, [0]))
 
 
 def _ask_chief(cluster: Cluster, left: float) -> str:
-    """Returns all that the chief says once it has heard from this worker."""
+    """Greets the chief, and returns its answer."""
     address = _split(cluster.workers[0])
     with (
         contextlib.suppress(OSError),
@@ -239,11 +240,11 @@ def _split(address: str) -> tuple[str, int]:
 def check_agreement(
     strategy: tf.distribute.Strategy, facts: Mapping[str, object]
 ) -> None:
-    """Raises a ValueError, on every worker, that names what is not the same on all.
+    """Raises a ValueError, on every worker, that names any differences among them.
 
     Args:
-        strategy: that of all workers.
-        facts: `{name: value}`, the same names everywhere; values that JSON knows.
+        strategy: the strategy of all workers.
+        facts: `{name: value}`, with the same names everywhere and JSON values.
     """
     received = _gather(strategy, json.dumps(facts, default=str).encode())
     # Every replica of a worker sends the same.
@@ -265,19 +266,19 @@ def check_agreement(
 def check_shared_folder(
     strategy: tf.distribute.Strategy, cluster: Cluster, folder: Path, name: str
 ) -> None:
-    """Raises a ValueError, on every worker, unless all find one folder at its path.
+    """Raises a ValueError, on every worker, unless all see the same folder.
 
     Args:
-        strategy: that of all workers.
-        cluster: who they are.
-        folder: made if it is not there; a file is left in it.
-        name: what the user knows it by.
+        strategy: the strategy of all workers.
+        cluster: the workers.
+        folder: the folder, which is made if it does not exist; a file is left in it.
+        name: its name in errors.
     """
     token = folder / "workers.json"
     if cluster.is_chief:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(token, {"workers": cluster.workers, "started": time.time_ns()})
-    check_agreement(strategy, {})  # now it is written
+    check_agreement(strategy, {})  # waits until it is written
     found = token.read_text() if token.exists() else None
     what = f"{token}, which all workers must find in one {name},"
     check_agreement(strategy, {what: found})
@@ -286,12 +287,12 @@ def check_shared_folder(
 def start_again(error: Exception, reached: int) -> NoReturn:
     """Replaces the process by a new one that runs the same command.
 
-    TensorFlow cannot mend a cluster inside a process. In a new one, this worker waits
+    TensorFlow cannot repair a cluster within a process. In a new one, this worker waits
     for the others, and all continue from the checkpoint.
 
     Args:
-        error: that of the lost worker; raised if nothing was saved since the last
-            few starts.
+        error: the error about the lost worker; raised if the last few starts saved
+            nothing.
         reached: the iteration of the last checkpoint.
     """
     at, _, times = os.environ.get(_RESTARTS, "").partition(":")

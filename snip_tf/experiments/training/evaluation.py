@@ -1,4 +1,4 @@
-"""The error of a model on a split of the data."""
+"""Measures the error of a model on a split of the data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _EVALUATION_BATCH = 1000
 
 
 def evaluation_function(model: keras.Model) -> Callable[[Examples], float]:
-    """Returns a function that gives the percentage of misclassified examples.
+    """Returns a function that returns the percentage of misclassified examples.
 
-    Every worker looks at all of them by itself: `Model.predict` would split them, and
-    does not run under MultiWorkerMirroredStrategy.
+    Every worker evaluates all examples: `Model.predict` would split them, and does not
+    run under MultiWorkerMirroredStrategy.
     """
 
     @tf.function(reduce_retracing=True)

@@ -22,7 +22,7 @@ from snip_tf.selecting.structures.units import Units
 
 
 def make_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
-    """Returns the optimizer; raises a ValueError that names the flags it is made of."""
+    """Returns the optimizer; raises a ValueError that names the flags it depends on."""
     try:
         return schedules.make_optimizer(
             settings.optimizer,
@@ -38,7 +38,7 @@ def make_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
 
 
 def build_network(settings: Settings, data: Dataset) -> keras.Model:
-    """Returns the dense network, initialized as before pruning.
+    """Returns the dense network, with its initialization before pruning.
 
     Raises:
         ValueError: if it cannot take the data, or is too small for `min_kept`.
@@ -52,7 +52,7 @@ def build_network(settings: Settings, data: Dataset) -> keras.Model:
 
 
 def _check_selection(settings: Settings, network: Network) -> None:
-    """Raises a ValueError if the flags of pruning cannot be met together."""
+    """Raises a ValueError if the pruning flags cannot be met together."""
     structure = structures.get(settings.structure)
     sparsity, scope, least = (
         settings.target_sparsity,
@@ -95,13 +95,13 @@ def make_model(
     """Prunes a network and compiles it.
 
     Args:
-        settings: say how.
+        settings: how to prune.
         data: what the network is scored on.
         network: as `build_network` returns it.
         optimizer: to compile it with.
 
     Returns:
-        The model that is trained, and the seconds that pruning took.
+        The model to train, and the seconds that pruning took.
     """
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model, seconds = network, 0.0
@@ -147,7 +147,7 @@ def _include(settings: Settings) -> str | None:
 def _controlled(
     settings: Settings, network: keras.Model, pruned: keras.Model
 ) -> keras.Model:
-    """Returns the pruned model, or what a control makes of it."""
+    """Returns the pruned model, after the control if there is one."""
     if settings.control == "shuffle":
         masks = controls.shuffle(get_masks(pruned), settings.seed)
         return apply_masks(network, masks)
@@ -159,6 +159,6 @@ def _controlled(
 def _drawn_anew(
     settings: Settings, data: Dataset, model: keras.Model, initializer_w: str
 ) -> keras.Model:
-    """Returns the same masks on another draw of the weights, as the release does."""
+    """Draws the weights anew under the same masks, as the release does."""
     fresh = _build(settings, data, initializer_w, settings.initializer_b_ap)
     return apply_masks(fresh, get_masks(model)) if settings.is_pruned else fresh

@@ -1,4 +1,4 @@
-"""Arrays in memory to an endless, shuffled, reproducible tf.data.Dataset of batches."""
+"""Turns arrays into an endless, shuffled, reproducible tf.data.Dataset of batches."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def training_batches(
     start: int = 0,
     aug_kinds: Sequence[str] = (),
 ) -> tf.data.Dataset:
-    """Batches for training, without end, from any iteration on.
+    """Returns endless batches for training, starting at any iteration.
 
-    Each epoch is a new order of all examples, a function of `seed` and the epoch alone;
-    so a run that continues at iteration `start` sees what it would have seen. Whole
-    batches are gathered by index, with no work for each example by itself. The last
-    batch of an epoch, if smaller, is left out.
+    Each epoch is a new order of all examples, which depends only on `seed` and the
+    epoch, so a run that continues at iteration `start` sees what it would have seen.
+    Whole batches are gathered by index, without work for single examples. A smaller
+    last batch of an epoch is left out.
 
     Args:
         images: array, examples along axis 0.
         labels: integer array of the same length.
         batch_size: int.
-        seed: int, for the order and the augmentation.
+        seed: int, determines the order and the augmentation.
         start: int, the first iteration.
         aug_kinds: names in `augmentation.AUGMENTATIONS`.
 
@@ -67,7 +67,7 @@ def training_batches(
     rows = epochs.flat_map(order_of_epoch).skip(skipped)
     iterations = tf.data.Dataset.range(start, tf.int64.max)
     batches = tf.data.Dataset.zip(iterations, rows)
-    # `repeat` only says that there is no end: else replicas that share the batches ask
+    # `repeat` only declares the data endless: else replicas that share the batches ask
     # each other before every step whether there are more.
     batches = batches.map(gather, num_parallel_calls=tf.data.AUTOTUNE).repeat()
     return batches.prefetch(tf.data.AUTOTUNE)

@@ -1,4 +1,4 @@
-"""The training loop: iterations under a tf.distribute strategy, checked and saved."""
+"""The training loop: iterations under a tf.distribute strategy, with checkpoints."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from snip_tf.experiments.training.checkpoint import (
 from snip_tf.experiments.training.evaluation import evaluation_function
 from snip_tf.experiments.training.input_pipeline import training_batches
 
-# Iterations in one call of the compiled function, at most: progress is shown in
+# The most iterations in one call of the compiled function; progress is shown in
 # between.
 _CHUNK = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to train: counts are in iterations (mini-batches)."""
+    """How to train; counts are in iterations (mini-batches)."""
 
     iterations: int
     batch_size: int
@@ -58,13 +58,13 @@ def train(
     Args:
         model: a `keras.Model` made in the strategy's scope and compiled with the
             optimizer.
-        data: its training split is trained on, the others are evaluated.
-        settings: how long and how.
+        data: the model trains on its training split, and is evaluated on the others.
+        settings: how long and how to train.
         logdir: folder for the checkpoint, the history and the summaries.
         strategy: where to run.
         on_progress: called with (iteration, loss, the check made there or None).
-        history: the checks of an interrupted run up to the checkpoint, else empty; it
-            continues at the iteration of the last one.
+        history: the checks of an interrupted run up to the checkpoint, else empty;
+            training continues at the iteration of the last one.
 
     Returns:
         The checks, one for each `check_interval`, each `save_interval` and the last
@@ -122,10 +122,10 @@ class _Checks:
         """Returns the check after some iterations, if one is due.
 
         Args:
-            iteration: how many are done.
-            count: since the last call.
-            loss: their mean.
-            seconds: that they took.
+            iteration: the number of iterations done.
+            count: the number of iterations since the last call.
+            loss: their mean loss.
+            seconds: the time they took.
         """
         self._seconds += seconds
         self._loss_since_check += count * loss
@@ -170,7 +170,7 @@ def _batches(
         start=start,
         aug_kinds=settings.aug_kinds,
     )
-    # Each replica gets its share of every batch, not batches of its own.
+    # Each replica gets a share of every batch, not separate batches.
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
@@ -179,7 +179,7 @@ def _batches(
 
 
 def _counts(done: int, settings: Settings) -> Iterator[int]:
-    """Yields how many iterations to run until the next check, again and again."""
+    """Yields how many iterations to run until the next check, repeatedly."""
     while done < settings.iterations:
         stops = [settings.iterations - done, _CHUNK]
         for interval in (settings.check_interval, settings.save_interval):
@@ -193,10 +193,10 @@ def _training_function(
 ) -> Callable[[Iterator[tuple[tf.Tensor, tf.Tensor]], int], tf.Tensor]:
     """Returns a compiled function that runs iterations, and returns their mean loss.
 
-    A loop inside one `tf.function` rather than `Model.fit`: it stops and continues at
-    any iteration, and runs under MultiWorkerMirroredStrategy, where Keras 3.15's `fit`
-    fails before the first step: it builds the model by `strategy.reduce` of a nested
-    batch. With a Keras that can do both, this may become a `fit` with callbacks.
+    A loop inside one `tf.function` rather than `Model.fit`: it can stop and continue at
+    any iteration, and runs under MultiWorkerMirroredStrategy, where `fit` of Keras 3.15
+    fails before the first step, since it calls `strategy.reduce` on a nested batch to
+    build the model. Once Keras can do both, this may become a `fit` with callbacks.
     """
     step = _step_function(model, strategy, settings)
     if settings.jit_compile:
@@ -216,7 +216,7 @@ def _training_function(
 def _step_function(
     model: keras.Model, strategy: tf.distribute.Strategy, settings: Settings
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns a function that makes one step on a replica, and returns its loss."""
+    """Returns a function that takes one step on a replica, and returns its loss."""
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, reduction="sum"
     )
@@ -232,8 +232,8 @@ def _step_function(
             loss = cross_entropy(labels, logits) / settings.batch_size
             if model.losses:
                 loss += tf.add_n(model.losses) / replicas
-            # Up, so that gradients in half precision do not vanish; `apply` scales
-            # them back.
+            # Scaled up, so that gradients in half precision do not vanish; `apply`
+            # scales them back.
             scaled = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, variables)
         optimizer.apply(gradients, variables)
@@ -243,7 +243,7 @@ def _step_function(
 
 
 def _summary_writer(folder: Path) -> tf.summary.SummaryWriter:
-    """Returns a writer; raises an OSError where TensorFlow's own is none."""
+    """Returns a writer; turns TensorFlow's errors into an OSError."""
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass

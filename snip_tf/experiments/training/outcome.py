@@ -1,4 +1,4 @@
-"""What a run leaves: its models, and its result, a JSON file."""
+"""Writes what a run leaves: its models, and its result, a JSON file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snip_tf.network import Network
 from snip_tf.reports.report import report
 from snip_tf.reports.sparsity import WeightRow, sparsity, weight_rows
 
-# The error that the authors' release reports is the best of this many last checkpoints.
+# The authors' release reports the lowest error of this many last checkpoints.
 BEST_OF = 5
 
 
@@ -35,13 +35,13 @@ def write_models(model: keras.Model, folder: Path, *, is_pruned: bool) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What is written of a run.
+    """Writes the results of a run.
 
     Attributes:
         logdir: its folder.
-        flags: those it was started with.
-        versions: of the libraries it runs with, by their names.
-        commit: that of the checkout, or None.
+        flags: the flags it was started with.
+        versions: the versions of its libraries, by name.
+        commit: the commit of the checkout, or None.
     """
 
     logdir: Path
@@ -50,7 +50,7 @@ class Outcome:
     commit: str | None
 
     def write_diverged(self, model: keras.Model, message: str) -> None:
-        """Writes diverged.json, in place of a result."""
+        """Writes diverged.json instead of a result."""
         found = {"diverged": message, **self._about(model)}
         write_json(self.logdir / "diverged.json", found)
 
@@ -60,7 +60,7 @@ class Outcome:
         history: list[checkpoint.Check],
         totals: dict[str, Any],
     ) -> dict[str, Any]:
-        """Writes result.json, and returns what it holds."""
+        """Writes result.json, and returns its contents."""
         saved = [check.test_error for check in history if check.test_error is not None]
         result = {
             "final_error": saved[-1],
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def _layer(row: WeightRow) -> dict[str, Any]:
-    # In the files of results, what is dead is called idle.
+    # In the files of results, dead units are called idle.
     found = dataclasses.asdict(row)
     return {name.replace("dead", "idle"): value for name, value in found.items()}
 
@@ -95,8 +95,8 @@ def _layer(row: WeightRow) -> dict[str, Any]:
 def totals_of(model: keras.Model) -> dict[str, Any]:
     """Returns the totals of a model's report.
 
-    All workers must call it: making the variables of a smaller model waits for the
-    others.
+    All workers must call it, since creating the variables of a smaller model waits for
+    the others.
     """
     return report(model).totals()
 

@@ -1,4 +1,4 @@
-"""What training shows of itself while it runs."""
+"""Shows the progress of training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Progress:
     """A bar on a terminal; elsewhere a line for each checkpoint.
 
     Args:
-        iterations: how many the run has.
-        done: how many were made before this process began.
+        iterations: the number of iterations of the run.
+        done: the number made before this process began.
     """
 
     def __init__(self, iterations: int, done: int):
@@ -38,7 +38,7 @@ class Progress:
         self._bar.stop()
 
     def update(self, iteration: int, loss: float, check: Check | None) -> None:
-        """Shows how far training is; as `loop.train` calls it."""
+        """Shows how far training is; `loop.train` calls it."""
         if check:
             self._validation_error = f"validation error {check.validation_error:.2f} %"
         text = f"loss {loss:.4f}  {self._validation_error}"

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and whether what it holds can be continued.
+"""The folder of a run: who uses it, and whether the run in it can be continued.
 
 Messages call it --logdir, and say what a user of `scripts/train.py` can do.
 """
@@ -26,10 +26,10 @@ _PRUNING = "pruning.json"
 
 @contextlib.contextmanager
 def own_folder(logdir: Path, is_chief: bool) -> Iterator[Path]:
-    """Yields where a process writes: `logdir`, or a folder that is thrown away.
+    """Yields where a process writes: `logdir`, or a temporary folder.
 
-    All workers write the same, because reading their variables may need them all; only
-    what the chief writes is kept. It keeps other processes out of the folder.
+    All workers write the same, since reading their variables may need them all; only
+    what the chief writes is kept. The chief keeps other processes out of the folder.
 
     Raises:
         ValueError: if another process trains there.
@@ -50,12 +50,12 @@ def own_folder(logdir: Path, is_chief: bool) -> Iterator[Path]:
 
 
 def keep_flags(folder: Path, flags: Mapping[str, object]) -> None:
-    """Writes down what a run was started with."""
+    """Records the flags that a run was started with."""
     write_json(folder / _FLAGS, flags)
 
 
 def keep_pruning_seconds(folder: Path, seconds: float) -> None:
-    """Writes down how long pruning took, with a seal: any number would look right."""
+    """Records how long pruning took, sealed, since any number would look right."""
     sealed = {"seconds": seconds, "seal": seals.digest_of(seconds)}
     write_json(folder / _PRUNING, sealed)
 
@@ -70,14 +70,14 @@ def pruning_seconds(logdir: Path) -> float:
             "seconds": seconds,
             "seal": seals.digest_of(seconds),
         }:
-            raise ValueError(f"{_PRUNING} was changed since")
+            raise ValueError(f"{_PRUNING} was changed")
         if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
-            raise ValueError(f"{_PRUNING} tells of {seconds!r} seconds")
+            raise ValueError(f"{_PRUNING} has {seconds!r} seconds")
         return seconds
 
 
 def check_flags(logdir: Path, flags: Mapping[str, object]) -> None:
-    """Raises a ValueError if the folder holds a run of other flags to continue."""
+    """Raises a ValueError if the folder holds an unfinished run with other flags."""
     if not checkpoint.has_checkpoint(logdir):
         return
     with _whole(logdir):
@@ -107,13 +107,13 @@ def check_model(
     """Raises a ValueError if the checkpoint is of another run, or files are missing.
 
     Args:
-        logdir: where it is.
-        model: what was loaded from it.
-        network: what the flags ask for, not pruned.
-        sparsity: what the flags ask for.
+        logdir: the folder of the run.
+        model: the model loaded from it.
+        network: the unpruned network that the flags ask for.
+        sparsity: the sparsity that the flags ask for.
     """
     found, expected = Network(model), Network(network)
-    # Of a dense model `snip_tf.sparsity` counts zeros, which may be weights by chance.
+    # For a dense model `snip_tf.sparsity` counts zeros, which weights may be by chance.
     received = sparsity_of(model) if found.mask_variables else 0
     problem = None
     if _shapes(found) != _shapes(expected):
@@ -124,8 +124,8 @@ def check_model(
     if problem:
         raise ValueError(
             f"Expected --logdir to hold a checkpoint of a {network.name!r} at "
-            f"--target_sparsity={sparsity} as a run left it, or none. "
-            f"Received: {logdir}, with {problem}. Name another --logdir."
+            f"--target_sparsity={sparsity}, unchanged, or none. Received: {logdir}, "
+            f"with {problem}. Name another --logdir."
         )
 
 
@@ -135,17 +135,17 @@ def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 @contextlib.contextmanager
 def _whole(logdir: Path) -> Iterator[None]:
-    """Raises what goes wrong as a ValueError that names the folder."""
+    """Turns errors into a ValueError that names the folder."""
     try:
         yield
     except (
         *DAMAGE,
-        # Not all of TensorFlow's: a lost worker is handled in `cluster`.
+        # Not all of TensorFlow's: `cluster` handles a lost worker.
         tf.errors.InvalidArgumentError,
         tf.errors.ResourceExhaustedError,
     ) as error:
         raise ValueError(
-            f"Expected --logdir to hold the files of a run as it left them. Received: "
+            "Expected --logdir to hold the unchanged files of a run. Received: "
             f"{logdir}, which lacks one or has a damaged one: {error}. Name another "
-            f"--logdir."
+            "--logdir."
         ) from error

@@ -34,13 +34,13 @@ def make_optimizer(
             iterations are done, and the last value from then on.
         boundaries: iterations, increasing, below 2**63.
         values: learning rates, one more than boundaries.
-        weight_decay: float, decoupled from the loss: each step takes
-            `rate * weight_decay * w` off every weight `w`, but for the scales and
-            offsets of normalization.
+        weight_decay: float, decoupled from the loss: each step subtracts `rate *
+            weight_decay * w` from every weight `w`, except for the scales and offsets
+            of normalization.
 
     Raises:
-        ValueError: if a name is not known, a rate is not positive, the lengths do not
-            fit, or the boundaries do not increase or are too large.
+        ValueError: if a name is unknown, a rate is not positive, the lengths do not
+            match, or the boundaries do not increase or are too large.
     """
     _check_known("name", name, OPTIMIZERS)
     _check_known("decay_type", decay_type, DECAY_TYPES)
@@ -54,7 +54,7 @@ def make_optimizer(
         return _decaying(OPTIMIZERS[name](lr), weight_decay)
     _check_boundaries(boundaries, values)
     # Keras keeps a value up to and including its boundary, counting iterations from 0,
-    # which would be one iteration too long.
+    # which is one iteration too long.
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
         [boundary - 1 for boundary in boundaries], [float(value) for value in values]
     )

@@ -1,8 +1,8 @@
-"""A seal on a zip archive: a hash of every byte, and what to know of the archive.
+"""Seals a zip archive with a hash of every byte, and notes about the archive.
 
-It is the archive's comment, at its end, so that both are one file: neither can be of
-another time than the other. Zip archives have checksums of their own, but Keras does
-not look at that of the weights.
+The seal is the archive's comment, at its end, so that both are in one file and cannot
+get out of step. Zip archives have checksums, but Keras does not verify that of the
+weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 
 def digest_of(value: Any) -> str:
-    """Returns a hash of what JSON can hold, to be kept beside it or in a seal."""
+    """Returns a hash of a JSON value, to be kept beside it or in a seal."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
@@ -29,8 +29,8 @@ def seal(path: Path, about: dict[str, Any]) -> None:
     """Seals an archive.
 
     Args:
-        path: where it is.
-        about: to be kept in the seal; a short one, which JSON can hold.
+        path: the path of the archive.
+        about: notes to keep in the seal, short and of JSON values.
     """
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = json.dumps(about).encode() + bytes(_HASH)
@@ -41,15 +41,15 @@ def seal(path: Path, about: dict[str, Any]) -> None:
 
 
 def check_seal(path: Path, kind: str) -> dict[str, Any] | None:
-    """Returns what the seal of an archive says; None if it was never sealed.
+    """Returns the notes in the seal of an archive; None if it was never sealed.
 
     Args:
-        path: where it is.
+        path: the path of the archive.
         kind: what it should be, for the message.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is damaged, or would grow when it is read.
+        ValueError: if it is damaged, or larger when it is decompressed.
     """
     with named_damage(path, kind), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -62,7 +62,7 @@ def check_seal(path: Path, kind: str) -> dict[str, Any] | None:
                 raise ValueError(f"the checksum of {damaged} is not that of its bytes")
             return None
         if _stored_digest(path) != _digest(path):
-            raise ValueError("it is cut short or was changed since")
+            raise ValueError("it is truncated or was changed")
         return json.loads(archive.comment[:-_HASH])
 
 
@@ -73,7 +73,7 @@ def _stored_digest(path: Path) -> bytes:
 
 
 def _digest(path: Path) -> bytes:
-    """Returns the hash of all that comes before it."""
+    """Returns the hash of everything before the stored hash."""
     digest, left = hashlib.sha256(), path.stat().st_size - _HASH
     with open(path, "rb") as file:
         while chunk := file.read(min(_CHUNK, left)):

@@ -1,4 +1,4 @@
-"""What a run is: the flags of `scripts/train.py`, read once."""
+"""The settings of a run: the flags of `scripts/train.py`, read once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snip_tf.selecting.allocation import Scope
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The flags of `scripts/train.py`, under their names; its --help describes them."""
+    """The flags of `scripts/train.py`, by name; its --help describes them."""
 
     # Data
     datasource: str
@@ -59,7 +59,7 @@ class Settings:
 
     @property
     def is_pruned(self) -> bool:
-        """Whether the network is pruned, or trained dense."""
+        """Whether the network is pruned rather than trained dense."""
         return self.target_sparsity > 0
 
     @property
@@ -78,7 +78,7 @@ class Settings:
         return self.weight_decay if self.weight_decay_form == "decoupled" else 0
 
     def of_loop(self) -> loop.Settings:
-        """Returns those of the training loop."""
+        """Returns the settings of the training loop."""
         return loop.Settings(
             iterations=self.train_iterations,
             batch_size=self.batch_size,

@@ -26,7 +26,7 @@ def find_workers(name: str) -> cluster.Cluster | None:
     if name == "multi_worker" and not workers:
         raise ValueError(
             "Expected the environment variable TF_CONFIG, which names the workers. "
-            "Received: none. The documentation shows one."
+            "Received: none. See docs/several_machines.md for an example."
         )
     return workers
 
@@ -34,7 +34,7 @@ def find_workers(name: str) -> cluster.Cluster | None:
 def make_strategy(
     name: str, workers: cluster.Cluster | None, timeout: float
 ) -> tf.distribute.Strategy:
-    """Returns the strategy, once all workers are there.
+    """Returns the strategy, once all workers have joined.
 
     Args:
         name: one of `STRATEGIES`; `"auto"` mirrors where there are several GPUs.
@@ -42,7 +42,7 @@ def make_strategy(
         timeout: seconds to wait for them.
 
     Raises:
-        OSError: if the port of this worker is in use, or a worker does not come.
+        OSError: if the port of this worker is in use, or a worker does not join.
     """
     if workers:
         return cluster.connect(workers, timeout)
@@ -53,7 +53,7 @@ def make_strategy(
 
 
 def check_divisible(strategy: tf.distribute.Strategy, batch_size: int) -> None:
-    """Raises a ValueError unless each replica gets as many examples of a batch."""
+    """Raises a ValueError unless all replicas get equally many examples of a batch."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise ValueError(
@@ -65,7 +65,7 @@ def check_divisible(strategy: tf.distribute.Strategy, batch_size: int) -> None:
 def facts(
     flags: Mapping[str, object], versions: Mapping[str, str]
 ) -> dict[str, object]:
-    """Returns what must be the same on all workers, beside the data."""
+    """Returns what must be the same on all workers, apart from the data."""
     return {
         **{f"--{name}": value for name, value in flags.items()},
         **{f"the version of {name}": version for name, version in versions.items()},

@@ -1,4 +1,4 @@
-"""The rule for each kind of layer: how it passes features on, and is made smaller.
+"""The rule for each kind of layer: how it passes features on, and how it shrinks.
 
 To add one: a file here with its `Rule`, and a line in `RULES`.
 """
@@ -33,7 +33,7 @@ from snip_tf.graph.rules.rule import Rule
 layers, ops = keras.layers, keras.ops
 
 # By class of layer; operations of `keras.ops`, whose classes have no public names, by
-# the function that makes them.
+# function.
 RULES: Mapping[Any, type[Rule]] = {
     layers.Dense: Dense,
     layers.Conv1D: Convolution,
@@ -126,8 +126,8 @@ def rule_of(
     Args:
         node: the call.
         tolerance: the largest magnitude of a weight that counts as zero.
-        shared: whether the layer has weights that are used more than once; it then
-            stays as it is.
+        shared: whether the layer has weights that are used more than once; it is then
+            left unchanged.
         hidden_masks: whether any tensor may have a mask that the graph does not show.
     """
     rule = Opaque if shared or not _is_ordinary(node) else _listed(node)
@@ -141,10 +141,10 @@ def _listed(node: Node) -> type[Rule]:
 
 
 def _key(cls: type[keras.Operation]) -> Any:
-    """Returns what `RULES` lists an operation by.
+    """Returns the key of an operation in `RULES`.
 
-    That is its very class, as a subclass may compute something else. Of `keras.ops` it
-    is the function of the same module: `HardSilu` is made by `hard_silu`.
+    This is its exact class, as a subclass may compute something else. For `keras.ops`
+    it is the function of the same module: `hard_silu` makes `HardSilu`.
     """
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
     function = getattr(keras.ops, name, None)

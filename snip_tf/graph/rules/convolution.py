@@ -13,7 +13,7 @@ from snip_tf.graph.rules.rule import Axes, Use, positions
 
 
 class Convolution(Dense):
-    """Sums of products at each place."""
+    """Sums of products at each position."""
 
     size_setting = "filters"
 
@@ -35,7 +35,7 @@ class TransposedConvolution(Convolution):
         return super().weight().swapaxes(-1, -2)
 
     def passes_constants(self) -> bool:
-        return False  # places have different numbers of summands
+        return False  # positions have different numbers of summands
 
     def uses(self) -> list[Use]:
         inputs, outputs = map(np.arange, self.connections.shape)

@@ -1,4 +1,4 @@
-"""Dense layers, and what every layer that multiplies by a kernel shares with them."""
+"""Dense layers, and the base of all layers that multiply by a kernel."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from snip_tf.graph.rules.rule import (
 class Dense(Rule):
     """Outputs that are sums of products of the inputs.
 
-    A convolution is the same at each place; `weight`, `passes_constants`, `uses` and
-    `assign` say where the layers differ.
+    A convolution does the same at each position; `weight`, `passes_constants`, `uses`
+    and `assign` define where the layers differ.
     """
 
     # The setting of the layer that says how many outputs it has.
@@ -36,7 +36,7 @@ class Dense(Rule):
         return keras.ops.convert_to_numpy(self.operation.kernel)
 
     def passes_constants(self) -> bool:
-        """Returns whether a constant input makes a constant output, at borders too."""
+        """Returns whether a constant input makes a constant output, also at borders."""
         return True
 
     def uses(self) -> list[Use]:
@@ -46,13 +46,13 @@ class Dense(Rule):
 
     @functools.cached_property
     def connections(self) -> np.ndarray:
-        """Which input is connected with which output, at any position of the kernel."""
+        """Which inputs and outputs are connected, at any position of the kernel."""
         weight = np.abs(self.weight()) > self.tolerance
         return weight.any(axis=tuple(range(weight.ndim - 2)))
 
     @functools.cached_property
     def _by_unit(self) -> bool:
-        """Whether the activation works on each output by itself."""
+        """Whether the activation is applied to each output separately."""
         return is_elementwise(self.operation.activation)
 
     def constants(self, inputs: Arrays) -> Arrays:
@@ -71,7 +71,7 @@ class Dense(Rule):
     def needed(self, kept: Arrays, constants: Arrays) -> Arrays:
         read = self.connections[:, kept[0]].any(axis=1) & ~self._foldable(constants)
         if kept[0].any() and not read.any():
-            read[0] = True  # there is no layer without an input
+            read[0] = True  # a layer needs an input
         return [read]
 
     def coupled(self) -> tuple[Groups, Groups]:
@@ -100,22 +100,22 @@ class Dense(Rule):
             operation.bias.assign(self._bias(folded, edit.constants)[columns])
 
     def assign(self, operation: Any, rows: np.ndarray, columns: np.ndarray) -> None:
-        """Gives a smaller layer the kernel of these inputs and outputs."""
+        """Assigns to a smaller layer the kernel of these inputs and outputs."""
         operation.kernel.assign(self.weight()[..., rows, :][..., columns])
 
     def _foldable(self, constants: Arrays) -> np.ndarray:
-        """Returns which inputs are constants that the bias can take over."""
+        """Returns which inputs are constants that can be folded into the bias."""
         [known] = constants
         return ~np.isnan(known) if self.passes_constants() else known == 0
 
     def _folds(self, edit: Edit) -> bool:
-        """Returns whether the bias takes over a constant that is not zero."""
+        """Returns whether a nonzero constant is folded into the bias."""
         [read], [known] = self.reads(edit), edit.constants
         connected = self.connections[:, edit.outputs[0]].any(axis=1)
         return bool((connected & ~read & (known != 0) & self._foldable([known])).any())
 
     def _bias(self, folded: np.ndarray, constants: Arrays) -> np.ndarray:
-        """Returns the bias that takes over these inputs, in double precision."""
+        """Returns the bias with these inputs folded in, in double precision."""
         weight = self.weight().astype(np.float64)
         sums = weight.sum(axis=tuple(range(weight.ndim - 2)))
         bias = getattr(self.operation, "bias", None)

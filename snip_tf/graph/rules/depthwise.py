@@ -1,4 +1,4 @@
-"""Depthwise convolutions, alone and with a pointwise one behind them."""
+"""Depthwise convolutions, alone or followed by a pointwise one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from snip_tf.graph.rules.rule import (
 
 
 class DepthwiseConvolution(Rule):
-    """A convolution of each input by itself; the outputs of an input stay together."""
+    """A separate convolution of each input, whose outputs stay together."""
 
     def uses(self) -> list[Use]:
         axes: Axes = {-2: ("input", np.arange(self._kernel().shape[-2]))}
@@ -47,7 +47,7 @@ class DepthwiseConvolution(Rule):
         known = np.repeat(inputs[0], self._multiplier)
         places = tuple(range(kernel.ndim - 1))
         cut = ~(np.abs(kernel) > self.tolerance).any(axis=places)
-        # Zeros enter at a border.
+        # Padding adds zeros at a border.
         same_everywhere = layer.padding == "valid" or {*layer.kernel_size} == {1}
         constant = cut | (~np.isnan(known) if same_everywhere else known == 0)
         sums = kernel.sum(axis=places, dtype=np.float64)
@@ -97,7 +97,7 @@ class DepthwiseConvolution(Rule):
 
 
 class SeparableConvolution(Convolution):
-    """A depthwise convolution, then a pointwise one, taken as one convolution."""
+    """A depthwise convolution, then a pointwise one, treated as one convolution."""
 
     def weight(self) -> np.ndarray:
         depthwise, pointwise = self._kernels()

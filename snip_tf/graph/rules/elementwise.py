@@ -14,7 +14,7 @@ from snip_tf.graph.rules.rule import is_elementwise, on_constants
 
 
 class Elementwise(Passing):
-    """A function of each number by itself; of a constant it makes another one."""
+    """A function of each number by itself, which maps constants to constants."""
 
     @classmethod
     def accepts(cls, node: Node) -> bool:
@@ -25,7 +25,7 @@ class Elementwise(Passing):
 
 
 class Activation(Elementwise):
-    """An `Activation` layer, whose function may be any."""
+    """An `Activation` layer, with any function."""
 
     @classmethod
     def accepts(cls, node: Node) -> bool:
@@ -33,7 +33,7 @@ class Activation(Elementwise):
 
 
 class Rescaling(Elementwise):
-    """A `Rescaling` by numbers, not by one for each feature."""
+    """A `Rescaling` by single numbers, not by one per feature."""
 
     @classmethod
     def accepts(cls, node: Node) -> bool:
@@ -56,6 +56,6 @@ class BatchNormalization(Elementwise):
 
 
 def only_numbers_beside(node: Node) -> bool:
-    """Returns whether a call is given nothing but tensors, numbers and names."""
+    """Returns whether a call has only tensors, numbers and names as arguments."""
     plain = (int, float, str, bool)
     return all(isinstance(argument, plain) for argument in node.other_arguments())

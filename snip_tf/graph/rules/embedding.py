@@ -12,7 +12,7 @@ from snip_tf.graph.rules.rule import Groups, Rule, feature_count
 
 
 class Embedding(Rule):
-    """A table, whose columns are features. It looks up, and multiplies by nothing."""
+    """A lookup table, whose columns are features; nothing is multiplied."""
 
     def _table(self) -> np.ndarray:
         return keras.ops.convert_to_numpy(self.operation.embeddings)

@@ -15,7 +15,7 @@ from snip_tf.graph.rules.rule import Groups, Rule, feature_count, on_constants
 
 
 class Merging(Rule):
-    """Tensors of the same features, combined one by one; perhaps one and a number."""
+    """Tensors with the same features, combined feature by feature, or with a number."""
 
     @classmethod
     def accepts(cls, node: Node) -> bool:
@@ -25,7 +25,7 @@ class Merging(Rule):
         return [on_constants(self.node, inputs)]
 
     def kept(self, needed: Arrays, constants: Arrays) -> Arrays:
-        # The masks of all inputs go into that of the output.
+        # The mask of the output combines those of all inputs.
         if self.has_masks and len(self.inputs) > 1:
             return super().kept(needed, constants)
         return needed
@@ -60,12 +60,12 @@ class Merging(Rule):
 
 
 class Sum(Merging):
-    """A sum, which can do without summands that are zero."""
+    """A sum, from which zero summands can be dropped."""
 
     def counts(self, kept: np.ndarray, constants: Arrays) -> list[bool]:
         summands = [bool((known[kept] != 0).any()) for known in constants]
         whole = [tensor.shape == self.outputs[0].shape for tensor in self.inputs]
-        # What is left has to have the shape of the sum, and all of its masks.
+        # The rest must have the shape of the sum, and all of its masks.
         has_whole = any(s and w for s, w in zip(summands, whole, strict=True))
         if self.has_masks or not has_whole:
             return super().counts(kept, constants)
@@ -103,7 +103,7 @@ class Product(Merging):
 
 
 class Concatenation(Rule):
-    """Tensors beside each other along the last axis."""
+    """Tensors concatenated along the last axis."""
 
     @classmethod
     def accepts(cls, node: Node) -> bool:
@@ -119,7 +119,7 @@ class Concatenation(Rule):
         ends = np.cumsum([known.size for known in constants])
         parts = np.split(kept[0].copy(), ends[:-1])
         if self.has_masks and kept[0].any():
-            for part in parts:  # whose masks go into that of the output
+            for part in parts:  # their masks are combined in that of the output
                 part[0] |= not part.any()
         return parts
 

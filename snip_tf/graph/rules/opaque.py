@@ -1,4 +1,4 @@
-"""Calls that cannot be analysed: all that no other rule is listed for or accepts."""
+"""Calls that cannot be analysed: those without a rule that accepts them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Shape = Sequence[int | None]
 
 
 class Opaque(Rule):
-    """A call that cannot be analysed: it needs all of its inputs, and stays as is."""
+    """A call that cannot be analysed: it needs all its inputs, and stays unchanged."""
 
     analysed = False
 
@@ -36,12 +36,12 @@ class Opaque(Rule):
 def _times_multiplied(layer: Any, given: _Shape, made: _Shape) -> int:
     """Returns how many times each number of a layer's kernels is multiplied.
 
-    That is for one example. A layer that is not a built-in one counts as multiplying
-    once for each place of its output.
+    This is for one example. A layer that is not built-in counts as multiplying once for
+    each position of its output.
 
     Args:
         layer: of any class.
-        given, made: the shapes of its input and its output.
+        given, made: the shapes of its input and of its output.
     """
     if isinstance(layer, layers.TimeDistributed):
         inner = ([shape[0], *shape[2:]] for shape in (given, made))
@@ -60,7 +60,7 @@ def _times_multiplied(layer: Any, given: _Shape, made: _Shape) -> int:
 
 
 def _places_of_a_step(layer: Any, made: _Shape) -> int:
-    """Returns the size of the image of a convolutional recurrent layer, else 1."""
+    """Returns the image size of a convolutional recurrent layer, or 1 for others."""
     convolutional = (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
     rank = len(layer.kernel_size) if isinstance(layer, convolutional) else 0
     return known_product(made[-1 - rank : -1])

@@ -13,7 +13,7 @@ from snip_tf.graph.rules.rule import Groups, Rule, feature_count
 
 
 class Padding(Rule):
-    """Zeros around a tensor, new features among them."""
+    """Zeros around a tensor, which may add features."""
 
     @classmethod
     def accepts(cls, node: Node) -> bool:
@@ -28,13 +28,13 @@ class Padding(Rule):
 
     @functools.cached_property
     def _own(self) -> slice:
-        """Where the features of the input are among those of the output."""
+        """The slice of the output's features that holds those of the input."""
         before, _ = self.operation.pad_width[-1]
         return slice(before, before + feature_count(self.inputs[0]))
 
     def constants(self, inputs: Arrays) -> Arrays:
         constants = np.zeros(feature_count(self.outputs[0]))
-        # A constant other than zero is not one at the border.
+        # A nonzero constant is not constant at the border.
         constants[self._own] = np.where(inputs[0] == 0, 0, np.nan)
         return [constants]
 
@@ -42,7 +42,7 @@ class Padding(Rule):
         [kept] = needed
         if kept.any() and not kept[self._own].any():
             kept = kept.copy()
-            kept[self._own.start] = True  # there is no tensor without a feature
+            kept[self._own.start] = True  # a tensor needs a feature
         return [kept]
 
     def needed(self, kept: Arrays, constants: Arrays) -> Arrays:

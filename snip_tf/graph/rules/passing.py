@@ -1,4 +1,4 @@
-"""Layers that pass features on one by one: pooling, dropout, cropping, padding."""
+"""Layers that pass on each feature separately: pooling, dropout, cropping, padding."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from snip_tf.graph.rules.rule import Groups, Rule, feature_count
 
 
 class Passing(Rule):
-    """Features that are passed on one by one, each to the same place in the output.
+    """Features passed on separately, each to the same index of the output.
 
-    A constant stays what it is.
+    A constant keeps its value.
     """
 
     @classmethod
@@ -49,9 +49,9 @@ class Passing(Rule):
 
 
 class PassingOnlyZeros(Passing):
-    """The same for layers that put zeros at the border, or that interpolate.
+    """The same for layers that pad with zeros or interpolate.
 
-    A constant other than zero does not stay one.
+    A nonzero constant does not stay constant.
     """
 
     def constants(self, inputs: Arrays) -> Arrays:
@@ -59,6 +59,6 @@ class PassingOnlyZeros(Passing):
 
 
 def same_features(node: Node) -> bool:
-    """Returns whether all inputs and outputs of a call have as many features."""
+    """Returns whether all inputs and outputs of a call have equally many features."""
     made = keras.tree.flatten(node.outputs)
     return len({feature_count(tensor) for tensor in (*node.inputs(), *made)}) == 1

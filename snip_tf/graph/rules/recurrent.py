@@ -25,15 +25,15 @@ _PLAIN = (layers.SimpleRNN, layers.GRU, layers.LSTM)
 
 
 class Recurrent(Rule):
-    """A recurrent layer, or the two of a `Bidirectional`, whose units go in pairs.
+    """A recurrent layer, or the two of a `Bidirectional`, whose units are paired.
 
-    Because of its state a unit is constant only if it stays at zero, where it starts:
-    nothing but zeros enters what it remembers next.
+    Because of its state a unit is constant only if it stays at its initial zero: only
+    zeros contribute to its next state.
     """
 
     @classmethod
     def accepts(cls, node: Node) -> bool:
-        """Returns whether the call takes a sequence, a mask perhaps, and no state."""
+        """Returns whether the call takes a sequence, possibly a mask, and no state."""
         masks = tensors(node.kwargs.get("mask"))
         return len(node.inputs()) == 1 + len(masks) and not any(
             type(part) not in _PLAIN or part.stateful or part.return_state
@@ -51,7 +51,7 @@ class Recurrent(Rule):
 
     @property
     def _copies(self) -> int:
-        """How many times each unit is in the output."""
+        """How many times each unit appears in the output."""
         concatenates = getattr(self.operation, "merge_mode", None) == "concat"
         return len(self._cells) if concatenates else 1
 
@@ -82,7 +82,7 @@ class Recurrent(Rule):
         folded = self._folded(read, known)
         read = read & (np.isnan(known) | ((known != 0) & ~folded))
         if units.any() and not read.any():
-            read[0] = True  # there is no layer without an input
+            read[0] = True  # a layer needs an input
         return [read, *(np.full(mask.shape, units.any()) for mask in constants[1:])]
 
     def _at_zero(self, constants: Arrays) -> np.ndarray:
@@ -90,7 +90,7 @@ class Recurrent(Rule):
         return np.array([cell.at_zero(constants[0]) for cell in self._cells])
 
     def _read_units(self, units: np.ndarray, zero: np.ndarray) -> np.ndarray:
-        """Returns the units that some of these units read; what is zero reads none."""
+        """Returns the units that any of these units read; those at zero read none."""
         read = [
             cell.recurrent[:, units & ~at_zero].any(axis=1) & ~at_zero
             for cell, at_zero in zip(self._cells, zero, strict=True)
@@ -98,7 +98,7 @@ class Recurrent(Rule):
         return np.any(read, axis=0)
 
     def _read_inputs(self, units: np.ndarray, constants: Arrays) -> np.ndarray:
-        """Returns the inputs that some of these units read."""
+        """Returns the inputs that any of these units read."""
         read = [
             cell.inputs[:, units & ~at_zero].any(axis=1)
             for cell, at_zero in zip(self._cells, self._at_zero(constants), strict=True)
@@ -106,10 +106,10 @@ class Recurrent(Rule):
         return np.any(read, axis=0)
 
     def _folded(self, read: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Returns the constants other than zero that the bias takes over.
+        """Returns the nonzero constants that are folded into the bias.
 
-        A layer without a bias gets one for them, which in a GRU of Keras' default kind
-        has two rows, and should not be larger than what it saves.
+        A layer without a bias gets one for them, unless it would be larger than what it
+        saves; in a GRU of Keras' default kind it has two rows.
         """
         folded = read & ~np.isnan(known) & (known != 0)
         cell = self._cells[0].cell
@@ -158,10 +158,10 @@ def _parts(layer: Any) -> list[Any]:
 
 
 def _of_both(layer: keras.Layer, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a `Bidirectional` for these of the layers inside."""
+    """Returns the settings of a `Bidirectional` for these settings of its layers."""
     config = layer.get_config()
     return {
-        # Without the shapes for which Keras would build it.
+        # Without the shapes, for which Keras would build it.
         name: {
             **config[name],
             "config": {**config[name]["config"], **settings},
@@ -175,10 +175,10 @@ class _Cell:
     """The weights of a recurrent cell, unit by unit.
 
     Attributes:
-        cell: of Keras.
-        units: how many it has.
-        by_unit: whether its activations work on each unit by itself, as a softmax does
-            not.
+        cell: the cell of Keras.
+        units: the number of units.
+        by_unit: whether its activations are applied to each unit separately, unlike a
+            softmax.
         inputs, recurrent: which input, or unit, is read by which unit.
     """
 
@@ -192,7 +192,7 @@ class _Cell:
         self.recurrent = np.any(self._nonzero_gates(cell.recurrent_kernel), axis=1)
 
     def _gates(self, weight: Any) -> np.ndarray:
-        """Returns a weight with an axis for the gates before that of the units."""
+        """Returns a weight reshaped to have an axis of gates before that of units."""
         array = keras.ops.convert_to_numpy(weight)
         return array.reshape(*array.shape[:-1], -1, self.units)
 
@@ -200,44 +200,46 @@ class _Cell:
         return np.abs(self._gates(weight)) > self._tolerance
 
     @property
-    def _memory(self) -> int:
-        """Which of the gates is no gate, but what is remembered next."""
+    def _candidate(self) -> int:
+        """The index of the candidate state among the gates."""
         return 0 if isinstance(self.cell, layers.SimpleRNNCell) else 2
 
     @functools.cached_property
-    def _into_memory(self) -> np.ndarray:
-        """The kernel from the inputs to what is remembered next."""
-        return self._gates(self.cell.kernel)[:, self._memory].copy()
+    def _candidate_kernel(self) -> np.ndarray:
+        """The kernel from the inputs to the candidate state."""
+        return self._gates(self.cell.kernel)[:, self._candidate].copy()
 
     @functools.cached_property
-    def _remembers(self) -> np.ndarray:
-        """Which unit is read by what is remembered next of which unit."""
-        return self._nonzero_gates(self.cell.recurrent_kernel)[:, self._memory].copy()
+    def _candidate_reads(self) -> np.ndarray:
+        """Which units the candidate state of each unit reads."""
+        return self._nonzero_gates(self.cell.recurrent_kernel)[
+            :, self._candidate
+        ].copy()
 
     def uses(self, steps: int) -> list[Use]:
-        """Returns how it multiplies by its kernels, in so many steps."""
+        """Returns how it multiplies by its kernels in this many steps."""
         kernel, units = self.cell.kernel, np.arange(self.units)
-        into = np.tile(units, kernel.shape[-1] // self.units)
+        outputs = np.tile(units, kernel.shape[-1] // self.units)
         inputs = np.arange(kernel.shape[0])
-        of_inputs: Axes = {0: ("input", inputs), 1: ("output", into)}
-        of_units: Axes = {0: ("output", units), 1: ("output", into)}
+        of_inputs: Axes = {0: ("input", inputs), 1: ("output", outputs)}
+        of_units: Axes = {0: ("output", units), 1: ("output", outputs)}
         return [
             Use(kernel, steps, of_inputs, read=0),
             Use(self.cell.recurrent_kernel, steps, of_units, read=0),
         ]
 
     def at_zero(self, constants: np.ndarray) -> np.ndarray:
-        """Returns the units whose state stays at zero, whatever their gates are."""
+        """Returns the units whose state stays at zero for any values of the gates."""
         at_zero = keras.ops.convert_to_numpy(self.cell.activation(keras.ops.zeros(1)))
         if not self.by_unit or at_zero[0] != 0:
             return np.zeros(self.units, bool)
-        kernel, recurrent = self._into_memory, self._remembers
+        kernel, recurrent = self._candidate_kernel, self._candidate_reads
         varies = np.isnan(constants)
         reads_what_varies = (np.abs(kernel[varies]) > self._tolerance).any(axis=0)
         zero = ~reads_what_varies & (np.where(varies, 0, constants) @ kernel == 0)
         if self.cell.use_bias:
             # (A GRU may have two rows of biases.)
-            bias = self._gates(self.cell.bias)[..., self._memory, :]
+            bias = self._gates(self.cell.bias)[..., self._candidate, :]
             zero &= (bias.reshape(-1, self.units) == 0).all(axis=0)
         while True:
             still = zero & ~recurrent[~zero].any(axis=0)
@@ -248,12 +250,12 @@ class _Cell:
     def fill(
         self, new: Any, rows: np.ndarray, units: np.ndarray, folded: np.ndarray
     ) -> None:
-        """Gives a smaller cell the weights of what is kept.
+        """Assigns the kept weights to a smaller cell.
 
         Args:
-            new: the cell.
+            new: the smaller cell.
             rows, units: the inputs and units that it has.
-            folded: the constants of inputs that its bias takes over.
+            folded: the constants of inputs that are folded into its bias.
         """
         kernel = keras.ops.convert_to_numpy(self.cell.kernel)
         recurrent = keras.ops.convert_to_numpy(self.cell.recurrent_kernel)
@@ -261,13 +263,13 @@ class _Cell:
         new.recurrent_kernel.assign(self._of_units(recurrent[units], units))
         if new.use_bias:
             bias = np.nan_to_num(folded) @ kernel.astype(np.float64)
-            if len(new.bias.shape) == 2:  # a GRU's, for inputs and for units
+            if len(new.bias.shape) == 2:  # of a GRU: for inputs and for units
                 bias = np.stack([bias, np.zeros_like(bias)])
             if self.cell.use_bias:
                 bias = bias + keras.ops.convert_to_numpy(self.cell.bias)
             new.bias.assign(self._of_units(bias, units))
 
     def _of_units(self, weight: np.ndarray, units: np.ndarray) -> np.ndarray:
-        """Returns a weight's entries for some of the units, in every gate."""
+        """Returns a weight's entries for some units, in every gate."""
         gates = self._gates(weight)[..., units]
         return gates.reshape(*gates.shape[:-2], -1)

@@ -11,10 +11,10 @@ from snip_tf.graph.rules.rule import Groups, Rule, feature_count
 
 
 class Reshaping(Rule):
-    """Features at other places: as many as before, or from or to a flat tensor.
+    """Features at other positions: the same number, or from or to a flat tensor.
 
-    A flat tensor has all places of a feature beside each other: feature i of the n of
-    the other tensor is at i, i + n, i + 2n, ...
+    A flat tensor has features interleaved: feature i of the n features of the other
+    tensor is at i, i + n, i + 2n, ...
     """
 
     @classmethod
@@ -52,7 +52,7 @@ class Reshaping(Rule):
         [wanted] = self.needed(kept, constants)
         if self.worth_a_gather(given[0], wanted):
             return kept
-        # All places of a feature stay, even where only some are given.
+        # All positions of a feature stay, even where only some are given.
         return [self._spread(self._features(given[0]), self._out)]
 
     def coupled(self) -> tuple[Groups, Groups]:
@@ -70,7 +70,7 @@ class Reshaping(Rule):
         return edit.like(layer, target_shape=(*layer.target_shape[:-1], kept))
 
     def _features(self, keep: np.ndarray) -> np.ndarray:
-        """Returns which features are kept at any place."""
+        """Returns which features are kept at any position."""
         return np.any(keep.reshape(-1, min(self._in, self._out)), axis=0)
 
     def _spread(self, features: np.ndarray, size: int) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""How one call passes features on, and how it is made smaller.
+"""How a call passes features on, and how it is made smaller.
 
 A feature is one entry of a tensor's last axis: a unit of a dense layer, or a filter of
-a convolution, at all positions. What is known of a tensor is an array with one entry
-for each feature: its value where that is the same for every input, else NaN; or whether
-it is kept. A tensor that has no axis but that of the batch has one feature.
+a convolution, at all positions. An array with one entry per feature describes a tensor:
+the feature's value if it is the same for every input, else NaN; or whether it is kept.
+A tensor with only a batch axis has one feature.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 from snip_tf.graph.edit import Arrays, Edit
 from snip_tf.graph.graph import Node, carry_masks, tensors
 
-# For each feature of a tensor the number of its group, or None: each by itself.
+# The group number of each feature of a tensor; None if each is a group by itself.
 Groups = list[np.ndarray | None]
-# By axis of a weight: to which features of which tensor its entries belong.
+# By axis of a weight: the tensor, and the features of it, to which its entries belong.
 Axes = dict[int, tuple[Literal["input", "output"], np.ndarray]]
 
-# A layer gets a gather of the features that it reads where it would otherwise be given
-# at least this fraction more: moving features costs less than multiplying by zeros,
-# but not nothing.
+# A layer gets a gather of the features that it reads if its input would otherwise be
+# larger by at least this fraction: moving features is cheaper than multiplying by
+# zeros, but not free.
 _WORTH_A_GATHER = 1 / 8
 
-# Their value at one place depends on the argument at that place alone.
+# Activations whose value at one position depends only on the argument at that position.
 _ELEMENTWISE = [
     "celu",
     "elu",
@@ -66,10 +66,9 @@ class Use:
     Attributes:
         weight: the variable.
         positions: how many times each of its numbers is multiplied, for one example.
-        axes: by axis, where its entries belong to features: to those of the first input
-            or of the output, and to which of them.
-        read: the axis along which features are multiplied and then summed with others,
-            if there is one.
+        axes: for each axis whose entries belong to features: whether to those of the
+            first input or of the output, and to which.
+        read: the axis along which features are multiplied and summed, if there is one.
     """
 
     weight: keras.Variable
@@ -82,7 +81,7 @@ class Rule:
     """How one call passes features on, and how it is made smaller.
 
     The defaults are right for any call: nothing is known of its outputs, each of them
-    needs all inputs, and the operation stays as it is. A rule for a family of layers
+    needs all inputs, and the operation stays unchanged. A rule for a family of layers
     overrides what it knows better. No method leaves anything behind for another.
 
     To compact a network, `structured/plan.py` asks for `constants` from the first call
@@ -106,7 +105,7 @@ class Rule:
         self.tolerance = tolerance
         self.inputs = node.inputs()
         self.outputs = tensors(node.outputs)
-        # A mask that is an argument need not be attached to the inputs.
+        # A mask passed as an argument need not be attached to the inputs.
         masks = tensors(node.kwargs.get("mask"))
         self.has_masks = hidden_masks or (carry_masks(self.inputs) and not masks)
 
@@ -114,15 +113,15 @@ class Rule:
     def accepts(cls, node: Node) -> bool:
         """Returns whether the rule holds for a call of a class that it is listed for.
 
-        It has one output, and at least one input, which has features.
+        The call has one output, and at least one input, which has features.
         """
         return len(node.inputs()) == 1
 
     def worth_a_gather(self, given: np.ndarray, needed: np.ndarray) -> bool:
-        """Returns whether to pick the needed features, or to take all that are given.
+        """Returns whether to gather the needed features, rather than take all of them.
 
-        From a tensor with a mask none are picked: `keras.ops.take` drops the mask, and
-        an attention after it, or the loss, would do without.
+        Nothing is gathered from a tensor with a mask: `keras.ops.take` drops the mask,
+        which an attention after it, or the loss, may need.
         """
         if self.has_masks:
             return False
@@ -137,7 +136,7 @@ class Rule:
         """Returns which features of the outputs are kept if these are needed.
 
         Args:
-            needed: for each output, the features that something reads.
+            needed: for each output, the features that are read.
             constants: for each input, what is constant.
         """
         del constants
@@ -151,10 +150,10 @@ class Rule:
     def raise_to_minimum(
         self, given: Arrays, kept: Arrays, constants: Arrays
     ) -> Arrays:
-        """Returns `kept`, with more where leaving features out would cost a gather.
+        """Returns `kept`, with more features where dropping them would cost a gather.
 
         Args:
-            given: for each input, the features that there are.
+            given: for each input, the features that exist.
             kept: for each output, the features to keep at least.
             constants: for each input, what is constant.
         """
@@ -162,9 +161,9 @@ class Rule:
         return kept
 
     def coupled(self) -> tuple[Groups, Groups]:
-        """Returns the features that must be removed together: of inputs, of outputs.
+        """Returns the groups of input and output features to be removed together.
 
-        Features of one number belong to one group; None stands for a tensor whose
+        Features with the same number form a group; None stands for a tensor whose
         features can each be removed alone. By default all are one group.
         """
         return (
@@ -173,19 +172,19 @@ class Rule:
         )
 
     def uses(self) -> list[Use]:
-        """Returns the kernels that it multiplies by."""
+        """Returns the kernels that the call multiplies by."""
         return []
 
     def reads(self, edit: Edit) -> Arrays:
-        """Returns which features of its inputs the smaller operation is called on."""
+        """Returns which features of its inputs the smaller operation takes."""
         return edit.inputs
 
     def smaller(self, edit: Edit) -> keras.Operation:
-        """Returns the operation for what is kept; if it is new, it is not built."""
+        """Returns the operation for the kept features; a new one is not built."""
         return edit.copy(self.operation)
 
     def call(self, operation: Any, inputs: list[Any], edit: Edit) -> Any:
-        """Calls the smaller operation on new tensors (None where one is gone)."""
+        """Calls the smaller operation on new tensors (None where one was removed)."""
         picked = [
             edit.gathered(tensor, given, read)
             for tensor, given, read in zip(
@@ -196,31 +195,31 @@ class Rule:
         return operation(*args, **kwargs)
 
     def fill(self, operation: Any, edit: Edit) -> None:
-        """Gives the smaller operation its weights, after it was called."""
+        """Assigns the weights of the smaller operation, after it was called."""
 
 
 def is_elementwise(activation: Any) -> bool:
     """Returns whether a function is known to work on each number by itself."""
-    # (By identity: a callable of the user's may not be hashable. Older versions of
-    # Keras lack some of the functions.)
+    # (By identity: a user's callable may not be hashable. Older versions of Keras lack
+    # some of the functions.)
     known = (getattr(keras.activations, name, None) for name in _ELEMENTWISE)
     return activation is not None and any(activation is each for each in known)
 
 
 def feature_count(tensor: keras.KerasTensor) -> int:
-    """Returns the size of the last axis, or 1 if there is only that of the batch."""
+    """Returns the size of the last axis, or 1 if there is only a batch axis."""
     return (tensor.shape[-1] or 1) if len(tensor.shape) > 1 else 1
 
 
 def unknown(tensor: keras.KerasTensor) -> np.ndarray:
-    """Returns the constants of a tensor of which none is known: all NaN."""
+    """Returns the constants of a tensor without known ones: all NaN."""
     return np.full(feature_count(tensor), np.nan)
 
 
 def positions(tensor: keras.KerasTensor) -> int:
-    """Returns at how many places a tensor has features, for one example.
+    """Returns the number of positions at which a tensor has features, for one example.
 
-    An axis of unknown size counts as one place.
+    An axis of unknown size counts as one position.
     """
     return known_product(tensor.shape[1:-1])
 
@@ -231,13 +230,13 @@ def known_product(sizes: Sequence[int | None]) -> int:
 
 
 def as_tensor(value: np.ndarray, dtype: str) -> Any:
-    """Returns a constant in single precision, or in double for double precision."""
+    """Returns a constant in double precision for a double dtype, else in single."""
     precision = "float64" if dtype == "float64" else "float32"
     return keras.ops.convert_to_tensor(value, precision)
 
 
 def on_constants(node: Node, constants: Arrays) -> np.ndarray:
-    """Returns what a call makes of constant features; NaN where one is unknown."""
+    """Returns the outputs of a call on constant features; NaN for unknown ones."""
     inputs = node.inputs()
     dummies = [
         np.nan_to_num(known).reshape((1,) * (len(tensor.shape) - 1) + (-1,))

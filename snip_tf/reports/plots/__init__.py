@@ -1,7 +1,7 @@
 """Pictures of pruned networks, with matplotlib; each function returns a figure.
 
-A notebook shows a figure that is the last line of a cell. Without matplotlib, all that
-draw raise an ImportError.
+A notebook shows a figure that is the last line of a cell. Without matplotlib, the
+drawing functions raise an ImportError.
 
 Example:
 

@@ -67,7 +67,7 @@ def error_by_criterion(
     curves: Mapping[str, Mapping[float, Sequence[float]]],
     dense: Sequence[float] = (),
 ) -> Figure:
-    """Draws test errors of criteria: means over seeds, from the lowest to the highest.
+    """Draws test errors of criteria: means over seeds, with their ranges.
 
     Args:
         curves: `{label: {sparsity: errors in percent, one for each seed}}`; sparsities
@@ -115,7 +115,7 @@ def _draw_ranges(
     axes.errorbar(
         places,
         means,
-        np.abs([means - lowest, highest - means]),  # of the same, off by rounding
+        np.abs([means - lowest, highest - means]),  # rounding may make them negative
         label=label,
         marker=marker,
         markersize=4,

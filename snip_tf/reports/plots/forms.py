@@ -1,4 +1,4 @@
-"""Checks of what is to be drawn."""
+"""Checks the arguments of drawing functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as grids of images: kept connections of pixels, means of batches."""
+"""Draws grids of images: kept connections of pixels, means of batches."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 def retained_image(
     mask: np.ndarray | keras.Model, image_shape: Sequence[int]
 ) -> np.ndarray:
-    """Returns how much of what reads each pixel is kept, as a picture.
+    """Returns the fraction of each pixel's connections that is kept, as a picture.
 
     Args:
-        mask: bool array, the mask of the kernel of a network's first layer: of a dense
-            layer behind a flattened image, (pixels, units), or of a convolution,
-            (height, width, channels, filters). Or a pruned model, whose first mask is
-            taken.
-        image_shape: of one example: (height, width) or (height, width, channels).
+        mask: bool array, the mask of the kernel of a network's first layer: (pixels,
+            units) for a dense layer on a flattened image, (height, width, channels,
+            filters) for a convolution. Or a pruned model, whose first mask is used.
+        image_shape: the shape of an example: (height, width) or (height, width,
+            channels).
 
     Returns:
-        float32 array from 0 to 1, the mean over units and channels: of the image's
-        height and width for a dense layer, of the filter's for a convolution.
+        float32 array from 0 to 1, the mean over units and channels. It has the height
+        and width of the image for a dense layer, of the filter for a convolution.
 
     Raises:
-        ValueError: if the mask is of no layer that sees such images, or the model is
-            not pruned.
+        ValueError: if the mask does not belong to a layer that sees such images, or the
+            model is not pruned.
 
     Example:
 
@@ -68,10 +68,10 @@ def retained_connections(
     """Draws the first layer's kept connections, as a grid; bright is kept.
 
     Args:
-        masks: `{row label: {column label: mask}}`, as for instance `{"digit 3":
-            {"90 %": mask}}`; each mask as in `retained_image`, that is also a pruned
-            model. Or one pruned model.
-        image_shape: of one example.
+        masks: `{row label: {column label: mask}}`, for instance `{"digit 3":
+            {"90 %": mask}}`; each mask, or pruned model, as in `retained_image`. Or
+            one pruned model.
+        image_shape: the shape of an example.
 
     Source: figure 2 of https://arxiv.org/abs/1810.02340.
     """
@@ -89,7 +89,7 @@ def retained_connections(
 
 
 def mean_images(batches: Mapping[str, np.ndarray]) -> Figure:
-    """Draws the mean image of each of several batches, as of those scored on.
+    """Draws the mean image of each of several batches, such as those scored on.
 
     Args:
         batches: `{label: images}`, each an array (examples, height, width) or
@@ -103,7 +103,7 @@ def mean_images(batches: Mapping[str, np.ndarray]) -> Figure:
 
 
 def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Draws pictures in rows and columns, each from its darkest pixel to its brightest.
+    """Draws pictures in rows and columns, each scaled from its minimum to its maximum.
 
     Args:
         pictures: `{row label: {column label: array}}`; an array is (height, width) or
@@ -128,7 +128,7 @@ def image_grid(pictures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
 
 def _scaled(picture: np.ndarray) -> np.ndarray:
-    """Returns it from 0 to 1, without an axis for a single channel."""
+    """Scales a picture to 0 to 1, and drops the axis of a single channel."""
     if picture.ndim == 3 and picture.shape[-1] == 1:
         picture = picture[..., 0]
     low, high = picture.min(), picture.max()

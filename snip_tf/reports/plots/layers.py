@@ -1,4 +1,4 @@
-"""Pictures of a network's layers: what is kept of them, and what they cost."""
+"""Draws a network's layers: what is kept of them, and what they cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A network, or a dict of its weights: what is kept of each, a fraction or a mask.
 _Pruned: TypeAlias = keras.Model | Report | Mapping[str, float | np.ndarray]
 
-# Weights of a network whose paths there is room for below a panel.
+# The number of weights whose paths fit below a panel.
 _NAMED = 10
 
 
@@ -107,16 +107,17 @@ def _kept(network: _Pruned) -> dict[str, float]:
 
 
 def layer_costs(layers: keras.Model | Report | Sequence[LayerRow]) -> Figure:
-    """Draws parameters and multiply-adds of layers: all, not zero, and compacted.
+    """Draws parameters and multiply-adds of layers: all, non-zero, and compacted.
 
-    Of the layers that multiply. Of a model that runs its layers in code of its own,
-    whose multiply-adds are not known, the parameters of all.
+    Shows the layers that multiply. For a model that runs its layers in its own code,
+    whose multiply-adds are not known, it shows the parameters of all layers.
 
     Args:
         layers: a built `keras.Model`, a `snip_tf.report`, or the `layers` of one.
 
     Raises:
-        TypeError, ValueError: if they are none of these, or there are no layers.
+        TypeError, ValueError: if the argument is of another kind, or there are no
+            layers.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What is kept or removed as a whole: one file for each structure."""
+"""What is kept or removed as a whole: one file per structure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_request(
     scope: Scope,
     min_kept: float,
 ) -> Sparsity:
-    """Raises unless all are valid, and the structure can be divided as they ask.
+    """Raises unless all arguments are valid, and fit the structure and one another.
 
     One rule: whatever divides the number kept among parts (`scope`, patterns,
     `min_kept`) needs a structure whose groups lie within these parts
@@ -68,7 +68,7 @@ def check_request(
     sparsity = check_sparsity(sparsity)
     check_one_of("scope", scope, SCOPES)
     check_min_kept(min_kept)
-    # What divides, what is expected instead, and what was received.
+    # By what divides: what is expected instead, and what was received.
     asked: dict[str, tuple[str, str]] = {}
     if scope != "global":
         asked[scope] = ("scope='global'", f"scope={scope!r}")

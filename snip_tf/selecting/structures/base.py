@@ -1,4 +1,4 @@
-"""Structure: what is ranked, and which masks a choice of it makes."""
+"""Structure: what is ranked, and the masks that follow from a choice."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Division = Literal["pattern", "layer", "unit", "erk", "minimum"]
 class Structure:
     """What is kept or removed as a whole: the groups that are ranked.
 
-    Weights come as kernels, scores and masks by weight path. What is written here is
-    right for groups of one weight each; a structure whose groups lie across weights
-    uses names of its own for what it ranks.
+    Kernels, scores and masks are given by weight path. The defaults are right for
+    groups that lie within one weight; a structure whose groups lie across weights uses
+    names of its own for what it ranks.
 
     Attributes:
-        why: what forbids the divisions that it lacks, as the end of a sentence.
+        why: why it lacks some divisions, as the end of a sentence.
         least: how many connections each weight keeps in any case.
     """
 
@@ -45,10 +45,10 @@ class Structure:
 
     @property
     def divisions(self) -> frozenset[Division]:
-        """By what the number kept can be divided, beside the whole network.
+        """What the number kept can be divided by, besides the whole network.
 
-        Those whose parts hold each group as a whole: a group that lies across two
-        parts would be counted in neither.
+        These are divisions whose parts contain whole groups: a group that lies across
+        two parts would be counted in neither.
         """
         return frozenset({"pattern", "layer", "unit", "erk", "minimum"})
 
@@ -61,11 +61,11 @@ class Structure:
         """Raises a ValueError where a weight cannot be divided into groups."""
 
     def sizes(self, kernels: Kernels, left: Masks) -> dict[str, int]:
-        """Returns how many groups of each weight have something left.
+        """Returns how many groups of each weight have connections left.
 
         Args:
             kernels: `{weight path: kernel}`.
-            left: masks, where something was removed before.
+            left: masks of earlier pruning.
         """
         return {
             path: int(np.count_nonzero(self.groups_left(kernel, left[path])))
@@ -75,7 +75,7 @@ class Structure:
         }
 
     def groups_left(self, kernel: Kernel, left: np.ndarray) -> np.ndarray:
-        """Returns which groups of a weight have something left, by its mask."""
+        """Returns which groups of a weight have connections left, by its mask."""
         del kernel
         return left
 
@@ -125,16 +125,16 @@ class Structure:
         return dict(chosen)
 
     def describe_zeros(self, zeros: Mapping[str, int]) -> str:
-        """Returns the warning of what is kept by its position alone."""
+        """Returns the warning about connections kept only because of their position."""
         listing = ", ".join(f"{count} of {path!r}" for path, count in zeros.items())
         return (
-            f"{sum(zeros.values())} of the kept connections have a score of zero, as "
-            f"others that are removed, and were chosen by their position alone: "
-            f"{listing}. The usual reason is a layer that is initialized with zeros, "
-            f"this one or one after it: initialize it with small random numbers, score "
-            f"after a few steps of training, or leave these weights out with "
+            f"{sum(zeros.values())} of the kept connections have a score of zero, like "
+            f"others that were removed, and were chosen by position alone: {listing}. "
+            "The usual reason is a layer that is initialized with zeros, this one or "
+            "one after it: initialize it with small random numbers, score after a few "
+            "steps of training, or leave these weights out with "
             f"exclude={list(zeros)}. Another is inputs or activations that are zero in "
-            f"all examples: score on more of them."
+            "all examples: score on more of them."
         )
 
 

@@ -22,7 +22,7 @@ from snip_tf.selecting.structures.base import (
 
 @dataclasses.dataclass(frozen=True)
 class Blocks(Structure):
-    """Blocks of inputs by outputs are kept or removed as a whole.
+    """Keeps or removes blocks of inputs by outputs as a whole.
 
     A block is ranked by the sum of the scores of its connections, and `sparsity` is the
     fraction of blocks. `Blocks(4, 4)` is also written `"4x4"`.
@@ -63,7 +63,7 @@ class Blocks(Structure):
 
     @property
     def divisions(self) -> frozenset[Division]:
-        """All but by outputs, unless a block is of one."""
+        """All divisions, but by outputs only if a block has a single one."""
         across: set[Division] = {"unit"} if self.outputs > 1 else set()
         return super().divisions - across
 
@@ -89,7 +89,7 @@ class Blocks(Structure):
         return inputs | dict.fromkeys(kernel.outputs[-1:], self.outputs)
 
     def groups_left(self, kernel: Kernel, left: np.ndarray) -> np.ndarray:
-        """Returns which blocks of a weight have something left."""
+        """Returns which blocks of a weight have connections left."""
         return self._sums(kernel, left.astype(np.float32)) > 0
 
     def group_scores(

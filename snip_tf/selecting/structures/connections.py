@@ -1,4 +1,4 @@
-"""Each connection by itself, as SNIP has it."""
+"""Single connections, as in SNIP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from snip_tf.selecting.structures.base import Structure
 
 @dataclasses.dataclass(frozen=True)
 class Connections(Structure):
-    """Each connection is kept or removed by itself: `structure="weights"`."""
+    """Keeps or removes each connection by itself: `structure="weights"`."""
 
     def __str__(self) -> str:
         return "weights"

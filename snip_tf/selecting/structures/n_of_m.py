@@ -1,4 +1,4 @@
-"""N of each M connections, what the sparse tensor cores of a GPU multiply by."""
+"""N of each M connections, the format of a GPU's sparse tensor cores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from snip_tf.selecting.structures.base import (
 
 @dataclasses.dataclass(frozen=True)
 class NOfM(Structure):
-    """Of each M successive connections along the input axis, the N best are kept.
+    """Keeps the N best of each M successive connections along the input axis.
 
     `sparsity` is 1 - N / M. `NOfM(2, 4)` is also written `"2:4"`.
 
@@ -41,7 +41,7 @@ class NOfM(Structure):
 
     n: int
     m: int
-    why: ClassVar[str] = "which says itself what is kept of every weight"
+    why: ClassVar[str] = "which fixes what is kept of every weight"
     least: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class NOfM(Structure):
 
     @property
     def divisions(self) -> frozenset[Division]:
-        """Patterns, which choose the weights that are pruned."""
+        """Patterns only, which choose the weights to prune."""
         return frozenset({"pattern"})
 
     def check(self, kernels: Kernels) -> None:

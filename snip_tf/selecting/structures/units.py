@@ -1,4 +1,4 @@
-"""Whole units: how they are asked for (`structured.units` finds and ranks them)."""
+"""The settings of whole units (`structured.units` finds and ranks them)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ COSTS = ("units", "parameters", "multiply_adds")
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """Whole units (filters, dense and recurrent units) are kept or removed.
+    """Keeps or removes whole units: filters, dense and recurrent units.
 
     They are ranked over the whole network by
 
-        |dL/dc|  at c = 1,  of a gate c on all that the unit gives to others.
+        |dL/dc|  at c = 1,  of a gate c on all outputs of the unit.
 
-    What is added up is one unit; each layer keeps its best; the inputs and the outputs
-    of the model stay. `snip_tf.compact` then makes the network smaller, and its
-    training faster. For Sequential and Functional models.
+    Units that are added up count as one unit. Each layer keeps its best unit, and the
+    inputs and outputs of the model stay. `snip_tf.compact` then makes the network
+    smaller, and its training faster. For Sequential and Functional models.
 
     Args:
-        cost: what `sparsity` is a fraction of: `"units"`, removed exactly; or the
-            kernels' `"parameters"` or the `"multiply_adds"`, of which at least that
-            much is removed. Then units are ranked by sensitivity for what they cost.
-        block: int, how many units of a layer go together where `cost` is not
-            `"units"`; the default is what makes a processor faster.
+        cost: what `sparsity` is a fraction of: `"units"`, which is met exactly; or the
+            kernels' `"parameters"` or `"multiply_adds"`, of which at least that
+            fraction is removed, ranking units by sensitivity per cost.
+        block: int, how many units of a layer are removed together if `cost` is not
+            `"units"`; the default suits processors.
 
     Raises:
         TypeError: if `block` is not a whole number.
@@ -48,9 +48,9 @@ class Units:
     """
 
     cost: Cost = "units"
-    # Processors multiply eight numbers and more at once: at half of its multiply-adds,
+    # Processors multiply eight or more numbers at once: with half of the multiply-adds,
     # a training step of ResNet-20 with 11, 23 and 45 filters is 1.1 to 1.2 times as
-    # fast as with 16, 32 and 64, and with 8, 24 and 56 it is 1.2 to 1.4.
+    # fast as with 16, 32 and 64; with 8, 24 and 56 filters, 1.2 to 1.4 times.
     block: int = 8
     why: ClassVar[str] = "whose units lie across several weights"
     least: ClassVar[int] = 1

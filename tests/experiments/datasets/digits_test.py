@@ -16,7 +16,7 @@ def splits(source):
     return digits.load()
 
 
-def test_all_digits_are_there_once_and_in_order(splits, source):
+def test_all_digits_appear_once_and_in_order(splits, source):
     labels = [splits["train"][1], splits["test"][1]]
     assert [len(part) for part in labels] == [1500, 297]
     np.testing.assert_array_equal(np.concatenate(labels), source.target)

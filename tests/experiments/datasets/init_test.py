@@ -46,7 +46,7 @@ def test_images_of_one_channel_are_normalized_as_a_whole(source):
     np.testing.assert_array_equal(data.train[0], expected)  # to the last bit
 
 
-def test_only_so_many_examples_are_taken(source):
+def test_max_examples_limits_the_examples(source):
     kept = {split: images.copy() for split, (images, _) in source.items()}
     data = datasets.load("made_up", max_examples=30)
     train, validation, test = data.train[1], data.validation[1], data.test[1]

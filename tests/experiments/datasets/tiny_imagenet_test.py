@@ -97,7 +97,7 @@ def no_zip_file(content):
 
 
 @pytest.mark.parametrize("damage", [cut, changed_inside, no_zip_file])
-def test_of_a_damaged_file_nothing_is_left_behind(folder, damage):
+def test_a_damaged_file_leaves_nothing_behind(folder, damage):
     path = folder / ZIP
     whole = path.read_bytes()
     path.write_bytes(damage(whole))

@@ -34,7 +34,7 @@ def test_variances(name, variance, limit):
     assert abs(drawn).max() <= limit
 
 
-def test_what_keras_knows_by_name_is_known_too():
+def test_names_that_keras_knows_are_known_too():
     keras.utils.set_random_seed(0)
     drawn = draw("he_uniform")
     limit = np.sqrt(6 / SHAPE[0])

@@ -76,18 +76,18 @@ def test_refuses_what_is_not_a_tf_config(monkeypatch, text, problem):
 @pytest.mark.parametrize(
     ("spec", "kind", "index", "problem"),
     [
-        ({"worker": ["a:1"]}, "worker", 1, "no worker of index 1"),
-        ({"worker": ["a:1"]}, "worker", -1, "no worker of index -1"),
+        ({"worker": ["a:1"]}, "worker", 1, "no worker with index 1"),
+        ({"worker": ["a:1"]}, "worker", -1, "no worker with index -1"),
         ({"worker": ["a:1"]}, "worker", 0.7, "a whole number"),
-        ({"worker": ["a:1"], "ps": ["b:1"]}, "worker", 0, "ps is not one"),
-        ({"worker": ["a:1"]}, "evaluator", 0, "evaluator is not one"),
+        ({"worker": ["a:1"], "ps": ["b:1"]}, "worker", 0, "ps is neither"),
+        ({"worker": ["a:1"]}, "evaluator", 0, "evaluator is neither"),
         ({"worker": ["a:1"], "chief": ["b:1", "c:1"]}, "worker", 0, "not one chief"),
         ({"worker": ["a"]}, "worker", 0, "'a' is not host:port"),
         ({"worker": ["a:99999"]}, "worker", 0, "'a:99999' is not host:port"),
         ({"worker": ["a:²"]}, "worker", 0, "'a:²' is not host:port"),
         ({"worker": ["http://a:1"]}, "worker", 0, "'http://a:1' is not host:port"),
         ({"worker": ["::1:5"]}, "worker", 0, "'::1:5' is not host:port"),
-        ({"worker": ["a:1"]}, ["worker"], 0, "['worker'] is not one"),
+        ({"worker": ["a:1"]}, ["worker"], 0, "['worker'] is neither"),
         ({"worker": ["a:1", "a:1"]}, "worker", 0, "the same address"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_chief_that_does_not_come_is_named(listening, free_ports):
         cluster.connect(cluster.Cluster(workers, 1), 0.5)
 
 
-def test_waits_as_long_as_it_is_told(free_ports):
+def test_waits_for_the_given_time(free_ports):
     workers = tuple(f"localhost:{port}" for port in free_ports[:2])
 
     def come(index):
@@ -136,7 +136,7 @@ def test_waits_as_long_as_it_is_told(free_ports):
         list(pool.map(come, [0, 1]))
 
 
-def test_workers_meet_in_whichever_order_they_come(free_ports):
+def test_workers_meet_in_any_order(free_ports):
     workers = tuple(f"localhost:{port}" for port in free_ports)
     strangers = []
 

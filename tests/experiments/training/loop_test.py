@@ -200,7 +200,7 @@ def test_the_loss_of_a_check_is_the_mean_since_the_last(tmp_path):
 
 
 @pytest.mark.usefixtures("no_errors")
-def test_progress_is_told_at_least_every_100_iterations(tmp_path):
+def test_progress_is_shown_at_least_every_100_iterations(tmp_path):
     told = []
     history = train(
         make_model(),

@@ -11,7 +11,7 @@ import snip_tf
 from snip_tf.experiments.training import checkpoint, run_folder
 
 layers = keras.layers
-WORDS = "Expected --logdir to hold the files of a run as it left them"
+WORDS = "Expected --logdir to hold the unchanged files of a run"
 
 
 def check(iteration, steps=None):

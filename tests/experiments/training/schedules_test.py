@@ -26,7 +26,7 @@ def test_a_constant_rate():
     np.testing.assert_array_equal(moved, [-0.25, 0.5, -1])
 
 
-def test_a_piecewise_rate_changes_after_exactly_so_many_iterations():
+def test_a_piecewise_rate_changes_exactly_at_its_boundaries():
     # Rates and sums that float32 holds exactly.
     optimizer = make_optimizer(
         "sgd", 9.0, "piecewise", [1, 3, 6], [8.0, 1.0, 0.5, 0.25]

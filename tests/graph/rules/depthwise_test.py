@@ -16,7 +16,7 @@ def test_the_outputs_of_an_input_stay_together():
     np.testing.assert_array_equal(kept, [True, True, False, False, False, False])
 
 
-def test_constants_pass_but_at_a_border():
+def test_constants_pass_except_at_a_border():
     known = [np.array([0.0, 2.0, np.nan])]
     for padding, expected in (("valid", [0, 8, np.nan]), ("same", [0, np.nan, np.nan])):
         layer = layers.DepthwiseConv2D(2, padding=padding, depthwise_initializer="ones")

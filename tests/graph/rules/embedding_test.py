@@ -7,7 +7,7 @@ from tests.random_networks import assert_same_outputs
 layers = keras.layers
 
 
-def test_columns_that_nothing_reads_or_that_are_constant_are_removed():
+def test_unused_and_constant_columns_are_removed():
     table = layers.Embedding(9, 6, name="table")
     model = keras.Sequential(
         [keras.Input((5,), dtype="int32"), table, layers.Dense(2, name="out")]
