@@ -176,15 +176,10 @@ def prune_model(
     scoring = Scoring(
         model,
         (x, y, sample_weight),
-        criterion=criterion,
-        include=include,
-        exclude=exclude,
-        loss=loss,
-        objective=objective,
-        training=training,
-        batch_size=batch_size,
-        batches=batches,
-        seed=seed,
+        criterion,
+        choice=(include, exclude),
+        goal=(loss, objective, training),
+        sampling=(batch_size, batches, seed),
     )
     check_not_low_rank(scoring.weights)
     network = scoring.network

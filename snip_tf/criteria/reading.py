@@ -33,8 +33,11 @@ class Scoring:
     Checks all arguments, and reads data only if the model has to be built on it.
 
     Args:
-        model: as in `snip_tf.prune_model`, as is what follows.
+        model, criterion: as in `snip_tf.prune_model`, as are the parts of the tuples.
         data: `(x, y, sample_weight)`.
+        choice: `(include, exclude)`.
+        goal: `(loss, objective, training)`.
+        sampling: `(batch_size, batches, seed)`.
 
     Attributes:
         criterion: what scores the model.
@@ -46,37 +49,29 @@ class Scoring:
         self,
         model: keras.Model,
         data: tuple[Any, Any, Any],
-        *,
         criterion: str | Callable[[ScoringContext], Mapping[str, Any]],
-        include: Patterns | None,
-        exclude: Patterns | None,
-        loss: Any,
-        objective: Callable[[keras.Model, Any, bool], Any] | None,
-        training: bool,
-        batch_size: int | None,
-        batches: int,
-        seed: int | None,
+        *,
+        choice: tuple[Patterns | None, Patterns | None],
+        goal: tuple[Any, Callable[[keras.Model, Any, bool], Any] | None, bool],
+        sampling: tuple[int | None, int, int | None],
     ):
-        _check_options(training, batch_size, batches, seed)
-        self._model, self._training, self._seed = model, training, seed
+        loss, objective, self._training = goal
+        batch_size, batches, self._seed = sampling
+        _check_options(self._training, batch_size, batches, self._seed)
+        self._model = model
         self.criterion = get(criterion)
         if self.criterion.steps is not None:
             check_count("steps", self.criterion.steps)
         self._objective = read_objective(loss, objective)
         if self.criterion.needs_data:
             _check_data(data[0], self.criterion)
-        self._read = functools.partial(
-            self._batches_of,
-            *data,
-            batch_size=batch_size,
-            batches=batches,
-            seed=seed,
-        )
+        options = {"batch_size": batch_size, "batches": batches, "seed": self._seed}
+        self._read = functools.partial(self._batches_of, *data, **options)
         self._batches: Iterator[Batch] | None = iter(()) if data[0] is None else None
         if self._batches is None and not is_built(model):
             self._batches = self._read()
         self.network = Network(model)
-        self.weights = self.network.prunable(include, exclude)
+        self.weights = self.network.prunable(*choice)
 
     def _batches_of(self, *data: Any, **options: Any) -> Iterator[Batch]:
         """Returns the batches; reads the first, and builds the model on it."""

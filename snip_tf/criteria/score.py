@@ -74,21 +74,17 @@ def score(
     scoring = Scoring(
         model,
         (x, y, sample_weight),
-        criterion=criterion,
-        loss=loss,
-        objective=objective,
-        training=training,
-        batch_size=batch_size,
-        batches=batches,
-        include=include,
-        exclude=exclude,
-        seed=seed,
+        criterion,
+        choice=(include, exclude),
+        goal=(loss, objective, training),
+        sampling=(batch_size, batches, seed),
     )
-    return _in_float32(scoring.scores(scoring.masks_before()))
+    return _float32_scores(scoring)
 
 
-def _in_float32(scores: Mapping[str, Any]) -> Scores:
-    arrays = {path: np.asarray(score) for path, score in as_floats(scores).items()}
+def _float32_scores(scoring: Scoring) -> Scores:
+    scores = as_floats(scoring.scores(scoring.masks_before()))
+    arrays = {path: np.asarray(score) for path, score in scores.items()}
     for path, array in arrays.items():
         check_finite(path, array)
     largest = max(float(np.abs(array).max(initial=0)) for array in arrays.values())
@@ -141,20 +137,16 @@ def connection_sensitivity(
 
     Reference: https://arxiv.org/abs/1810.02340
     """
-    arrays = score(
+    check_arguments(model, x, y, sample_weight)
+    scoring = Scoring(
         model,
-        x,
-        y,
-        sample_weight,
-        loss=loss,
-        objective=objective,
-        training=training,
-        batch_size=batch_size,
-        batches=batches,
-        include=include,
-        exclude=exclude,
-        seed=seed,
+        (x, y, sample_weight),
+        "snip",
+        choice=(include, exclude),
+        goal=(loss, objective, training),
+        sampling=(batch_size, batches, seed),
     )
+    arrays = _float32_scores(scoring)
     check_not_all_zero(arrays)
     # Summed in float64: float32 would lose digits over millions of small terms.
     total = sum(float(array.sum(dtype=np.float64)) for array in arrays.values())
