@@ -196,9 +196,8 @@ def test_what_cannot_be_read_or_written_is_named(main, monkeypatch, tmp_path):
     path = result_path(tmp_path / "out", "random-90")
     path.unlink()
     path.mkdir()
-    refuses_in_a_line(
-        rf"{path} to be an unchanged result", lambda: main("--table_only")
-    )
+    words = rf"{path} to be an unchanged result"
+    refuses_in_a_line(words, lambda: main("--table_only"))
 
 
 def test_nothing_to_show(main):

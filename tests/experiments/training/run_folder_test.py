@@ -156,11 +156,11 @@ def test_steps_that_were_left_out_are_no_damage(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", ["x", None, -1, True, float("nan"), [1]])
-def test_seconds_that_are_none_are_refused(tmp_path, seconds):
+def test_invalid_seconds_are_refused(tmp_path, seconds):
     run_folder.keep_pruning_seconds(tmp_path, 1.5)
     assert run_folder.pruning_seconds(tmp_path) == 1.5
     run_folder.keep_pruning_seconds(tmp_path, seconds)
-    with pytest.raises(ValueError, match=f"{WORDS}.*pruning.json tells"):
+    with pytest.raises(ValueError, match=f"{WORDS}.*pruning.json has"):
         run_folder.pruning_seconds(tmp_path)
 
 
