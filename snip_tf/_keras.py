@@ -7,6 +7,7 @@ has a test in tests/_keras_test.py that fails when a new version changes it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -70,6 +71,7 @@ _SETTINGS = (
     "_convert_input_args",
     "_dtype_policy",
     "_input_spec",
+    "_parent_path",
     "_remat_mode",
     "_supports_masking",
     "_trainable",
@@ -165,6 +167,56 @@ def set_path(variable: keras.Variable, path: str) -> None:
 def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
     """Returns what made a tensor of a graph, which Keras does not tell in public."""
     return tensor._keras_history.operation
+
+
+def calls_in(graph: keras.Model) -> list[Any]:
+    """Returns the calls that make up the graph of a Functional model, in order.
+
+    Keras shows in public which operations there are, not on what they are called.
+    """
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    calls = [call for depth in depths for call in graph._nodes_by_depth[depth]]
+    return [call for call in calls if not call.is_input]
+
+
+def copy_call(
+    call: Any, operation: keras.Operation, tensors: dict[int, keras.KerasTensor]
+) -> None:
+    """Adds a call of another operation to a graph, without calling it.
+
+    In public Keras calls the operation again, to find out the shapes that it knows.
+
+    Args:
+        call: one of `calls_in`.
+        operation: what is called instead.
+        tensors: the tensors to call it on, by the ids of those that they stand for. The
+            outputs are added.
+    """
+    arguments, options = call.arguments.fill_in(tensors)
+    outputs = [copy.copy(output) for output in call.outputs]
+    type(call)(operation, arguments, options, outputs)
+    tensors.update(zip(map(id, call.outputs), outputs, strict=True))
+
+
+def graph_inside(model: keras.Sequential) -> keras.Model | None:
+    """Returns the Functional model that a Sequential one is, once it is built.
+
+    It has no public name.
+    """
+    return model._functional
+
+
+def put_graph_inside(
+    model: keras.Sequential, layers: list[keras.Layer], graph: keras.Model
+) -> None:
+    """Gives an empty Sequential model its layers, and the graph that calls them.
+
+    In public Keras makes the graph, for which it calls the layers.
+    """
+    for layer in [operation_of(graph.inputs[0]), *layers]:
+        model.add(layer, rebuild=False)
+    model._functional = graph
+    model._path = model.name
 
 
 def mask_on(tensor: Any) -> Any:

@@ -146,7 +146,7 @@ class Copies:
         if isinstance(layer, keras.Sequential):
             # A Sequential model makes a Functional one, without a name, inside.
             with _keras.names_not_counted():
-                keras.Sequential.__init__(new, self._sequence(layer), name=layer.name)
+                self._initialize_sequence(layer, new)
         elif isinstance(layer, _keras.functional_class()):
             inputs, outputs = self._graph(layer)
             initialize: Callable = _keras.functional_class().__init__
@@ -217,10 +217,17 @@ class Copies:
         new.overwrite_with_gradient = variable.overwrite_with_gradient
         return new
 
-    def _sequence(self, model: keras.Sequential) -> list[Any]:
+    def _initialize_sequence(self, model: keras.Sequential, new: Any) -> None:
         layers = [self.of(layer) for layer in model.layers]
+        graph = _keras.graph_inside(model)
+        if graph is not None:
+            keras.Sequential.__init__(new, name=model.name)
+            _keras.put_graph_inside(new, layers, self.of(graph))
+            return
         inputs = getattr(model, "inputs", None)  # none before it is built
-        return [input_like(inputs[0]), *layers] if inputs else layers
+        if inputs:
+            layers = [input_like(inputs[0]), *layers]
+        keras.Sequential.__init__(new, layers, name=model.name)
 
     def _graph(self, model: keras.Model) -> tuple[Any, Any]:
         """Returns the inputs and outputs of a copy of a Functional model's graph.
@@ -233,17 +240,34 @@ class Copies:
             for name, value in _own_attributes(model).items()
             if name not in _made_for_functional() and _is_symbolic(value)
         }
-        # Named, lest Keras counts it among the user's.
-        graph = keras.Model(model.input, [model.output, tensors], name=model.name)
-        clone = keras.models.clone_model(
-            graph,
-            clone_function=self.of,
-            input_tensors=keras.tree.map_structure(input_like, model.input),
-        )
-        outputs, copied_tensors = clone.output
-        for name, tensor in tensors.items():
-            self.remember(tensor, copied_tensors[name])
-        return clone.input, outputs
+        graph = model
+        if tensors:
+            # Named, lest Keras counts it among the user's.
+            graph = keras.Model(model.input, [model.output, tensors], name=model.name)
+        inputs = keras.tree.map_structure(input_like, model.input)
+        outputs = self._outputs(graph, inputs)
+        if tensors:
+            outputs, copied_tensors = outputs
+            for name, tensor in tensors.items():
+                self.remember(tensor, copied_tensors[name])
+        return inputs, outputs
+
+    def _outputs(self, graph: keras.Model, inputs: Any) -> Any:
+        """Returns the outputs of a copy of a graph on other inputs."""
+        calls = _keras.calls_in(graph)
+        outputs = [tensor for call in calls for tensor in call.outputs]
+        if any(_keras.mask_on(tensor) is not None for tensor in outputs):
+            # The masks of timesteps, of a graph of their own, are computed anew.
+            clone = keras.models.clone_model(
+                graph, clone_function=self.of, input_tensors=inputs
+            )
+            return clone.output
+        # Not called again, which would take as long as all else.
+        pairs = zip(graph.inputs, keras.tree.flatten(inputs), strict=True)
+        copied = {id(old): new for old, new in pairs}
+        for call in calls:
+            _keras.copy_call(call, self.of(call.operation), copied)
+        return keras.tree.map_structure(lambda old: copied[id(old)], graph.output)
 
     def _optimizer(self, optimizer: keras.Optimizer) -> keras.Optimizer | None:
         try:
