@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -50,6 +51,49 @@ class AfterBuild:
 
     def _snip_after_build(self) -> None:
         """For the layer to override."""
+
+
+def new_layer(cls: type[keras.Layer]) -> Any:
+    """Returns what `keras.Layer.__new__` does, for a layer made without a constructor.
+
+    That reads the signature of the constructor twice, to record its arguments. The rest
+    is to make methods of the layer of two functions.
+    """
+    wrappers = _wrappers()
+    if not wrappers:
+        return keras.Layer.__new__(cls)
+    layer = super(keras.Operation, cls).__new__(cls)
+    for name, wrapper in wrappers.items():
+        method = getattr(layer, name)
+        cells = (layer if var == "obj" else method for var in _variables_of(wrapper))
+        own = types.FunctionType(
+            wrapper.__code__,
+            wrapper.__globals__,
+            name,
+            wrapper.__defaults__,
+            tuple(map(types.CellType, cells)),
+        )
+        vars(layer)[name] = functools.update_wrapper(own, method)
+    return layer
+
+
+@functools.cache
+def _wrappers() -> dict[str, types.FunctionType]:
+    """Returns the methods that Keras makes of each layer; empty if it is not known how.
+
+    With Flax a layer has more that is made there.
+    """
+    own = vars(keras.layers.Layer(name="layer"))
+    wrappers = {n: f for n, f in own.items() if isinstance(f, types.FunctionType)}
+    known = all(
+        set(_variables_of(wrapper)) == {"obj", f"original_{name}_method"}
+        for name, wrapper in wrappers.items()
+    )
+    return wrappers if known and keras.backend.backend() == "tensorflow" else {}
+
+
+def _variables_of(function: types.FunctionType) -> tuple[str, ...]:
+    return function.__code__.co_freevars
 
 
 def unpickle() -> Callable:

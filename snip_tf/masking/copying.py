@@ -22,7 +22,7 @@ from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copied_values import copy_value
 from snip_tf.masking.masked_weights import KeepZeros, masked_value
 from snip_tf.masking.plain_class import plain_class, replaced_methods
-from snip_tf.masking.reach import PLAIN, attributes_of, reaches
+from snip_tf.masking.reach import attributes_of, is_untracked, reaches
 from snip_tf.network import Network
 from snip_tf.weights import Owner
 
@@ -132,7 +132,7 @@ class Copies:
 
     def _layer(self, layer: keras.Layer) -> keras.Layer:
         # Past a `__new__` and an `__init__` of the class, which may want arguments.
-        new = keras.Layer.__new__(plain_class(layer))
+        new = _keras.new_layer(plain_class(layer))
         self.remember(layer, new)
         self._initialize(layer, new)
         made_by_base = set(vars(new)) - set(replaced_methods(layer))
@@ -175,7 +175,7 @@ class Copies:
                 copied = self.of(value)
                 if name not in vars(old):  # but in a slot
                     object.__setattr__(new, name, copied)
-                elif isinstance(value, PLAIN) or reaches(value, _HIDDEN, tracked):
+                elif is_untracked(value) or reaches(value, _HIDDEN, tracked):
                     vars(new)[name] = copied
                 else:
                     setattr(new, name, copied)
@@ -201,7 +201,9 @@ class Copies:
         constraint = variable.constraint
         if isinstance(constraint, KeepZeros):
             constraint = constraint.constraint
-        with _name_scopes(variable.path.split("/")[:-1]):
+        above = variable.path.rpartition("/")[0]
+        # Keras' own scopes, one for each name, take longer.
+        with tf.name_scope(above) if above else contextlib.nullcontext():
             new = keras.Variable(
                 # A tensor, since a TensorFlow variable would be taken itself.
                 keras.ops.convert_to_tensor(variable),
@@ -212,6 +214,7 @@ class Copies:
                 aggregation=variable.aggregation,
                 synchronization=variable.synchronization,
             )
+        _keras.set_path(new, variable.path)
         new.regularizer = self.of(variable.regularizer)
         new.constraint = self.of(constraint)
         new.overwrite_with_gradient = variable.overwrite_with_gradient
