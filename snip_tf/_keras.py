@@ -104,6 +104,66 @@ def unpickle() -> Callable:
     return keras.Layer._unpickle_model
 
 
+def initialize_like(new: keras.Layer, layer: keras.Layer) -> bool:
+    """Does what the constructor of `keras.Layer` does, if nothing of it is replaced.
+
+    The constructor sets 30 attributes, and for each Keras and TensorFlow look at what
+    is to be tracked. A class may set attributes in a way of its own.
+
+    Args:
+        new: a layer that `new_layer` returned.
+        layer: one of the same class, from which what depends on the class is taken.
+
+    Returns:
+        Whether it is done.
+    """
+    own = vars(layer)
+    if not _has_known_attributes(type(new)) or own["activity_regularizer"] is not None:
+        return False
+    made = _made_for_layers()
+    known: Any = made["_tracker"]
+    stores = {name: (test, []) for name, (test, _) in known.config.items()}
+    tracker = type(known)(stores, exclusions=known.exclusions)
+    fresh = {id(values): stores[name][1] for name, (_, values) in known.config.items()}
+    fresh[id(known)] = tracker
+    read = {name: own.get(name) for name in _READ_BY_CONSTRUCTOR}
+    read["_call_has_context_arg"] = {"training": own["_call_has_training_arg"]}
+    for name, value in made.items():
+        item = fresh[id(value)] if id(value) in fresh else read.get(name, value)
+        if isinstance(value, (list, set, dict)) and id(value) not in fresh:
+            # Of Keras' own kinds, which track what is added later.
+            item = type(value)(item, tracker)  # type: ignore[call-arg]
+        vars(new)[name] = item
+    return True
+
+
+# What the constructor is given, or reads in the class.
+_READ_BY_CONSTRUCTOR = (
+    "_auto_config",
+    "_call_has_mask_arg",
+    "_call_has_training_arg",
+    "_call_signature",
+    "autocast",
+    "call_signature_parameters",
+    "name",
+)
+
+
+@functools.cache
+def _made_for_layers() -> dict[str, Any]:
+    """Returns what the constructor of `keras.Layer` makes."""
+    layer = keras.layers.Layer(name="layer")
+    return {n: v for n, v in vars(layer).items() if n not in _wrappers()}
+
+
+def _has_known_attributes(cls: type[keras.Layer]) -> bool:
+    """Returns whether attributes of a class are set as those of `keras.Layer` are."""
+    return bool(_wrappers()) and all(
+        getattr(cls, name, None) is getattr(keras.Layer, name, None)
+        for name in ("__setattr__", *_made_for_layers())
+    )
+
+
 # What Keras gives every layer and changes afterwards, and needs to call and to save it.
 _SETTINGS = (
     "built",
@@ -260,6 +320,7 @@ def put_graph_inside(
     for layer in [operation_of(graph.inputs[0]), *layers]:
         model.add(layer, rebuild=False)
     model._functional = graph
+    model.built = True
     model._path = model.name
 
 

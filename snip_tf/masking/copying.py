@@ -153,7 +153,7 @@ class Copies:
             initialize(new, inputs, outputs, name=layer.name)
         elif isinstance(layer, keras.Model):
             keras.Model.__init__(new, name=layer.name)
-        else:
+        elif not _keras.initialize_like(new, layer):
             keras.Layer.__init__(
                 new,
                 activity_regularizer=self.of(layer.activity_regularizer),
