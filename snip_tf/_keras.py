@@ -132,7 +132,8 @@ def initialize_like(new: keras.Layer, layer: keras.Layer) -> bool:
         item = fresh[id(value)] if id(value) in fresh else read.get(name, value)
         if isinstance(value, (list, set, dict)) and id(value) not in fresh:
             # Of Keras' own kinds, which track what is added later.
-            item = type(value)(item, tracker)  # type: ignore[call-arg]
+            kind: Any = type(value)
+            item = kind(item, tracker)
         vars(new)[name] = item
     return True
 

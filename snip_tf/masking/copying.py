@@ -9,7 +9,6 @@ original's attributes. Nothing is built or initialized again, which is faster to
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +22,7 @@ from snip_tf.masking.copied_values import copy_value
 from snip_tf.masking.masked_weights import KeepZeros, masked_value
 from snip_tf.masking.plain_class import plain_class, replaced_methods
 from snip_tf.masking.reach import attributes_of, is_untracked, reaches
+from snip_tf.masking.symbolic import symbolic_attributes
 from snip_tf.network import Network
 from snip_tf.weights import Owner
 
@@ -238,11 +238,7 @@ class Copies:
         So that attributes that are symbolic tensors of the graph stay in it, they are
         taken for outputs.
         """
-        tensors = {
-            name: value
-            for name, value in _own_attributes(model).items()
-            if name not in _made_for_functional() and _is_symbolic(value)
-        }
+        tensors = symbolic_attributes(_own_attributes(model))
         graph = model
         if tensors:
             # Named, lest Keras counts it among the user's.
@@ -338,20 +334,6 @@ def _own_attributes(value: Any) -> dict[str, Any]:
         for name, item in attributes_of(value).items()
         if name not in left_out and not name.startswith("_snip_")
     }
-
-
-@functools.cache
-def _made_for_functional() -> frozenset[str]:
-    x = keras.Input((), name="x")
-    y = keras.layers.Identity(name="y")(x)
-    return frozenset(vars(keras.Model(x, y, name="of_layers")))
-
-
-def _is_symbolic(value: Any) -> bool:
-    leaves = (
-        keras.tree.flatten(value) if isinstance(value, (dict, list, tuple)) else [value]
-    )
-    return bool(leaves) and all(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
 
 
 def input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
