@@ -122,6 +122,7 @@ def initialize_like(new: keras.Layer, layer: keras.Layer) -> bool:
         return False
     made = _made_for_layers()
     known: Any = made["_tracker"]
+    stores: dict[str, tuple[Callable, list]]
     stores = {name: (test, []) for name, (test, _) in known.config.items()}
     tracker = type(known)(stores, exclusions=known.exclusions)
     fresh = {id(values): stores[name][1] for name, (_, values) in known.config.items()}
