@@ -9,7 +9,6 @@ original's attributes. Nothing is built or initialized again, which is faster to
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +21,8 @@ from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copied_values import copy_value
 from snip_tf.masking.masked_weights import KeepZeros, masked_value
 from snip_tf.masking.plain_class import plain_class, replaced_methods
-from snip_tf.masking.reach import PLAIN, attributes_of, reaches
+from snip_tf.masking.reach import attributes_of, is_untracked, reaches
+from snip_tf.masking.symbolic import symbolic_attributes
 from snip_tf.network import Network
 from snip_tf.weights import Owner
 
@@ -133,7 +133,7 @@ class Copies:
 
     def _layer(self, layer: keras.Layer) -> keras.Layer:
         # Past `__new__` and `__init__` of the class, which may require arguments.
-        new = keras.Layer.__new__(plain_class(layer))
+        new = _keras.new_layer(plain_class(layer))
         self.remember(layer, new)
         self._initialize(layer, new)
         made_by_base = set(vars(new)) - set(replaced_methods(layer))
@@ -147,14 +147,14 @@ class Copies:
         if isinstance(layer, keras.Sequential):
             # A Sequential model makes a Functional one, without a name, inside.
             with _keras.names_not_counted():
-                keras.Sequential.__init__(new, self._sequence(layer), name=layer.name)
+                self._initialize_sequence(layer, new)
         elif isinstance(layer, _keras.functional_class()):
             inputs, outputs = self._graph(layer)
             initialize: Callable = _keras.functional_class().__init__
             initialize(new, inputs, outputs, name=layer.name)
         elif isinstance(layer, keras.Model):
             keras.Model.__init__(new, name=layer.name)
-        else:
+        elif not _keras.initialize_like(new, layer):
             keras.Layer.__init__(
                 new,
                 activity_regularizer=self.of(layer.activity_regularizer),
@@ -176,7 +176,7 @@ class Copies:
                 copied = self.of(value)
                 if name not in vars(old):  # but in a slot
                     object.__setattr__(new, name, copied)
-                elif isinstance(value, PLAIN) or reaches(value, _HIDDEN, tracked):
+                elif is_untracked(value) or reaches(value, _HIDDEN, tracked):
                     vars(new)[name] = copied
                 else:
                     setattr(new, name, copied)
@@ -203,7 +203,9 @@ class Copies:
         constraint = variable.constraint
         if isinstance(constraint, KeepZeros):
             constraint = constraint.constraint
-        with _name_scopes(variable.path.split("/")[:-1]):
+        above = variable.path.rpartition("/")[0]
+        # Keras' own scopes, one for each name, take longer.
+        with tf.name_scope(above) if above else contextlib.nullcontext():
             new = keras.Variable(
                 # A tensor, since a TensorFlow variable would be shared.
                 keras.ops.convert_to_tensor(variable),
@@ -214,15 +216,23 @@ class Copies:
                 aggregation=variable.aggregation,
                 synchronization=variable.synchronization,
             )
+        _keras.set_path(new, variable.path)
         new.regularizer = self.of(variable.regularizer)
         new.constraint = self.of(constraint)
         new.overwrite_with_gradient = variable.overwrite_with_gradient
         return new
 
-    def _sequence(self, model: keras.Sequential) -> list[Any]:
+    def _initialize_sequence(self, model: keras.Sequential, new: Any) -> None:
         layers = [self.of(layer) for layer in model.layers]
+        graph = _keras.graph_inside(model)
+        if graph is not None:
+            keras.Sequential.__init__(new, name=model.name)
+            _keras.put_graph_inside(new, layers, self.of(graph))
+            return
         inputs = getattr(model, "inputs", None)  # none before it is built
-        return [input_like(inputs[0]), *layers] if inputs else layers
+        if inputs:
+            layers = [input_like(inputs[0]), *layers]
+        keras.Sequential.__init__(new, layers, name=model.name)
 
     def _graph(self, model: keras.Model) -> tuple[Any, Any]:
         """Returns the inputs and outputs of a copy of a Functional model's graph.
@@ -230,22 +240,35 @@ class Copies:
         Attributes that are symbolic tensors of the graph are treated as outputs, so
         that they stay in it.
         """
-        tensors = {
-            name: value
-            for name, value in _own_attributes(model).items()
-            if name not in _made_for_functional() and _is_symbolic(value)
-        }
-        # Named, so that Keras does not count it among the user's layers.
-        graph = keras.Model(model.input, [model.output, tensors], name=model.name)
-        clone = keras.models.clone_model(
-            graph,
-            clone_function=self.of,
-            input_tensors=keras.tree.map_structure(input_like, model.input),
-        )
-        outputs, copied_tensors = clone.output
-        for name, tensor in tensors.items():
-            self.remember(tensor, copied_tensors[name])
-        return clone.input, outputs
+        tensors = symbolic_attributes(_own_attributes(model))
+        graph = model
+        if tensors:
+            # Named, so that Keras does not count it among the user's layers.
+            graph = keras.Model(model.input, [model.output, tensors], name=model.name)
+        inputs = keras.tree.map_structure(input_like, model.input)
+        outputs = self._outputs(graph, inputs)
+        if tensors:
+            outputs, copied_tensors = outputs
+            for name, tensor in tensors.items():
+                self.remember(tensor, copied_tensors[name])
+        return inputs, outputs
+
+    def _outputs(self, graph: keras.Model, inputs: Any) -> Any:
+        """Returns the outputs of a copy of a graph on other inputs."""
+        calls = _keras.calls_in(graph)
+        outputs = [tensor for call in calls for tensor in call.outputs]
+        if any(_keras.mask_on(tensor) is not None for tensor in outputs):
+            # The masks of timesteps, of a graph of their own, are computed anew.
+            clone = keras.models.clone_model(
+                graph, clone_function=self.of, input_tensors=inputs
+            )
+            return clone.output
+        # Not called again, which would take as long as all else.
+        pairs = zip(graph.inputs, keras.tree.flatten(inputs), strict=True)
+        copied = {id(old): new for old, new in pairs}
+        for call in calls:
+            _keras.copy_call(call, self.of(call.operation), copied)
+        return keras.tree.map_structure(lambda old: copied[id(old)], graph.output)
 
     def _optimizer(self, optimizer: keras.Optimizer) -> keras.Optimizer | None:
         try:
@@ -313,20 +336,6 @@ def _own_attributes(value: Any) -> dict[str, Any]:
         for name, item in attributes_of(value).items()
         if name not in left_out and not name.startswith("_snip_")
     }
-
-
-@functools.cache
-def _made_for_functional() -> frozenset[str]:
-    x = keras.Input((), name="x")
-    y = keras.layers.Identity(name="y")(x)
-    return frozenset(vars(keras.Model(x, y, name="of_layers")))
-
-
-def _is_symbolic(value: Any) -> bool:
-    leaves = (
-        keras.tree.flatten(value) if isinstance(value, (dict, list, tuple)) else [value]
-    )
-    return bool(leaves) and all(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
 
 
 def input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:

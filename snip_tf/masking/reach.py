@@ -40,6 +40,15 @@ PLAIN = (
     keras.KerasTensor,
     np.ndarray,
 )
+# Neither Keras nor TensorFlow wraps or tracks these as attributes of a layer.
+_UNTRACKED = (
+    *PLAIN,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    keras.initializers.Initializer,
+    keras.InputSpec,
+    keras.DTypePolicy,
+)
 # Classes of these libraries that do hold parts.
 _HOLDERS = (
     tf.Module,
@@ -117,6 +126,13 @@ def attributes_of(value: Any) -> dict[str, Any]:
     # At once, as another thread may add to them.
     attributes = dict(getattr(value, "__dict__", {}))
     return {**{name: getattr(value, name) for name in names}, **attributes}
+
+
+def is_untracked(value: Any) -> bool:
+    """Returns whether an attribute of a layer is just that to Keras and TensorFlow."""
+    if type(value) is tuple:
+        return all(isinstance(item, PLAIN) for item in value)
+    return isinstance(value, _UNTRACKED)
 
 
 def holds_tensorflow_state(layer: keras.Layer) -> bool:
