@@ -20,8 +20,8 @@ def test_flags_list_existing_names(row):
     for cell in row.cells:
         for budget in (recipe.full, recipe.short):
             flags = {**budget, **row.flags, **cell.flags}
-            assert flags["arch"] in models.NAMES
-            assert {flags["datasource"], recipe.stand_in} <= set(datasets.NAMES)
+            assert flags["arch"] in models.MODELS
+            assert {flags["datasource"], recipe.stand_in} <= set(datasets.DATASETS)
             assert 0 <= flags["target_sparsity"] < 1
             for name in ("initializer_w_bp", "initializer_w_ap"):
                 assert flags.get(name, "vs") in INITIALIZERS

@@ -39,7 +39,6 @@ DATASETS: dict[str, Callable[..., dict]] = {
     # As the authors' release names it.
     "cifar-10": cifar10.load,
 }
-NAMES = tuple(DATASETS)
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -83,7 +82,7 @@ def load(
     separately for each channel.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `DATASETS`.
         data_dir: existing folder of prepared tensorflow-datasets, read offline; what
             it lacks is downloaded into it.
         seed: int, 0 or more, decides which examples are held out.

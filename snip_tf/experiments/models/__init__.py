@@ -57,7 +57,6 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "vgg-d": vgg_d,
     "vgg-like": vgg_like,
 }
-NAMES = tuple(MODELS)
 
 
 def build(
@@ -73,7 +72,7 @@ def build(
     """Builds one of the paper's networks.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `MODELS`.
         input_shape: shape of one example, without the batch axis. Default: that of the
             data set on which the paper trains the network.
         classes: int, number of logits; the last layer has no activation.

@@ -107,8 +107,8 @@ def test_digits():
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match=r"Received: name='cifar'") as caught:
         datasets.load("cifar")
-    assert {"digits", "mnist"} <= set(datasets.NAMES)
-    for name in datasets.NAMES:
+    assert {"digits", "mnist"} <= set(datasets.DATASETS)
+    for name in datasets.DATASETS:
         assert repr(name) in str(caught.value)
 
 

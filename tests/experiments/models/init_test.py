@@ -62,8 +62,8 @@ def test_says_that_a_shape_does_not_fit(name, shape):
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match=r"Received: name='lenet'") as caught:
         models.build("lenet")
-    assert set(LENETS) <= set(models.NAMES)
-    for name in models.NAMES:
+    assert set(LENETS) <= set(models.MODELS)
+    for name in models.MODELS:
         assert repr(name) in str(caught.value)
 
 
