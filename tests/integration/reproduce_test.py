@@ -191,7 +191,6 @@ def test_interrupted_it_ends_its_runs(tmp_path):
 @pytest.mark.parametrize(
     ("experiment", "network"),
     [
-        ("table2", "alexnet_s"),
         ("table2", "wrn_16_1"),
         ("table3", "gru_s"),
         ("random_labels", "lenet5"),
