@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 import snip_tf
-from snip_tf._keras import held_layers
 from snip_tf.weights import weights_by_path, why_not_prunable
 
 layers = keras.layers
@@ -125,131 +124,6 @@ def test_layers_that_are_not_of_the_model_are_named(model):
         paths(model, exclude=layers.Dense)
 
 
-class Container(keras.Model):
-    """Parts that only a training step of its own would call."""
-
-    def __init__(self, *parts):
-        super().__init__()
-        self.parts = list(parts)
-
-
-class Block(layers.Layer):
-    def __init__(self, *parts):
-        super().__init__()
-        self.parts = list(parts)
-
-
-def part(name, *shape):
-    stack = [layers.Dense(units, name=f"fc{units}") for units in shape[1:]]
-    return keras.Sequential([keras.Input(shape[:1]), *stack], name=name)
-
-
-def test_a_model_without_call_is_built_if_its_parts_are():
-    model = Container(part("generator", 4, 8, 6), part("critic", 6, 8, 1))
-    expected = [
-        "generator/fc8/kernel",
-        "generator/fc6/kernel",
-        "critic/fc8/kernel",
-        "critic/fc1/kernel",
-    ]
-    assert paths(model) == expected
-    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
-    assert paths(pruned) == expected
-    assert snip_tf.sparsity(pruned) == 0.5
-    again = snip_tf.prune_model(pruned, sparsity=0.75, criterion="magnitude")
-    assert snip_tf.sparsity(again) == 0.75
-    same = snip_tf.apply_masks(model, snip_tf.get_masks(again))
-    assert snip_tf.sparsity(same) == 0.75
-    stripped = snip_tf.strip_pruning(again)
-    assert paths(stripped) == expected
-    kernels = snip_tf.prunable_weights(stripped).values()
-    assert sum(np.count_nonzero(kernel) for kernel in kernels) == 34
-    assert [row.kept for row in snip_tf.report(again).weights] == [
-        mask.sum() for mask in snip_tf.get_masks(again).values()
-    ]
-    assert "fc8" in capture_summary(again)
-    critic = snip_tf.prune_model(
-        model, sparsity=0.5, criterion="random", exclude=model.parts[0]
-    )
-    assert list(snip_tf.get_masks(critic)) == expected[2:]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        layers.Flatten,
-        lambda: layers.Rescaling(2.0),
-        lambda: keras.Sequential([layers.RandomFlip(), layers.RandomZoom(0.1)]),
-        lambda: Block(part("inner", 4, 2)),
-    ],
-)
-def test_parts_that_make_no_weights_need_not_be_built(make):
-    model = Container(make(), part("critic", 6, 8, 1))
-    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="magnitude")
-    assert snip_tf.sparsity(pruned) == 0.5
-    assert len(paths(snip_tf.strip_pruning(pruned))) == len(paths(model))
-    assert "critic/fc8" in capture_summary(pruned)
-    assert snip_tf.report(pruned).weights
-
-
-def test_a_container_in_a_container():
-    inner = Container(part("generator", 4, 8, 6))
-    model = Container(inner, part("critic", 6, 1))
-    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
-    assert "generator/fc8" in capture_summary(pruned)
-    rows = snip_tf.report(pruned).layers
-    assert [row.parameters for row in rows] == [94, 7]
-    stripped = snip_tf.strip_pruning(pruned)
-    assert type(stripped.parts[0]) is Container
-
-
-@keras.saving.register_keras_serializable("tests")
-class OfTwo(Container):
-    def get_config(self):
-        parts = [keras.saving.serialize_keras_object(part) for part in self.parts]
-        return {"parts": parts}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(*map(keras.saving.deserialize_keras_object, config["parts"]))
-
-
-def test_a_model_without_call_keeps_its_masks_in_a_file(tmp_path):
-    model = OfTwo(part("generator", 4, 8, 6), part("critic", 6, 8, 1))
-    pruned = snip_tf.prune_model(model, sparsity=0.5, criterion="random")
-    pruned.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_equal(snip_tf.get_masks(loaded), snip_tf.get_masks(pruned))
-    for found, expected in zip(loaded.weights, pruned.weights, strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-def capture_summary(model):
-    lines = []
-    snip_tf.summary(model, print_fn=lines.append)
-    return "\n".join(map(str, lines))
-
-
-def test_parts_that_are_not_built_are_named():
-    unbuilt = keras.Sequential([layers.Dense(3)], name="generator")
-    for generator in (unbuilt, Container(unbuilt), Block(unbuilt)):
-        generator.name = "generator"
-        with pytest.raises(ValueError, match="not built: 'generator'"):
-            paths(Container(generator, part("critic", 6, 1)))
-    with pytest.raises(ValueError, match="not built: 'norm'"):
-        paths(Container(layers.LayerNormalization(name="norm"), part("c", 6, 1)))
-    model = Container(unbuilt, part("critic", 6, 1))
-    with pytest.raises(ValueError, match=r"without `call`.*not built: 'generator'"):
-        paths(model)
-
-    class WithCall(Container):
-        def call(self, x):
-            return self.parts[1](self.parts[0](x))
-
-    with pytest.raises(ValueError, match="not built"):
-        paths(WithCall(part("generator", 4, 6), part("critic", 6, 1)))
-
-
 def test_frozen_weights_are_not_prunable_even_if_included(model):
     model.get_layer("inner").trainable = False
     assert "inner/fc/kernel" not in paths(model)
@@ -338,14 +212,6 @@ def test_refuses_anything_but_a_built_keras_model():
     for model in (None, "model.keras", layers.Dense(3)):
         with pytest.raises(TypeError, match="Keras 3 model"):
             paths(model)
-
-
-def test_keras_still_tells_which_layers_a_layer_holds():
-    """Guards the one private call of the library: `Layer._flatten_layers`."""
-    attention = layers.MultiHeadAttention(2, 4)
-    attention.build((None, 5, 8), (None, 5, 8))
-    names = [layer.name for layer in held_layers(attention)]
-    assert {"query", "key", "value", "attention_output"} <= set(names)
 
 
 def test_a_weight_without_a_name_goes_by_its_attribute():
