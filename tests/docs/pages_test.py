@@ -48,6 +48,12 @@ def test_examples_run(page, tmp_path, monkeypatch):
     assert snip_tf.sparsity(names["pruned"]) > 0
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_is_taken_for_a_comment(page):
+    """As one that begins with the sign of percent is, which the site leaves out."""
+    assert not re.findall(r"^ *%.*", PAGES[page], re.MULTILINE)
+
+
 def test_there_are_examples():
     with_examples = {name for name, found in EXAMPLES.items() if found}
     assert {
