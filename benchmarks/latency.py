@@ -30,7 +30,7 @@ from absl import app, flags
 
 import snip_tf
 from snip_tf import models
-from snip_tf.masking.compiling import compiled_calls
+from snip_tf.savings.engines import compiled_calls
 
 # The sparsity of each network.
 NETWORKS = {

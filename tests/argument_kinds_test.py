@@ -66,7 +66,7 @@ def test_booleans_of_numpy(training):
 
 @pytest.mark.parametrize("verbose", ["auto", 0, 1, True, False])
 def test_what_verbose_may_be(verbose):
-    snip_tf.score(network(), criterion="magnitude", verbose=verbose)
+    assert snip_tf.score(network(), criterion="magnitude", verbose=verbose)
 
 
 def test_a_class_as_data():

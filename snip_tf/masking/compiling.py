@@ -1,10 +1,10 @@
-"""Compiles a copy of a model as the original, and makes compiled calls."""
+"""Compiles a copy of a model as the original, under the strategy it was made with."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -52,47 +52,6 @@ def _made_again(part: Any) -> Any:
     if isinstance(part, (keras.Optimizer, keras.Metric)):
         return type(part).from_config(part.get_config())
     return part  # a name or a function
-
-
-def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
-    """Returns inference with the model as functions of arrays, without and with XLA."""
-    import tensorflow as tf
-
-    def of_arrays(compiled: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def call(x: Any) -> Any:
-            # (For a single array, mapping over a nest would take longer than the rest.)
-            if isinstance(x, (dict, list, tuple)):
-                outputs = compiled(keras.tree.map_structure(tf.convert_to_tensor, x))
-            else:
-                outputs = compiled(tf.convert_to_tensor(x))
-            if isinstance(outputs, (dict, list, tuple)):
-                return keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs)
-            return outputs.numpy()
-
-        return call
-
-    def infer(x: Any) -> Any:
-        return model(x, training=False)
-
-    return [
-        of_arrays(tf.function(infer)),
-        of_arrays(tf.function(infer, jit_compile=True)),
-    ]
-
-
-def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
-    """Returns whether XLA compiles a function of `compiled_calls` for this input.
-
-    Never call this for a model that takes text: when XLA fails a second time,
-    TensorFlow 2.21 ends the process.
-    """
-    import tensorflow as tf
-
-    try:
-        call(x)
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-        return False
-    return True
 
 
 def strategy_of(model: keras.Model) -> Any:

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 import keras
 
 from snip_tf.graph.graph import Graph, tensors, trace
-from snip_tf.masking.compiling import can_compile, compiled_calls
 from snip_tf.masking.copying import Copies
 from snip_tf.savings.layer_by_layer import LayerByLayer, passes_no_masks
 from snip_tf.savings.timing import fastest, median_seconds
@@ -98,3 +97,44 @@ def _has_text(graph: Graph) -> bool:
     made = (tensors(node.outputs) for node in graph.nodes)
     known = itertools.chain(tensors(graph.inputs), *made)
     return any(tensor.dtype == "string" for tensor in known)
+
+
+def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
+    """Returns inference with the model as functions of arrays, without and with XLA."""
+    import tensorflow as tf
+
+    def of_arrays(compiled: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(x: Any) -> Any:
+            # (For a single array, mapping over a nest would take longer than the rest.)
+            if isinstance(x, (dict, list, tuple)):
+                outputs = compiled(keras.tree.map_structure(tf.convert_to_tensor, x))
+            else:
+                outputs = compiled(tf.convert_to_tensor(x))
+            if isinstance(outputs, (dict, list, tuple)):
+                return keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs)
+            return outputs.numpy()
+
+        return call
+
+    def infer(x: Any) -> Any:
+        return model(x, training=False)
+
+    return [
+        of_arrays(tf.function(infer)),
+        of_arrays(tf.function(infer, jit_compile=True)),
+    ]
+
+
+def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
+    """Returns whether XLA compiles a function of `compiled_calls` for this input.
+
+    Never call this for a model that takes text: when XLA fails a second time,
+    TensorFlow 2.21 ends the process.
+    """
+    import tensorflow as tf
+
+    try:
+        call(x)
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return False
+    return True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snip_tf.reports.figures import new_axes, not_empty
-from snip_tf.reports.plots.forms import check_mapping, check_nested, wrong_form
+from snip_tf.reports.plots.arguments import check_mapping, check_nested, wrong_form
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ import numpy as np
 
 from snip_tf.masking.pruned_model import get_masks
 from snip_tf.reports.figures import new_figure, not_empty, shown_name
-from snip_tf.reports.plots.forms import check_mapping, check_nested
+from snip_tf.reports.plots.arguments import check_mapping, check_nested
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -148,7 +148,7 @@ def test_a_missing_file(folder):
 
 
 def check_error(folder, match="cannot be read"):
-    """Names the folder of this data set alone: the reader is told to remove it."""
+    """The error names only the folder of this data set, which users may remove."""
     with pytest.raises(OSError, match=match) as caught:
         load_arrays("mnist", str(folder))
     assert str(folder / "mnist") in str(caught.value)

@@ -131,9 +131,10 @@ def test_waits_for_the_given_time(free_ports):
     def come(index):
         # A socket cannot wait for 300 centuries at once.
         cluster._meet(cluster.Cluster(workers, index), 1e12 if index else 5)
+        return index
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        list(pool.map(come, [0, 1]))
+        assert list(pool.map(come, [0, 1])) == [0, 1]
 
 
 def test_workers_meet_in_any_order(free_ports):
