@@ -37,7 +37,12 @@ from snip_tf._keras.layers import (
     tracked,
     unpickle,
 )
-from snip_tf._keras.new_layers import initialize_like, new_layer
+from snip_tf._keras.new_layers import (
+    initialize_graph_like,
+    initialize_like,
+    initialize_sequence_like,
+    new_layer,
+)
 from snip_tf._keras.saving import SavedPart, converter_error, litert_schema, paths_in
 from snip_tf._keras.training import (
     autocasts,
@@ -67,7 +72,9 @@ __all__ = [
     "functional_class",
     "graph_inside",
     "held_layers",
+    "initialize_graph_like",
     "initialize_like",
+    "initialize_sequence_like",
     "inline_functions_where",
     "input_signature",
     "is_reference",

@@ -18,11 +18,11 @@ def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
 def calls_in(graph: keras.Model) -> list[Any]:
     """Returns the calls that make up the graph of a Functional model, in order.
 
-    Keras shows in public which operations there are, not on what they are called.
+    The first ones are of its inputs. Keras shows in public which operations there are,
+    not on what they are called.
     """
     depths = sorted(graph._nodes_by_depth, reverse=True)
-    calls = [call for depth in depths for call in graph._nodes_by_depth[depth]]
-    return [call for call in calls if not call.is_input]
+    return [call for depth in depths for call in graph._nodes_by_depth[depth]]
 
 
 def copy_call(
@@ -62,8 +62,6 @@ def put_graph_inside(
     for layer in [operation_of(graph.inputs[0]), *layers]:
         model.add(layer, rebuild=False)
     model._functional = graph
-    model.built = True
-    model._path = model.name
 
 
 def mask_on(tensor: Any) -> Any:

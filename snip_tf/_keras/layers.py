@@ -63,6 +63,7 @@ _SETTINGS = (
     "_dtype_policy",
     "_input_spec",
     "_parent_path",
+    "_path",
     "_remat_mode",
     "_supports_masking",
     "_trainable",

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras.layers import ADDED_BY_TENSORFLOW, functional_class
+
 
 def new_layer(cls: type[keras.Layer]) -> Any:
     """Returns what `keras.Layer.__new__` does, for a layer made without a constructor.
@@ -60,16 +62,21 @@ def initialize_like(new: keras.Layer, layer: keras.Layer) -> bool:
     is to be tracked. A class may set attributes in a way of its own.
 
     Args:
-        new: a layer that `new_layer` returned.
+        new: a layer that `new_layer` returned; for a model, the constructor is that of
+            `keras.Model`.
         layer: one of the same class, from which what depends on the class is taken.
 
     Returns:
         Whether it is done.
     """
     own = vars(layer)
-    if not _has_known_attributes(type(new)) or own["activity_regularizer"] is not None:
+    base = keras.Model if isinstance(new, keras.Model) else keras.Layer
+    if (
+        not _has_known_attributes(type(new), base)
+        or own["activity_regularizer"] is not None
+    ):
         return False
-    made = _made_for_layers()
+    made = _made_by(base)
     known: Any = made["_tracker"]
     stores: dict[str, tuple[Callable, list]]
     stores = {name: (test, []) for name, (test, _) in known.config.items()}
@@ -88,28 +95,97 @@ def initialize_like(new: keras.Layer, layer: keras.Layer) -> bool:
     return True
 
 
-# What the constructor is given, or reads in the class.
+# What the constructor is given, or reads in the class and the scope of a strategy.
 _READ_BY_CONSTRUCTOR = (
     "_auto_config",
     "_call_has_mask_arg",
     "_call_has_training_arg",
     "_call_signature",
+    "_compute_loss_has_training_arg",
+    "_distribute_strategy",
     "autocast",
     "call_signature_parameters",
     "name",
 )
 
 
+def initialize_sequence_like(new: keras.Sequential, model: keras.Sequential) -> None:
+    """Does what the constructor of `keras.Sequential` does without layers."""
+    if initialize_like(new, model):
+        new._functional = None
+        new._layers = []
+    else:
+        keras.Sequential.__init__(new, name=model.name)
+
+
+def initialize_graph_like(
+    new: keras.Model, model: keras.Model, inputs: Any, outputs: Any
+) -> None:
+    """Does what the constructor of a Functional model does.
+
+    Args:
+        new: a model that `new_layer` returned.
+        model: one of the same class.
+        inputs: the inputs of the new model's graph, in the structure of the model's.
+        outputs: its outputs.
+    """
+    if _has_known_graph() and initialize_like(new, model):
+        _set_graph(new, inputs, outputs)
+    else:
+        initialize: Callable = functional_class().__init__
+        initialize(new, inputs, outputs, name=model.name)
+
+
+def _set_graph(new: keras.Model, inputs: Any, outputs: Any) -> None:
+    from keras.src.ops.function import map_graph
+    from keras.src.utils import tracking
+
+    flat = keras.tree.flatten(inputs), keras.tree.flatten(outputs)
+    nodes, nodes_by_depth, operations, operations_by_depth = map_graph(*flat)
+    vars(new).update(
+        _inputs_struct=inputs,
+        _outputs_struct=outputs,
+        _inputs=flat[0],
+        _outputs=flat[1],
+        _nodes=nodes,
+        _nodes_by_depth=nodes_by_depth,
+        _operations_by_depth=operations_by_depth,
+    )
+    with tracking.DotNotTrackScope():
+        new._operations = operations  # the layers that TensorFlow's checkpoints find
+    new.output_names = [output._keras_history.operation.name for output in flat[1]]
+    for layer in new.layers:
+        new._tracker.track(layer)
+
+
 @functools.cache
-def _made_for_layers() -> dict[str, Any]:
-    """Returns what the constructor of `keras.Layer` makes."""
-    layer = keras.layers.Layer(name="layer")
-    return {n: v for n, v in vars(layer).items() if n not in _wrappers()}
+def _has_known_graph() -> bool:
+    """Returns whether Functional models have just the attributes that are set here."""
+    x = keras.Input((), name="x")
+    own = set(vars(functional_class()(x, keras.layers.Identity(name="y")(x), name="m")))
+    return own - set(vars(keras.Model(name="m"))) - ADDED_BY_TENSORFLOW == {
+        "_inputs",
+        "_inputs_struct",
+        "_nodes",
+        "_nodes_by_depth",
+        "_operations",
+        "_operations_by_depth",
+        "_outputs",
+        "_outputs_struct",
+        "output_names",
+    }
 
 
-def _has_known_attributes(cls: type[keras.Layer]) -> bool:
-    """Returns whether attributes of a class are set as those of `keras.Layer` are."""
+@functools.cache
+def _made_by(base: type[keras.Layer]) -> dict[str, Any]:
+    """Returns what the constructor of `keras.Layer` or `keras.Model` makes."""
+    own = vars(base(name="layer"))
+    return {n: v for n, v in own.items() if n not in _wrappers()}
+
+
+def _has_known_attributes(cls: type[keras.Layer], base: type[keras.Layer]) -> bool:
+    """Returns whether attributes of a class are set as those of its base are."""
     return bool(_wrappers()) and all(
-        getattr(cls, name, None) is getattr(keras.Layer, name, None)
-        for name in ("__setattr__", *_made_for_layers())
+        getattr(cls, name, None) is getattr(base, name, None)
+        for name in ("__setattr__", *_made_by(base))
     )

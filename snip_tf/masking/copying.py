@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -37,16 +37,17 @@ def plain_copy(network: Network) -> keras.Model:
 
 def plain_network(network: Network) -> Network:
     """Returns the same copy as `plain_copy`, as a network."""
-    plain = copied_network(network)
-    for path, mask in network.mask_variables.items():
-        weight = plain.weights[path]
-        weight.assign(masked_value(weight, mask))
-    return plain
+    return copied_network(network, network.mask_variables)
 
 
-def copied_network(network: Network) -> Network:
-    """Returns a copy like `copy_unmasked`, without reading the copy again."""
-    copies = Copies()
+def copied_network(network: Network, masks: Mapping[str, keras.Variable]) -> Network:
+    """Returns a copy like `copy_unmasked`, without reading the copy again.
+
+    Args:
+        network: the model to copy.
+        masks: `{weight path: mask}`; what they remove is zero in the copy.
+    """
+    copies = Copies({id(network.weights[path]): mask for path, mask in masks.items()})
     model = copies.compiled(network.model)
     weights = {path: copies.known(weight) for path, weight in network.weights.items()}
     # (Layers without weights, such as inputs, may have been created by the copy
@@ -71,9 +72,14 @@ def copy_unmasked(model: keras.Model) -> keras.Model:
 
 
 class Copies:
-    """Copies what it is asked for, each thing once."""
+    """Copies what it is asked for, each thing once.
 
-    def __init__(self):
+    Args:
+        masks: `{id of a variable: mask}` of those that get zeros.
+    """
+
+    def __init__(self, masks: Mapping[int, keras.Variable] | None = None):
+        self._masks = masks or {}
         # The originals are kept, too: the id of a deleted one could be reused.
         self._known: dict[int, tuple[Any, Any]] = {}
 
@@ -149,12 +155,12 @@ class Copies:
             with _keras.names_not_counted():
                 self._initialize_sequence(layer, new)
         elif isinstance(layer, _keras.functional_class()):
-            inputs, outputs = self._graph(layer)
-            initialize: Callable = _keras.functional_class().__init__
-            initialize(new, inputs, outputs, name=layer.name)
+            _keras.initialize_graph_like(new, layer, *self._graph(layer))
+        elif _keras.initialize_like(new, layer):
+            pass
         elif isinstance(layer, keras.Model):
             keras.Model.__init__(new, name=layer.name)
-        elif not _keras.initialize_like(new, layer):
+        else:
             keras.Layer.__init__(
                 new,
                 activity_regularizer=self.of(layer.activity_regularizer),
@@ -203,12 +209,15 @@ class Copies:
         constraint = variable.constraint
         if isinstance(constraint, KeepZeros):
             constraint = constraint.constraint
+        # A tensor, since a TensorFlow variable would be shared.
+        value = keras.ops.cast(variable, variable.dtype)
+        if id(variable) in self._masks:
+            value = masked_value(value, self._masks[id(variable)])
         above = variable.path.rpartition("/")[0]
         # Keras' own scopes, one for each name, take longer.
         with tf.name_scope(above) if above else contextlib.nullcontext():
             new = keras.Variable(
-                # A tensor, since a TensorFlow variable would be shared.
-                keras.ops.convert_to_tensor(variable),
+                value,
                 dtype=variable.dtype,
                 trainable=variable.trainable,
                 autocast=_keras.autocasts(variable),
@@ -226,7 +235,7 @@ class Copies:
         layers = [self.of(layer) for layer in model.layers]
         graph = _keras.graph_inside(model)
         if graph is not None:
-            keras.Sequential.__init__(new, name=model.name)
+            _keras.initialize_sequence_like(new, model)
             _keras.put_graph_inside(new, layers, self.of(graph))
             return
         inputs = getattr(model, "inputs", None)  # none before it is built
@@ -245,30 +254,30 @@ class Copies:
         if tensors:
             # Named, so that Keras does not count it among the user's layers.
             graph = keras.Model(model.input, [model.output, tensors], name=model.name)
-        inputs = keras.tree.map_structure(input_like, model.input)
-        outputs = self._outputs(graph, inputs)
+        inputs, outputs = self._ends(graph)
         if tensors:
             outputs, copied_tensors = outputs
             for name, tensor in tensors.items():
                 self.remember(tensor, copied_tensors[name])
         return inputs, outputs
 
-    def _outputs(self, graph: keras.Model, inputs: Any) -> Any:
-        """Returns the outputs of a copy of a graph on other inputs."""
+    def _ends(self, graph: keras.Model) -> tuple[Any, Any]:
+        """Returns the inputs and outputs of a copy of a graph."""
         calls = _keras.calls_in(graph)
-        outputs = [tensor for call in calls for tensor in call.outputs]
-        if any(_keras.mask_on(tensor) is not None for tensor in outputs):
+        tensors = [tensor for call in calls for tensor in call.outputs]
+        if any(_keras.mask_on(tensor) is not None for tensor in tensors):
             # The masks of timesteps, of a graph of their own, are computed anew.
+            inputs = keras.tree.map_structure(input_like, graph.input)
             clone = keras.models.clone_model(
                 graph, clone_function=self.of, input_tensors=inputs
             )
-            return clone.output
+            return inputs, clone.output
         # Not called again, which would take as long as all else.
-        pairs = zip(graph.inputs, keras.tree.flatten(inputs), strict=True)
-        copied = {id(old): new for old, new in pairs}
+        copied: dict[int, keras.KerasTensor] = {}
         for call in calls:
             _keras.copy_call(call, self.of(call.operation), copied)
-        return keras.tree.map_structure(lambda old: copied[id(old)], graph.output)
+        ends = graph.input, graph.output
+        return keras.tree.map_structure(lambda old: copied[id(old)], ends)
 
     def _optimizer(self, optimizer: keras.Optimizer) -> keras.Optimizer | None:
         try:

@@ -101,4 +101,7 @@ def is_function(value: Any) -> bool:
     """Returns whether a value is a `tf.function`."""
     import tensorflow as tf
 
-    return isinstance(value, tf.types.experimental.PolymorphicFunction)
+    # Many values are asked; an abstract class alone would take longer.
+    return hasattr(value, "python_function") and isinstance(
+        value, tf.types.experimental.PolymorphicFunction
+    )

@@ -18,6 +18,7 @@ from snip_tf.masking.masked_weights import (
     check_not_low_rank,
     mask_variable,
     put_mask,
+    remove,
 )
 from snip_tf.masking.masks import check_fits, check_masks
 from snip_tf.masking.optimizers import adapt_optimizers
@@ -227,6 +228,7 @@ def _put(layer: keras.Layer, walk: Walk) -> None:
     for path, mask in made.items():
         check_fits(path, mask, weights[path])
         put_mask(weights[path], mask)
+        remove(weights[path])
     left = {path: mask for path, mask in pending.items() if path not in made}
     set_attribute(layer, "_snip_pending", left)
     if isinstance(layer, keras.Model):

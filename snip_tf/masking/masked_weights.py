@@ -74,18 +74,18 @@ def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:
     # takes four times the memory, as much as the weight itself. (TensorFlow exports no
     # variable whose name begins with `_`.)
     name = path.rpartition("/")[2] + "_mask"
-    return keras.Variable(mask, dtype="bool", trainable=False, name=name)
+    values = keras.ops.convert_to_tensor(mask, "bool")
+    return keras.Variable(values, dtype="bool", trainable=False, name=name)
 
 
 def put_mask(weight: keras.Variable, mask: keras.Variable) -> None:
-    """Gives a weight a mask, unless it has one, and zeros what is removed."""
+    """Gives a weight, in which what is removed is zero, a mask, unless it has one."""
     if mask_of(weight) is None:
         weight._snip_mask = mask
         # `get_state_tree` allows no path twice.
         above, slash, name = weight.path.rpartition("/")
         _keras.set_path(mask, f"{above}{slash}_snip_mask_of_{name}")
         weight.constraint = KeepZeros(weight.constraint, mask)
-    remove(weight)
 
 
 def remove(weight: keras.Variable) -> None:

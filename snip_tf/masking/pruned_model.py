@@ -65,10 +65,11 @@ def masked_copy(network: Network, masks: Iterable[tuple[str, np.ndarray]]) -> Ne
     They may be generated one by one, so that no mask is held both as an array and as a
     variable.
     """
-    copied = copied_network(network)
     with strategy_scope(network.model):
-        for path, mask in masks:
-            put_mask(copied.weights[path], mask_variable(path, mask))
+        variables = {path: mask_variable(path, mask) for path, mask in masks}
+        copied = copied_network(network, variables)
+        for path, variable in variables.items():
+            put_mask(copied.weights[path], variable)
         wrap_model(copied.model)
         keep_with_owners(copied.owners)
     return copied

@@ -28,11 +28,11 @@ class Product:
 
     def __init__(self, gradient: Any, weight: Any):
         self._device = str(gradient.device)
-        # A variable becomes a tensor, which NumPy reads without a copy.
-        weight = keras.ops.reshape(weight, (-1,))
         if self.on_accelerator:
-            self._factors = [keras.ops.reshape(gradient, (-1,)), weight]
+            self._factors = [keras.ops.reshape(f, (-1,)) for f in (gradient, weight)]
         else:
+            # A variable becomes a tensor, which NumPy reads without a copy.
+            weight = keras.ops.cast(weight, weight.dtype)
             self._factors = [np.asarray(f).reshape(-1) for f in (gradient, weight)]
         self.shape = tuple(gradient.shape)
         self.size = int(np.prod(self.shape))

@@ -182,12 +182,12 @@ def _likely_range(scores: Mapping[str, Scores], kept: int) -> tuple[float, float
     while math.gcd(step, 2 * 3 * 5 * 7) > 1:
         step += 1
     drawn = np.concatenate([sample(score, step) for score in scores.values()])
-    drawn.sort()
     removed = 1 - kept / total
     # Five standard deviations on each side, and one score for rounding.
     margin = 5 * math.sqrt(len(drawn) * removed * (1 - removed)) + 1
     first = int(len(drawn) * removed - margin)
     last = int(len(drawn) * removed + margin)
+    drawn.partition(np.clip([first, last], 0, len(drawn) - 1))
     lowest = drawn[first] if first >= 0 else -np.inf
     highest = drawn[last] if last < len(drawn) else np.inf
     return lowest, highest

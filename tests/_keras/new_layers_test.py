@@ -52,6 +52,64 @@ def test_new_layers_are_as_keras_makes_them(layer):
     assert new._trainable_variables is not layer._trainable_variables
 
 
+class Subclassed(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return 0.0
+
+    def call(self, x):
+        return x
+
+
+def functional():
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((3,), name="b")}
+    hidden = layers.Dense(2, name="hidden")
+    outputs = [hidden(inputs["a"]), layers.Add(name="sum")([hidden(inputs["b"])] * 2)]
+    return keras.Model(inputs, outputs, name="graph")
+
+
+def made_by_constructor(model, new, inputs, outputs):
+    if isinstance(model, keras.Sequential):
+        keras.Sequential.__init__(new, name=model.name)
+    elif isinstance(model, Subclassed):
+        keras.Model.__init__(new, name=model.name)
+    else:
+        type(model).__init__(new, inputs, outputs, name=model.name)
+
+
+def made_alike(model, new, inputs, outputs):
+    if isinstance(model, keras.Sequential):
+        _keras.initialize_sequence_like(new, model)
+    elif isinstance(model, Subclassed):
+        assert _keras.initialize_like(new, model)
+    else:
+        _keras.initialize_graph_like(new, model, inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [keras.Sequential(name="row"), Subclassed(name="own"), functional()],
+    ids=lambda model: model.name,
+)
+def test_new_models_are_as_keras_makes_them(model):
+    ends = getattr(model, "input", None), getattr(model, "output", None)
+    made = []
+    for initialize in (made_by_constructor, made_alike):
+        new = _keras.new_layer(type(model))
+        initialize(model, new, *ends)
+        vars(new).update(_keras.settings_of(model))
+        made.append(new)
+    expected, new = made
+    # (What TensorFlow tracks is tested by its checkpoints.)
+    of_tensorflow = _keras.ADDED_BY_TENSORFLOW | {"_tracked"}
+    assert vars(new).keys() - of_tensorflow == vars(expected).keys() - of_tensorflow
+    compared = (bool, str, int, list, set, dict, inspect.Signature)
+    for name in vars(new).keys() - of_tensorflow:
+        if isinstance(vars(expected)[name], compared):
+            assert vars(expected)[name] == vars(new)[name], name
+    assert new.layers == expected.layers
+    assert new._layers == expected._layers
+
+
 def test_a_new_layer_is_built_and_tracks_by_itself():
     layer = layers.Dense(2, name="dense")
     new = _keras.new_layer(layers.Dense)

@@ -3,6 +3,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import snip_tf
 from snip_tf.masking.copying import copy_unmasked
@@ -14,6 +15,13 @@ layers = keras.layers
 def built(layer, *shape):
     layer(np.zeros((1, *shape), np.float32))
     return layer
+
+
+def functional():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3)(inputs)
+    row = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    return keras.Model(inputs, [hidden, layers.Add()([hidden, row(hidden)])])
 
 
 class Odd(keras.Model):
@@ -140,3 +148,21 @@ def test_computes_the_same_with_the_same_names(title):
         (v.path, v.trainable) for v in model.variables
     ]
     keras.tree.map_structure(np.testing.assert_array_equal, copy(x), model(x))
+
+
+@pytest.mark.parametrize("in_a_row", [False, True])
+def test_a_copy_reads_the_checkpoints_of_the_original(in_a_row, tmp_path):
+    model = functional()
+    if in_a_row:
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(4), model])
+    copy = copy_unmasked(model)
+    for variable in copy.trainable_variables:
+        variable.assign(variable + 1)
+    saved = [tf.train.Checkpoint(model=m) for m in (model, copy)]
+    paths = [c.write(tmp_path / str(i)) for i, c in enumerate(saved)]
+    names = [[n for n, _ in tf.train.list_variables(path)] for path in paths]
+    assert names[0] == names[1]
+    assert len(names[0]) > len(model.trainable_variables)
+    saved[1].read(paths[0]).assert_consumed()
+    for variable, other in zip(model.variables, copy.variables, strict=True):
+        np.testing.assert_array_equal(variable, other)
