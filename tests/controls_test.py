@@ -27,6 +27,7 @@ def network():
 
 @pytest.fixture
 def pruned():
+    keras.utils.set_random_seed(1)  # not those drawn in a test
     model = network()
     model.compile("adam", "mse")
     model.layers[0].kernel.assign(7 * model.layers[0].kernel)  # as if trained
