@@ -92,6 +92,7 @@ def test_runs_table_and_picture(main, canned, tmp_path, capsys, experiment):
             assert list(data) == ["1", "8"]
 
 
+@pytest.mark.slow
 def test_a_process_of_retained_connections(tmp_path):
     smoke = ("--budget=smoke", "--seeds=0")
     done = run_program("reproduce.py", "--experiment=retained", *smoke, cwd=tmp_path)

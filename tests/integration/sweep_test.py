@@ -38,6 +38,7 @@ def result_path(folder, name):
     return folder / f"runs/lenet300-digits/{name}-seed0.json"
 
 
+@pytest.mark.slow
 def test_a_process_with_a_run(main, monkeypatch, tmp_path):
     """The other result is there already."""
     CannedRuns().install(monkeypatch)

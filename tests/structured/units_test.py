@@ -24,7 +24,7 @@ def kernel_sizes(model):
     st.sampled_from(["units", "parameters", "multiply_adds"]),
     st.integers(0, 2**32),
 )
-@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.settings(max_examples=12, deadline=None)
 def test_any_network_gets_smaller_and_computes_the_same(parts, head, cost, seed):
     rng = np.random.default_rng(seed)
     model = networks.network(parts, head, True, False, rng)
