@@ -152,7 +152,7 @@ def test_synflow_says_that_the_flow_overflows():
     st.integers(0, 40),
     st.integers(0, 2**31),
 )
-@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.settings(max_examples=6, deadline=None)
 def test_synflow_cuts_no_layer_where_a_path_is_possible(units, more, seed):
     keras.utils.set_random_seed(seed)
     model = dense(*units)

@@ -49,6 +49,13 @@ OPTIMIZERS["Adam, amsgrad, weight decay, clipped, accumulated"] = lambda **optio
 OPTIMIZERS["loss scaled"] = lambda **options: keras.optimizers.LossScaleOptimizer(
     keras.optimizers.Adam(0.01, **options), initial_scale=64.0
 )
+# All of them, of which the quick tests run these.
+MOST_SLOW = [
+    name
+    if name in ("Adam", "Adafactor", "Muon", "SGD, momentum", "ScheduleFreeAdamW")
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in OPTIMIZERS
+]
 
 
 def network():
@@ -167,7 +174,7 @@ def test_a_mask_that_keeps_everything_changes_no_step_of_adafactor():
         np.testing.assert_allclose(weight, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", MOST_SLOW)
 def test_new_masks_in_the_middle_of_training_with_averages(name, tmp_path):
     """What goes is zero at once and for good; what comes back begins at zero."""
     pruned = snip_tf.apply_masks(network(), masks_with_whole_rows_and_columns())
