@@ -42,6 +42,7 @@ from snip_tf._keras.new_layers import (
     initialize_like,
     initialize_sequence_like,
     new_layer,
+    set_variable,
 )
 from snip_tf._keras.saving import SavedPart, converter_error, litert_schema, paths_in
 from snip_tf._keras.training import (
@@ -92,6 +93,7 @@ __all__ = [
     "put_mask_on",
     "set_dtype",
     "set_path",
+    "set_variable",
     "settings_of",
     "show_to_tensorflow",
     "track",

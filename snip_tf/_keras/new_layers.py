@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable
@@ -77,21 +78,20 @@ def initialize_like(new: keras.Layer, layer: keras.Layer) -> bool:
     ):
         return False
     made = _made_by(base)
-    known: Any = made["_tracker"]
+    known: Any = made.tracker
     stores: dict[str, tuple[Callable, list]]
     stores = {name: (test, []) for name, (test, _) in known.config.items()}
     tracker = type(known)(stores, exclusions=known.exclusions)
-    fresh = {id(values): stores[name][1] for name, (_, values) in known.config.items()}
-    fresh[id(known)] = tracker
-    read = {name: own.get(name) for name in _READ_BY_CONSTRUCTOR}
+    read = {name: own.get(name) for name in made.read}
     read["_call_has_context_arg"] = {"training": own["_call_has_training_arg"]}
-    for name, value in made.items():
-        item = fresh[id(value)] if id(value) in fresh else read.get(name, value)
-        if isinstance(value, (list, set, dict)) and id(value) not in fresh:
-            # Of Keras' own kinds, which track what is added later.
-            kind: Any = type(value)
-            item = kind(item, tracker)
-        vars(new)[name] = item
+    attributes = vars(new)
+    attributes.update(made.plain, **read, _tracker=tracker)
+    for name, value in made.containers.items():
+        # Of Keras' own kinds, which track what is added later.
+        kind: Any = type(value)
+        attributes[name] = kind(read.get(name, value), tracker)
+    for name, store in made.stores.items():
+        attributes[name] = stores[store][1]
     return True
 
 
@@ -176,16 +176,57 @@ def _has_known_graph() -> bool:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """The attributes that the constructor of a base class makes, by what they are.
+
+    Args:
+        plain: what all layers may share.
+        read: the names of those that are read from another layer.
+        containers: what tracks its items.
+        stores: `{name: kind}`, what the tracker has found of each kind.
+        tracker: Keras' tracker of attributes.
+        inherited: what the class has by these names, and to set attributes.
+    """
+
+    plain: dict[str, Any]
+    read: list[str]
+    containers: dict[str, Any]
+    stores: dict[str, str]
+    tracker: Any
+    inherited: dict[str, Any]
+
+
 @functools.cache
-def _made_by(base: type[keras.Layer]) -> dict[str, Any]:
+def _made_by(base: type[keras.Layer]) -> _Made:
     """Returns what the constructor of `keras.Layer` or `keras.Model` makes."""
-    own = vars(base(name="layer"))
-    return {n: v for n, v in own.items() if n not in _wrappers()}
+    own = {n: v for n, v in vars(base(name="layer")).items() if n not in _wrappers()}
+    inherited = {name: getattr(base, name, None) for name in ("__setattr__", *own)}
+    tracker = own.pop("_tracker")
+    kinds = {id(values): kind for kind, (_, values) in tracker.config.items()}
+    stores = {name: kinds[id(v)] for name, v in own.items() if id(v) in kinds}
+    plain = {name: v for name, v in own.items() if name not in stores}
+    containers = {n: v for n, v in plain.items() if isinstance(v, (list, set, dict))}
+    read = [name for name in _READ_BY_CONSTRUCTOR if name in own]
+    return _Made(plain, read, containers, stores, tracker, inherited)
 
 
 def _has_known_attributes(cls: type[keras.Layer], base: type[keras.Layer]) -> bool:
     """Returns whether attributes of a class are set as those of its base are."""
+    inherited = _made_by(base).inherited
     return bool(_wrappers()) and all(
-        getattr(cls, name, None) is getattr(base, name, None)
-        for name in ("__setattr__", *_made_by(base))
+        getattr(cls, name, None) is value for name, value in inherited.items()
     )
+
+
+def set_variable(layer: keras.Layer, name: str, variable: keras.Variable) -> None:
+    """Sets an attribute to a variable that Keras tracks already.
+
+    Publicly, Keras would look again whether it does, and TensorFlow be told twice.
+    """
+    if type(layer).__setattr__ is not keras.Layer.__setattr__:
+        setattr(layer, name, variable)
+        return
+    vars(layer)[name] = variable
+    if keras.backend.backend() == "tensorflow":
+        layer._track_trackable(variable, name, overwrite=True)

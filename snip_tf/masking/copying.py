@@ -184,6 +184,8 @@ class Copies:
                     object.__setattr__(new, name, copied)
                 elif is_untracked(value) or reaches(value, _HIDDEN, tracked):
                     vars(new)[name] = copied
+                elif isinstance(value, keras.Variable):
+                    _keras.set_variable(new, name, copied)
                 else:
                     setattr(new, name, copied)
 
@@ -210,7 +212,7 @@ class Copies:
         if isinstance(constraint, KeepZeros):
             constraint = constraint.constraint
         # A tensor, since a TensorFlow variable would be shared.
-        value = keras.ops.cast(variable, variable.dtype)
+        value = tf.convert_to_tensor(variable)
         if id(variable) in self._masks:
             value = masked_value(value, self._masks[id(variable)])
         above = variable.path.rpartition("/")[0]
