@@ -211,7 +211,7 @@ def _made_by(base: type[keras.Layer]) -> _Made:
     return _Made(plain, read, containers, stores, tracker, inherited)
 
 
-def _has_known_attributes(cls: type[keras.Layer], base: type[keras.Layer]) -> bool:
+def _has_known_attributes(cls: type[keras.Layer], base: Any) -> bool:
     """Returns whether attributes of a class are set as those of its base are."""
     inherited = _made_by(base).inherited
     return bool(_wrappers()) and all(
