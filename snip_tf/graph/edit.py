@@ -11,7 +11,7 @@ import numpy as np
 
 from snip_tf._keras import operation_of
 from snip_tf.graph.graph import Graph, Node, tensors
-from snip_tf.masking.copying import input_like
+from snip_tf.masking.copied_graphs import input_like
 
 Arrays = list[np.ndarray]
 # Copies an operation, or the value of one of its settings, unchanged.

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from snip_tf._keras import functional_class, mask_on, operation_of
-from snip_tf.masking.copying import input_like
+from snip_tf.masking.copied_graphs import input_like
 from snip_tf.network import has_call
 from snip_tf.weights import layer_tree
 

@@ -18,11 +18,11 @@ import tensorflow as tf
 
 from snip_tf import _keras
 from snip_tf.masking.compiling import compile_like, strategy_scope
+from snip_tf.masking.copied_graphs import copied_ends, initialize_sequence
 from snip_tf.masking.copied_values import copy_value
 from snip_tf.masking.masked_weights import KeepZeros, masked_value
 from snip_tf.masking.plain_class import plain_class, replaced_methods
 from snip_tf.masking.reach import attributes_of, is_untracked, reaches
-from snip_tf.masking.symbolic import symbolic_attributes
 from snip_tf.network import Network
 from snip_tf.weights import Owner
 
@@ -153,9 +153,10 @@ class Copies:
         if isinstance(layer, keras.Sequential):
             # A Sequential model makes a Functional one, without a name, inside.
             with _keras.names_not_counted():
-                self._initialize_sequence(layer, new)
+                initialize_sequence(new, layer, self)
         elif isinstance(layer, _keras.functional_class()):
-            _keras.initialize_graph_like(new, layer, *self._graph(layer))
+            ends = copied_ends(layer, _own_attributes(layer), self)
+            _keras.initialize_graph_like(new, layer, *ends)
         elif _keras.initialize_like(new, layer):
             pass
         elif isinstance(layer, keras.Model):
@@ -233,54 +234,6 @@ class Copies:
         new.overwrite_with_gradient = variable.overwrite_with_gradient
         return new
 
-    def _initialize_sequence(self, model: keras.Sequential, new: Any) -> None:
-        layers = [self.of(layer) for layer in model.layers]
-        graph = _keras.graph_inside(model)
-        if graph is not None:
-            _keras.initialize_sequence_like(new, model)
-            _keras.put_graph_inside(new, layers, self.of(graph))
-            return
-        inputs = getattr(model, "inputs", None)  # none before it is built
-        if inputs:
-            layers = [input_like(inputs[0]), *layers]
-        keras.Sequential.__init__(new, layers, name=model.name)
-
-    def _graph(self, model: keras.Model) -> tuple[Any, Any]:
-        """Returns the inputs and outputs of a copy of a Functional model's graph.
-
-        Attributes that are symbolic tensors of the graph are treated as outputs, so
-        that they stay in it.
-        """
-        tensors = symbolic_attributes(_own_attributes(model))
-        graph = model
-        if tensors:
-            # Named, so that Keras does not count it among the user's layers.
-            graph = keras.Model(model.input, [model.output, tensors], name=model.name)
-        inputs, outputs = self._ends(graph)
-        if tensors:
-            outputs, copied_tensors = outputs
-            for name, tensor in tensors.items():
-                self.remember(tensor, copied_tensors[name])
-        return inputs, outputs
-
-    def _ends(self, graph: keras.Model) -> tuple[Any, Any]:
-        """Returns the inputs and outputs of a copy of a graph."""
-        calls = _keras.calls_in(graph)
-        tensors = [tensor for call in calls for tensor in call.outputs]
-        if any(_keras.mask_on(tensor) is not None for tensor in tensors):
-            # The masks of timesteps, of a graph of their own, are computed anew.
-            inputs = keras.tree.map_structure(input_like, graph.input)
-            clone = keras.models.clone_model(
-                graph, clone_function=self.of, input_tensors=inputs
-            )
-            return inputs, clone.output
-        # Not called again, which would take as long as all else.
-        copied: dict[int, keras.KerasTensor] = {}
-        for call in calls:
-            _keras.copy_call(call, self.of(call.operation), copied)
-        ends = graph.input, graph.output
-        return keras.tree.map_structure(lambda old: copied[id(old)], ends)
-
     def _optimizer(self, optimizer: keras.Optimizer) -> keras.Optimizer | None:
         try:
             return type(optimizer).from_config(optimizer.get_config())
@@ -347,10 +300,3 @@ def _own_attributes(value: Any) -> dict[str, Any]:
         for name, item in attributes_of(value).items()
         if name not in left_out and not name.startswith("_snip_")
     }
-
-
-def input_like(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """Returns a new input like one that a graph has."""
-    # Its layer alone knows whether an input is optional.
-    layer = _keras.operation_of(tensor)
-    return type(layer).from_config(layer.get_config()).output

@@ -138,11 +138,8 @@ def is_untracked(value: Any) -> bool:
 def holds_tensorflow_state(layer: keras.Layer) -> bool:
     """Returns whether a layer has TensorFlow's own state, unknown to any scope."""
     known = _made_for_layers()
-    return any(
-        reaches(value, (tf.Variable, tf.random.Generator))
-        for name, value in vars(layer).copy().items()
-        if name not in known and not isinstance(value, PLAIN)
-    )
+    own = [value for name, value in vars(layer).copy().items() if name not in known]
+    return reaches(own, (tf.Variable, tf.random.Generator))
 
 
 @functools.cache
