@@ -46,7 +46,6 @@ from snip_tf._keras.new_layers import (
 )
 from snip_tf._keras.saving import SavedPart, converter_error, litert_schema, paths_in
 from snip_tf._keras.training import (
-    autocasts,
     averages_of,
     compile_config,
     first_value,
@@ -54,6 +53,7 @@ from snip_tf._keras.training import (
     position_in,
     set_path,
     trained_by,
+    variable_settings,
 )
 
 __all__ = [
@@ -62,7 +62,6 @@ __all__ = [
     "AfterBuild",
     "SavedPart",
     "adapt_penalties",
-    "autocasts",
     "averages_of",
     "calls_in",
     "compile_config",
@@ -101,4 +100,5 @@ __all__ = [
     "trained_by",
     "unpickle",
     "unwrapped",
+    "variable_settings",
 ]

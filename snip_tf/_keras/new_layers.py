@@ -83,7 +83,8 @@ def initialize_like(new: keras.Layer, layer: keras.Layer) -> bool:
     stores = {name: (test, []) for name, (test, _) in known.config.items()}
     tracker = type(known)(stores, exclusions=known.exclusions)
     read = {name: own.get(name) for name in made.read}
-    read["_call_has_context_arg"] = {"training": own["_call_has_training_arg"]}
+    if "_call_has_context_arg" in made.plain:  # Keras 3.8 has none
+        read["_call_has_context_arg"] = {"training": own["_call_has_training_arg"]}
     attributes = vars(new)
     attributes.update(made.plain, **read, _tracker=tracker)
     for name, value in made.containers.items():

@@ -37,7 +37,7 @@ class SavedPart(KerasSaveable):
     """
 
     def _obj_type(self) -> str:
-        return "Operation"  # for which Keras skips attributes of operations
+        return "Loss"  # for which Keras skips the attributes of a loss
 
 
 def paths_in(store: Any) -> Iterable[str]:

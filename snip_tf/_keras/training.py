@@ -8,12 +8,22 @@ from typing import Any
 import keras
 
 
-def autocasts(variable: keras.Variable) -> bool:
-    """Returns whether a variable is cast in layers of mixed precision.
+def variable_settings(variable: keras.Variable) -> dict[str, Any]:
+    """Returns the arguments of `keras.Variable`, but for the value, for a copy.
 
-    It is a public argument of `keras.Variable`, but not a public attribute.
+    `autocast` is a public argument, but not a public attribute. How replicas
+    synchronize a variable is known since Keras 3.10.
     """
-    return variable._autocast
+    settings = {
+        "dtype": variable.dtype,
+        "trainable": variable.trainable,
+        "autocast": variable._autocast,
+        "name": variable.name,
+    }
+    for name in ("aggregation", "synchronization"):
+        if hasattr(variable, name):
+            settings[name] = getattr(variable, name)
+    return settings
 
 
 def set_path(variable: keras.Variable, path: str) -> None:

@@ -219,15 +219,7 @@ class Copies:
         above = variable.path.rpartition("/")[0]
         # Keras' own scopes, one for each name, take longer.
         with tf.name_scope(above) if above else contextlib.nullcontext():
-            new = keras.Variable(
-                value,
-                dtype=variable.dtype,
-                trainable=variable.trainable,
-                autocast=_keras.autocasts(variable),
-                name=variable.name,
-                aggregation=variable.aggregation,
-                synchronization=variable.synchronization,
-            )
+            new = keras.Variable(value, **_keras.variable_settings(variable))
         _keras.set_path(new, variable.path)
         new.regularizer = self.of(variable.regularizer)
         new.constraint = self.of(constraint)

@@ -52,7 +52,8 @@ def _adapt_keras() -> None:
     This is permanent, as other threads may be in the middle of a call.
     """
     layer = keras.Layer
-    layer.rematerialized_call = _called_plainly(layer.rematerialized_call)
+    if hasattr(layer, "rematerialized_call"):  # since Keras 3.9
+        layer.rematerialized_call = _called_plainly(layer.rematerialized_call)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -201,7 +201,8 @@ def mask_from_old_row(row: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def _packed_row(bits: np.ndarray, shape: Sequence[int]) -> PackedMask:
     if bits.dtype != np.uint8 or bits.ndim != 1:
         raise ValueError(f"an array of shape {bits.shape} and type {bits.dtype}")
-    return PackedMask.of_bytes(bits.tobytes(), tuple(shape))
+    # (Keras up to 3.8 hands on what lies in the file, not yet read.)
+    return PackedMask.of_bytes(np.asarray(bits).tobytes(), tuple(shape))
 
 
 def _checksum(name: str, mask: PackedMask) -> np.ndarray:

@@ -46,6 +46,10 @@ class PackedMask(NamedTuple):
         bits = np.unpackbits(self.bits, count=math.prod(self.shape))
         return bits.view(bool).reshape(self.shape)
 
+    def count(self) -> int:
+        """Returns how many connections are kept."""
+        return int(np.count_nonzero(np.unpackbits(self.bits)))
+
 
 def packed_length(shape: Any) -> int:
     """Returns the bytes that a mask takes; raises a ValueError for an invalid shape."""

@@ -55,7 +55,7 @@ def _keep_with_minimums(
     short = {
         path: minimums[path]
         for path, mask in masks.items()
-        if minimums.get(path, 0) > np.bitwise_count(mask.bits).sum()
+        if minimums.get(path, 0) > mask.count()
     }
     if not short:
         zeros.update(own)

@@ -76,7 +76,8 @@ def test_settings_are_all_that_keras_changes_of_a_layer():
     assert settings <= vars(layer).keys()
     # A new attribute of Keras' is to be put into one of the two lists.
     assert vars(layer).keys() - settings <= set(MADE_FOR_EACH_LAYER.split())
-    assert len(settings) == 14
+    lacks = 0 if hasattr(layer, "_remat_mode") else 1  # before Keras 3.9
+    assert len(settings) == 14 - lacks
 
 
 def test_what_training_adds_to_a_model():

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from snip_tf import _keras
+from tests.versions import since
 
 layers = keras.layers
 
@@ -48,7 +49,7 @@ class Part(_keras.SavedPart):
         self.paths = list(_keras.paths_in(store))
 
 
-@pytest.mark.parametrize("shards", [None, 3e-8])
+@pytest.mark.parametrize("shards", [None, pytest.param(3e-8, marks=since("3.10"))])
 def test_saved_part(tmp_path, shards):
     models = small_model(), small_model()
     for model in models:

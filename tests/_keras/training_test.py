@@ -15,7 +15,10 @@ def small_model():
 
 def test_autocast():
     for cast in (True, False):
-        assert _keras.autocasts(keras.Variable(X, autocast=cast)) is cast
+        assert (
+            _keras.variable_settings(keras.Variable(X, autocast=cast))["autocast"]
+            is cast
+        )
 
 
 def test_path():

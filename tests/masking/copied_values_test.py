@@ -69,7 +69,7 @@ class Holding(layers.Layer):
         self.holder = holder
 
     def build(self, shape):
-        regularizer = self.holder if callable(self.holder) else None
+        regularizer = self.holder if type(self.holder) is Fading else None
         self.w = self.add_weight(shape=(), regularizer=regularizer, name="w")
 
     def call(self, x):

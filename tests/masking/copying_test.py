@@ -8,6 +8,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.masking.copying import copy_unmasked
 from tests.network_kinds import ALL_KINDS
+from tests.versions import since
 
 layers = keras.layers
 
@@ -122,6 +123,7 @@ def test_symbolic_attributes_belong_to_the_graph_of_the_copy():
     np.testing.assert_array_equal(features, np.zeros_like(features))
 
 
+@since("3.9")
 def test_a_vocabulary_and_an_optional_input_are_kept():
     lookup = layers.StringLookup(output_mode="one_hot")
     lookup.adapt(np.array([["a"], ["b"]]))

@@ -10,6 +10,7 @@ import tensorflow as tf
 import snip_tf
 from snip_tf.masking.inlining import functions_inlined, inlined
 from snip_tf.weights import layer_tree
+from tests.versions import since
 
 X = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
 Y = np.arange(12) % 3
@@ -44,6 +45,7 @@ def composite_model(scope):
     return model
 
 
+@since("3.9")
 def test_rematerialized_layers_are_pruned_and_trained_like_others():
     trained = []
     for scope in (contextlib.nullcontext(), keras.RematScope(mode="full")):
@@ -63,7 +65,14 @@ def test_rematerialized_layers_are_pruned_and_trained_like_others():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("remat", [keras.remat, lambda f: tf.recompute_grad(f)])
+@pytest.mark.parametrize(
+    "remat",
+    [
+        pytest.param(lambda f: keras.remat(f), marks=since("3.9")),
+        lambda f: tf.recompute_grad(f),
+    ],
+    ids=["keras", "tensorflow"],
+)
 @pytest.mark.parametrize("criterion", ["snip", "grasp", "synflow"])
 def test_what_recomputes_by_itself_is_scored_like_other_layers(remat, criterion):
     class Recomputing(Composite):
@@ -82,6 +91,7 @@ def test_what_recomputes_by_itself_is_scored_like_other_layers(remat, criterion)
     np.testing.assert_equal(*masks)
 
 
+@since("3.9")
 def test_what_recomputes_from_before_the_call_is_refused_with_advice():
     class Recomputing(Composite):
         def build(self, shape):
@@ -184,6 +194,7 @@ def test_functions_run_eagerly_if_tensorflow_is_set_to():
     assert counter.runs == 3
 
 
+@since("3.9")
 def test_nothing_is_recomputed_in_one_thread_only():
     dense = keras.layers.Dense(2)
     recomputing = []

@@ -19,6 +19,7 @@ from tests.masking.networks import (
     outputs,
     pruned_network,
 )
+from tests.versions import since
 
 layers = keras.layers
 
@@ -107,6 +108,7 @@ def test_a_damaged_weight_file_is_named(path):
         pruned.load_weights(path)
 
 
+@since("3.13")
 def test_masks_in_several_files(tmp_path):
     """Keras' shards: loaded as one file is, and refused where it is."""
     path = tmp_path / "model.weights.json"

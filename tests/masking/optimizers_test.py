@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from packaging.version import Version
 
 import snip_tf
 from snip_tf.masking.masked_weights import KeepZeros
 from snip_tf.masking.optimizers import reset_slots
 from snip_tf.weights import weights_by_path
+from tests.versions import since
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RNG = np.random.default_rng(0)
@@ -25,7 +27,9 @@ def of_keras():
         for name, cls in vars(keras.optimizers).items()
         if inspect.isclass(cls) and issubclass(cls, keras.Optimizer)
     }
-    inside = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+    inside = ["Optimizer", "LossScaleOptimizer", "MultiOptimizer"]
+    if Version(keras.__version__) < Version("3.13"):
+        inside.append("Muon")  # which fails on its own
     return {name: cls for name, cls in found.items() if name not in inside}
 
 
@@ -112,7 +116,7 @@ def assert_zeros_and_finite(model, masks):
 
 
 def test_knows_the_optimizers_of_keras():
-    assert {"SGD", "Adam", "AdamW", "Adafactor", "Lion", "Muon"} <= of_keras().keys()
+    assert {"SGD", "Adam", "AdamW", "Adafactor", "Lion"} <= of_keras().keys()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,15 @@ def test_every_number_stays_finite_and_every_zero_zero(name, jit_compile):
     assert_zeros_and_finite(pruned, masks)
 
 
-@pytest.mark.parametrize("name", ["Adafactor", "Adafactor, no epsilon", "Muon", "Adam"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Adafactor",
+        "Adafactor, no epsilon",
+        pytest.param("Muon", marks=since("3.13")),
+        "Adam",
+    ],
+)
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_whole_weight_between_pruned_ones(name, masked):
     """Half of its inputs are always zero, and nothing reads half of its outputs."""
@@ -267,6 +279,7 @@ def test_optimizers_of_a_custom_training_step():
         assert not slot.numpy().any(), slot.path
 
 
+@since("3.13")
 def test_averages_that_a_callback_swaps_in(tmp_path):
     masks = masks_with_whole_rows_and_columns()
     pruned = snip_tf.apply_masks(network(), masks)
@@ -302,24 +315,25 @@ def test_slots_are_set_back_to_how_they_began():
     """All that an optimizer has for a weight, where it is not kept."""
     # (What follows the weights themselves begins where they do: removed ones at 0.)
     weight = keras.Variable(np.zeros((2, 3), np.float32), name="kernel")
-    other = keras.Variable(np.ones((2, 3), np.float32), name="other")
+    other = keras.Variable(np.ones((3, 2), np.float32), name="other")
     kept = np.array([[True, False, True], [False, True, False]])
     for name, make in OPTIMIZERS.items():
         optimizer = make()
         optimizer.build([other, weight])
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        slots = [v for v in inner.variables if tuple(v.shape) == (2, 3)]
+        slots = [v for v in inner.variables if tuple(v.shape) in ((2, 3), (3, 2))]
         starts = [slot.numpy() for slot in slots]
         for slot in slots:
             slot.assign(slot + 7)
         reset_slots(optimizer, weight, kept)
-        stays = [np.ones_like(kept) if "other" in v.path else kept for v in slots]
+        stays = [kept if v.shape == weight.shape else True for v in slots]
         assert 2 * sum(stay is kept for stay in stays) == len(slots), name
         for slot, start, stay in zip(slots, starts, stays, strict=True):
             expected = np.where(stay, start + 7, start)
             np.testing.assert_array_equal(slot, expected, err_msg=f"{name} {slot.path}")
 
 
+@since("3.13")
 def test_keras_still_needs_what_is_changed_in_it():
     """Once this fails, `adapt_optimizers` can go."""
     adafactor = keras.optimizers.Adafactor

@@ -12,12 +12,15 @@ from tests.masking.networks import (
     pruned_network,
     random_masks,
 )
+from tests.versions import since
 
 layers = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize(
+    "mode", ["int8", pytest.param("int4", marks=since("3.11")), "float8"]
+)
 def test_quantizing_keeps_zeros(mode):
     model = keras.Sequential(
         [
