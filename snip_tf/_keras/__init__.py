@@ -13,6 +13,7 @@ from snip_tf._keras.functions import (
 )
 from snip_tf._keras.graphs import (
     calls_in,
+    casts_in,
     copy_call,
     graph_inside,
     input_signature,
@@ -64,6 +65,7 @@ __all__ = [
     "adapt_penalties",
     "averages_of",
     "calls_in",
+    "casts_in",
     "compile_config",
     "converter_error",
     "copy_call",

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from snip_tf._keras.layers import functional_class
+
 
 def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
     """Returns the operation that made a tensor of a graph, which is not public."""
@@ -23,6 +25,18 @@ def calls_in(graph: keras.Model) -> list[Any]:
     """
     depths = sorted(graph._nodes_by_depth, reverse=True)
     return [call for depth in depths for call in graph._nodes_by_depth[depth]]
+
+
+def casts_in(layer: keras.Layer) -> list[Any]:
+    """Returns the casts in the graph of a Functional model; none for other layers.
+
+    Their class has no public name.
+    """
+    from keras.src.ops.core import Cast
+
+    if not isinstance(layer, functional_class()):
+        return []
+    return [each for each in layer.operations if type(each) is Cast]
 
 
 def copy_call(

@@ -46,7 +46,7 @@ class PackedMask(NamedTuple):
         bits = np.unpackbits(self.bits, count=math.prod(self.shape))
         return bits.view(bool).reshape(self.shape)
 
-    def count(self) -> int:
+    def kept(self) -> int:
         """Returns how many connections are kept."""
         return int(np.count_nonzero(np.unpackbits(self.bits)))
 

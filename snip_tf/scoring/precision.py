@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from snip_tf._keras import adapt_penalties, operation_of, set_dtype
+from snip_tf._keras import adapt_penalties, casts_in, operation_of, set_dtype
 from snip_tf.masking.reach import holds_tensorflow_state
 from snip_tf.masking.switch import Switch
 from snip_tf.weights import layer_tree
@@ -21,7 +21,9 @@ _HALF = ("float16", "bfloat16")
 def is_changed(model: keras.Model) -> bool:
     """Returns whether scoring changes a model, if only for a while."""
     return any(
-        layer.compute_dtype in _HALF or holds_tensorflow_state(layer)
+        layer.compute_dtype in _HALF
+        or holds_tensorflow_state(layer)
+        or any(cast.dtype in _HALF for cast in casts_in(layer))
         for layer in layer_tree(model)
     )
 
@@ -51,17 +53,28 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
         for part in (tensor, operation_of(tensor))
         if isinstance(part, (keras.KerasTensor, keras.layers.InputLayer))
     }
+    # (Before Keras 3.9 these stand between layers of different precision, too.)
+    casts = {
+        cast: cast.dtype
+        for layer in layer_tree(model)
+        for cast in casts_in(layer)
+        if cast.dtype in lower
+    }
     try:
         for layer in policies:
             layer.dtype_policy = dtype
         for part, _ in inputs.values():
             set_dtype(part, dtype)
+        for cast in casts:
+            cast.dtype = dtype
         yield
     finally:
         for layer, policy in policies.items():
             layer.dtype_policy = policy
         for part, own in inputs.values():
             set_dtype(part, own)
+        for cast, own in casts.items():
+            cast.dtype = own
 
 
 def moments_in_full() -> contextlib.AbstractContextManager:

@@ -55,7 +55,7 @@ def _keep_with_minimums(
     short = {
         path: minimums[path]
         for path, mask in masks.items()
-        if minimums.get(path, 0) > mask.count()
+        if minimums.get(path, 0) > mask.kept()
     }
     if not short:
         zeros.update(own)

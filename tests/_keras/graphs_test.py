@@ -88,6 +88,17 @@ def test_dtype_of_inputs():
         assert part.dtype == "float64"
 
 
+def test_casts():
+    x = keras.Input((3,))
+    half = keras.ops.cast(keras.layers.Dense(2)(x), "float16")
+    model = keras.Model(x, half + 1)
+    assert [cast.dtype for cast in _keras.casts_in(model)] == ["float16"]
+    assert not _keras.casts_in(keras.layers.Dense(2))
+    for cast in _keras.casts_in(model):
+        cast.dtype = "float64"
+    assert keras.backend.standardize_dtype(model(np.ones((1, 3))).dtype) == "float64"
+
+
 def test_input_signature():
     [spec] = _keras.input_signature(small_model())
     assert tuple(spec.shape) == (None, 3)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import snip_tf
+from snip_tf import _keras
 from snip_tf.network import prunable_weights
 from snip_tf.weights import weights_by_path
 from tests.kinds import activity_is_a_mean
@@ -304,6 +305,26 @@ expected = np.abs(tape.gradient(value, kernel) * kernel)
 scores = found["grouped/kernel"]
 np.testing.assert_allclose(scores / scores.sum(), expected / expected.sum(), 1e-3, 1e-7)
 """
+
+
+def test_a_cast_to_half_precision_is_scored_in_full():
+    def network(cast):
+        x = keras.Input((20,))
+        hidden = keras.layers.Dense(64, "tanh", name="hidden")(x)
+        return keras.Model(x, keras.layers.Dense(5, name="out")(cast(hidden)))
+
+    half = network(lambda tensor: keras.ops.cast(tensor, "float16"))
+    full = network(lambda tensor: tensor)
+    full.set_weights(half.get_weights())
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 20)).astype(np.float32), rng.normal(size=(32, 5))
+    scores = [
+        snip_tf.connection_sensitivity(model, x, y, loss="mse")
+        for model in (half, full)
+    ]
+    for path, score in scores[1].items():
+        np.testing.assert_allclose(scores[0][path], score, rtol=1e-5)
+    assert _keras.casts_in(half)[0].dtype == "float16"
 
 
 def test_grouped_convolutions_without_onednn():
