@@ -30,7 +30,7 @@ from absl import app, flags
 
 import snip_tf
 from snip_tf import models
-from snip_tf.savings.engines import compiled_calls
+from snip_tf._backend import compiled_calls
 
 # The sparsity of each network.
 NETWORKS = {
@@ -146,7 +146,7 @@ def rows(model: keras.Model, pruned: keras.Model, folder: Path) -> dict[str, Any
         batch = x[:batch_size]
         calls: dict[str, Callable[[], Any]] = {}
         for kind, each in made.items():
-            plain, xla = compiled_calls(each)
+            plain, xla = compiled_calls(each).values()
             calls[kind] = functools.partial(plain, batch)
             calls[f"{kind}, XLA"] = functools.partial(xla, batch)
         run = snip_tf.sparse_runtime(pruned)

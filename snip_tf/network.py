@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf import _backend
 from snip_tf._keras import held_layers
 from snip_tf.checks import check_paths
 from snip_tf.weights import Owner, Patterns, Walk, choose_prunable
@@ -37,6 +38,7 @@ class Network:
 
     def __init__(self, model: keras.Model):
         check_built(model)
+        _backend.sync(model)
         walk = Walk(model)
         self.model = model
         self.weights: dict[str, keras.Variable] = walk.weights

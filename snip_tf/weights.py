@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 
+from snip_tf import _backend
 from snip_tf._keras import held_layers
 from snip_tf.checks import check_signature, near_misses
 
@@ -27,6 +29,11 @@ def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield layer
     for sub in held_layers(layer):
         yield from layer_tree(sub)
+
+
+def values_of(weight: keras.Variable, dtype: Any = np.float64) -> np.ndarray:
+    """Returns the values of a weight as an array."""
+    return _backend.as_array(keras.ops.convert_to_tensor(weight)).astype(dtype)
 
 
 def is_stateful(model: keras.Model) -> bool:

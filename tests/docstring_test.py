@@ -12,8 +12,14 @@ import pytest
 
 import snip_tf
 
+OTHER_BACKENDS = {
+    f"snip_tf._backend.{name}"
+    for name in {"tensorflow", "jax", "torch"} - {keras.backend.backend()}
+}
 MODULES = [
-    name for _, name, _ in pkgutil.walk_packages(snip_tf.__path__, prefix="snip_tf.")
+    name
+    for _, name, _ in pkgutil.walk_packages(snip_tf.__path__, prefix="snip_tf.")
+    if name not in OTHER_BACKENDS
 ]
 
 

@@ -26,12 +26,13 @@ from snip_tf._keras.graphs import (
     set_dtype,
 )
 from snip_tf._keras.layers import (
-    ADDED_BY_TENSORFLOW,
+    ADDED_BY_BACKEND,
     ADDED_BY_TRAINING,
     AfterBuild,
     adapt_penalties,
     functional_class,
     held_layers,
+    modules_of,
     settings_of,
     show_to_tensorflow,
     track,
@@ -58,7 +59,7 @@ from snip_tf._keras.training import (
 )
 
 __all__ = [
-    "ADDED_BY_TENSORFLOW",
+    "ADDED_BY_BACKEND",
     "ADDED_BY_TRAINING",
     "AfterBuild",
     "SavedPart",
@@ -85,6 +86,7 @@ __all__ = [
     "logits_of",
     "loss_settings",
     "mask_on",
+    "modules_of",
     "names_not_counted",
     "new_layer",
     "operation_of",

@@ -95,9 +95,11 @@ ADDED_BY_TRAINING = frozenset(
 )
 
 
-# Attributes that TensorFlow adds to objects it tracks.
-ADDED_BY_TENSORFLOW = frozenset(
+# Attributes that TensorFlow adds to objects it tracks, and PyTorch's Keras to layers.
+ADDED_BY_BACKEND = frozenset(
     {
+        "_modules",
+        "_torch_params",
         "_self_name_based_restores",
         "_self_saveable_object_factories",
         "_self_unconditional_checkpoint_dependencies",
@@ -106,6 +108,17 @@ ADDED_BY_TENSORFLOW = frozenset(
         "_self_update_uid",
     }
 )
+
+
+def modules_of(layer: Any) -> dict[str, Any]:
+    """Returns the layers that are attributes of a layer, where PyTorch keeps them.
+
+    It has a name for those below, too, but not for what one module holds itself.
+    """
+    if keras.backend.backend() != "torch":
+        return {}
+    modules = vars(layer).get("_modules", {})
+    return {n: part for n, part in modules.items() if n not in ADDED_BY_BACKEND}
 
 
 def tracked(owner: Any) -> dict[str, list[Any]]:

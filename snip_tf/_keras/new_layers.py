@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from snip_tf._keras.layers import ADDED_BY_TENSORFLOW, functional_class
+from snip_tf._keras.layers import ADDED_BY_BACKEND, functional_class
 
 
 def new_layer(cls: type[keras.Layer]) -> Any:
@@ -164,7 +164,7 @@ def _has_known_graph() -> bool:
     """Returns whether Functional models have just the attributes that are set here."""
     x = keras.Input((), name="x")
     own = set(vars(functional_class()(x, keras.layers.Identity(name="y")(x), name="m")))
-    return own - set(vars(keras.Model(name="m"))) - ADDED_BY_TENSORFLOW == {
+    return own - set(vars(keras.Model(name="m"))) - ADDED_BY_BACKEND == {
         "_inputs",
         "_inputs_struct",
         "_nodes",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from snip_tf import _backend
 from snip_tf._keras import logits_of, mask_on, put_mask_on
 from snip_tf.checks import check_number
 from snip_tf.criteria.base import Criterion, ScoringContext
 from snip_tf.scoring.calling import warn_caller
 from snip_tf.scoring.data_loss import Adjustment
 from snip_tf.scoring.forward import LossAt, Tensors
-from snip_tf.scoring.gradients import differentiate, gradient, naming_alternatives
+from snip_tf.scoring.gradients import gradient, naming_alternatives
 from snip_tf.scoring.losses import built_in, name_of
-from snip_tf.scoring.precision import moments_in_full, rows_as_tensors
+from snip_tf.weights import values_of
 
 _FIRST_ORDER = "'snip', 'iterative_snip' and 'force' need only a first one"
 
@@ -64,7 +66,7 @@ class Grasp(Criterion):
         adjust = _Temperature(self.temperature) if self.temperature != 1 else None
         products = hessian_products(context, context.gradients(adjust), adjust)
         return {
-            path: np.asarray(weight, np.float32) * np.asarray(products.pop(path))
+            path: values_of(weight, np.float32) * _backend.as_array(products.pop(path))
             for path, weight in context.weights.items()
         }
 
@@ -95,26 +97,20 @@ def hessian_products(
         ValueError: if an operation has no second derivative, or none that is finite.
     """
 
-    def product(
-        loss_at: LossAt, values: Tensors, what: str
-    ) -> tuple[tf.Tensor, Tensors]:
-        losses = []
-
-        def along_direction(values: Tensors) -> tf.Tensor:
+    def product(loss_at: LossAt, values: Tensors, what: str) -> tuple[Any, Tensors]:
+        def along_direction(values: Tensors) -> tuple[Any, Any]:
             loss, gradients = gradient(loss_at, values, what)
-            losses.append(loss)
-            return _inner_product(gradients, direction)
+            return _inner_product(gradients, direction), loss
 
         # Here, since each replica runs this in a thread of its own.
         with (
             naming_alternatives("a second derivative", _FIRST_ORDER),
-            moments_in_full(),
-            rows_as_tensors(),
+            _backend.second_derivatives(),
         ):
-            _, products = differentiate(along_direction, values)
+            _, loss, products = _backend.differentiate(along_direction, values)
         # Zero for weights in which the loss is linear, jointly with all others.
-        return losses[0], {
-            path: tf.zeros_like(values[path]) if p is None else p
+        return loss, {
+            path: keras.ops.zeros_like(values[path]) if p is None else p
             for path, p in products.items()
         }
 
@@ -123,12 +119,12 @@ def hessian_products(
     return products
 
 
-def _inner_product(gradients: Tensors, direction: Mapping[str, Any]) -> tf.Tensor:
+def _inner_product(gradients: Tensors, direction: Mapping[str, Any]) -> Any:
     products = [
-        gradients[path] * tf.cast(v, gradients[path].dtype)
+        gradients[path] * keras.ops.cast(v, gradients[path].dtype)
         for path, v in direction.items()
     ]
-    return tf.add_n([tf.reduce_sum(product) for product in products])
+    return functools.reduce(operator.add, map(keras.ops.sum, products))
 
 
 def _check_finite(products: Tensors, direction: Mapping[str, Any]) -> None:
@@ -144,7 +140,7 @@ def _check_finite(products: Tensors, direction: Mapping[str, Any]) -> None:
 
 
 def _is_finite(tensor: Any) -> bool:
-    return bool(tf.reduce_all(tf.math.is_finite(tensor)))
+    return bool(keras.ops.all(keras.ops.isfinite(tensor)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +149,7 @@ class _Temperature:
 
     temperature: float
 
-    def __call__(self, loss: Any, y_pred: tf.Tensor) -> tf.Tensor:
+    def __call__(self, loss: Any, y_pred: Any) -> Any:
         """Returns the outputs with their logits divided by the temperature."""
         found = built_in(loss)
         if found is None:  # a custom function may take anything
@@ -174,7 +170,7 @@ class _Temperature:
             put_mask_on(tempered, mask_on(y_pred))
         return tempered
 
-    def _probabilities(self, y_pred: tf.Tensor, binary: bool) -> tf.Tensor:
+    def _probabilities(self, y_pred: Any, binary: bool) -> Any:
         known = logits_of(y_pred)
         if known is y_pred:
             # Clipped away from 0 and 1 by as much as in Keras' losses.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -209,7 +210,8 @@ def check_scores(scores: Any, weights: Mapping[str, keras.Variable]) -> None:
 def check_not_all_zero(scores: Mapping[str, Any]) -> None:
     """Raises a ValueError if all scores are zero."""
     # The smallest weight first: it is the quickest to read, and usually suffices.
-    if not any(map(np.any, sorted(scores.values(), key=np.size))):
+    smallest_first = sorted(scores.values(), key=lambda score: math.prod(score.shape))
+    if not any(np.any(np.asarray(score)) for score in smallest_first):
         raise ValueError(
             "Expected a score that is not zero. Received: scores that are zero for "
             "every prunable weight, which cannot be ranked. Is a layer "

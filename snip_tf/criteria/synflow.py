@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from snip_tf import _backend
 from snip_tf._keras import logits_of
 from snip_tf.checks import check_count
 from snip_tf.criteria.base import Criterion, ScoringContext
@@ -23,7 +25,7 @@ from snip_tf.scoring.forward import Pass, Tensors, value_in_full
 from snip_tf.scoring.gradients import gradient
 from snip_tf.scoring.objective import Part
 from snip_tf.scoring.precision import computing_in
-from snip_tf.weights import is_stateful, layer_tree
+from snip_tf.weights import is_stateful, layer_tree, values_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,25 +118,26 @@ def _scaled(x: Any, scale: float) -> Any:
 def _flow_of(context: ScoringContext, x: Any) -> dict[str, np.ndarray]:
     try:
         flow, gradients = _flow_in("float64", context, x)
-    except (TypeError, ValueError, tf.errors.OpError) as error:
+    except _backend.OPERATION_ERRORS as error:
         if not _is_of_double(error):
             raise
         # A layer with constants of its own in float32, say.
         flow, gradients = _flow_in("float32", context, x)
-    if not np.isfinite(flow):
+    if not math.isfinite(flow := float(flow)):
         raise ValueError(
-            f"Expected a finite flow through the network. Received: {float(flow)} with "
+            f"Expected a finite flow through the network. Received: {flow} with "
             f"an input of ones. With this many layers, or weights this large, SynFlow "
             f"cannot score them."
         )
     scores = {}
     for path, found in gradients.items():
-        weight = np.abs(np.asarray(context.weights[path], np.float64))
-        scores[path] = weight * context.masks.get(path, True) * found.numpy()
+        weight = np.abs(values_of(context.weights[path]))
+        kept = context.masks.get(path, True)
+        scores[path] = weight * kept * keras.ops.convert_to_numpy(found)
     return scores
 
 
-def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Tensors]:
+def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[Any, Tensors]:
     """Returns R and its gradient, computed without subtracting means."""
     model = context.model
     subtracted = {
@@ -143,12 +146,12 @@ def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[tf.Tensor, Te
         if isinstance(layer, keras.layers.BatchNormalization)
     }
 
-    def magnitude(variable: keras.Variable) -> tf.Tensor:
-        value = tf.abs(tf.cast(value_in_full(variable), dtype))
-        return tf.zeros_like(value) if id(variable) in subtracted else value
+    def magnitude(variable: keras.Variable) -> Any:
+        value = keras.ops.abs(keras.ops.cast(value_in_full(variable), dtype))
+        return keras.ops.zeros_like(value) if id(variable) in subtracted else value
 
     run = Pass(model, context.weights, _Flow(model), context.masks, gradient, magnitude)
-    with computing_in(dtype, model), _without_shifts(model):
+    with _backend.in_float64(), computing_in(dtype, model), _without_shifts(model):
         return run((x, None, None), Part(None))
 
 
@@ -165,11 +168,11 @@ class _Flow:
     def __init__(self, model: keras.Model):
         self._model = model
 
-    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> Any:
         del added, part
         outputs = keras.tree.flatten(call_model(self._model, batch[0]))
-        sums = [tf.reduce_sum(tf.cast(logits_of(y), tf.float64)) for y in outputs]
-        return tf.add_n(sums)
+        sums = [keras.ops.sum(keras.ops.cast(logits_of(y), "float64")) for y in outputs]
+        return functools.reduce(operator.add, sums)
 
 
 @contextlib.contextmanager

@@ -11,9 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import tensorflow as tf
-
-from snip_tf import _keras
+from snip_tf import _backend, _keras
 from snip_tf.masking.reach import attributes_of
 
 
@@ -106,7 +104,7 @@ _SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 _COPIED: list[tuple[Any, Callable[[Any, Copier], Any]]] = [
     (types.MethodType, _method),
     (types.FunctionType, _function),
-    (tf.types.experimental.PolymorphicFunction, _traced),
+    (_backend.FUNCTIONS, _traced),
     (functools.partial, _partial),
     (weakref.WeakMethod, _weak_method),
     (weakref.ref, _weak),

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from snip_tf import _keras
+from snip_tf import _backend, _keras
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copied_graphs import copied_ends, initialize_sequence
 from snip_tf.masking.copied_values import copy_value
@@ -181,7 +180,9 @@ class Copies:
         for name, value in _own_attributes(old).items():
             if name not in made_by_base:
                 copied = self.of(value)
-                if name not in vars(old):  # but in a slot
+                if name in _keras.modules_of(old):
+                    setattr(new, name, copied)
+                elif name not in vars(old):  # but in a slot
                     object.__setattr__(new, name, copied)
                 elif is_untracked(value) or reaches(value, _HIDDEN, tracked):
                     vars(new)[name] = copied
@@ -212,13 +213,11 @@ class Copies:
         constraint = variable.constraint
         if isinstance(constraint, KeepZeros):
             constraint = constraint.constraint
-        # A tensor, since a TensorFlow variable would be shared.
-        value = tf.convert_to_tensor(variable)
+        value = _backend.value_of(variable)
         if id(variable) in self._masks:
             value = masked_value(value, self._masks[id(variable)])
         above = variable.path.rpartition("/")[0]
-        # Keras' own scopes, one for each name, take longer.
-        with tf.name_scope(above) if above else contextlib.nullcontext():
+        with _backend.name_scope(above):
             new = keras.Variable(value, **_keras.variable_settings(variable))
         _keras.set_path(new, variable.path)
         new.regularizer = self.of(variable.regularizer)
@@ -238,21 +237,8 @@ class Copies:
             )
             return None
 
-    def _tensorflow_variable(self, variable: tf.Variable) -> tf.Variable:
-        return tf.Variable(
-            tf.convert_to_tensor(variable),
-            trainable=variable.trainable,
-            name=variable.name.partition(":")[0],
-            dtype=variable.dtype,
-            constraint=variable.constraint,
-            synchronization=variable.synchronization,
-            aggregation=variable.aggregation,
-            shape=variable.shape,
-        )
-
-    def _tensorflow_generator(self, generator: tf.random.Generator) -> Any:
-        state = generator.state.numpy()
-        return tf.random.Generator.from_state(state, generator.algorithm)
+    def _state(self, state: Any) -> Any:
+        return _backend.copy_state(state)
 
     def _operation(self, operation: keras.Operation) -> keras.Operation:
         # Of a Functional graph (`keras.ops`); it has no state.
@@ -266,8 +252,7 @@ _COPIED: list[tuple[Any, Callable[[Copies, Any], Any]]] = [
     (keras.Variable, Copies._variable),
     (keras.random.SeedGenerator, Copies._seeds),
     (keras.Optimizer, Copies._optimizer),
-    (tf.Variable, Copies._tensorflow_variable),
-    (tf.random.Generator, Copies._tensorflow_generator),
+    (_backend.STATE, Copies._state),
     (keras.Operation, Copies._operation),
 ]
 
@@ -283,7 +268,7 @@ def _name_scopes(names: list[str]) -> Iterator[None]:
 
 def _own_attributes(value: Any) -> dict[str, Any]:
     """Returns the attributes of a layer or metric that belong to it."""
-    left_out = _keras.ADDED_BY_TENSORFLOW | (
+    left_out = _keras.ADDED_BY_BACKEND | (
         _keras.ADDED_BY_TRAINING if isinstance(value, keras.Model) else set()
     )
     return {

@@ -16,8 +16,8 @@ from typing import Any
 
 import keras
 
-from snip_tf import _keras
-from snip_tf.masking.switch import Switch
+from snip_tf import _backend
+from snip_tf._backend.switch import Switch
 from snip_tf.weights import layer_tree
 
 _functions = Switch("functions_inlined")
@@ -47,18 +47,15 @@ def functions_inlined() -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _adapt_keras() -> None:
-    """Has Keras and TensorFlow ask the two switches.
+    """Has Keras and its backend ask the two switches.
 
     This is permanent, as other threads may be in the middle of a call.
     """
     layer = keras.Layer
     if hasattr(layer, "rematerialized_call"):  # since Keras 3.9
         layer.rematerialized_call = _called_plainly(layer.rematerialized_call)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        _keras.inline_functions_where(functools.partial(bool, _functions))
-        tf.recompute_grad = _not_recomputed(tf.recompute_grad)
+    switches = (_functions, _without_recomputing)
+    _backend.adapt_functions(*(functools.partial(bool, each) for each in switches))
 
 
 def _called_plainly(rematerialized_call: Callable) -> Callable:
@@ -73,18 +70,8 @@ def _called_plainly(rematerialized_call: Callable) -> Callable:
     return plainly_where_asked
 
 
-def _not_recomputed(recompute_grad: Callable) -> Callable:
-    """Wraps `tf.recompute_grad`, which `keras.remat` calls, in the same way."""
-
-    @functools.wraps(recompute_grad)
-    def not_where_asked(f):
-        return f if _without_recomputing else recompute_grad(f)
-
-    return not_where_asked
-
-
 def _has_functions(layer: keras.Layer) -> bool:
-    if keras.backend.backend() != "tensorflow":
+    if not _backend.FUNCTIONS:
         return False
     cls = type(layer)
     if cls not in _with_functions:
@@ -100,9 +87,5 @@ _with_functions: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictiona
 
 def is_function(value: Any) -> bool:
     """Returns whether a value is a `tf.function`."""
-    import tensorflow as tf
-
     # Many values are asked; an abstract class alone would take longer.
-    return hasattr(value, "python_function") and isinstance(
-        value, tf.types.experimental.PolymorphicFunction
-    )
+    return hasattr(value, "python_function") and isinstance(value, _backend.FUNCTIONS)

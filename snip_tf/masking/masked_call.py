@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
+from snip_tf import _backend
 from snip_tf.masking.inlining import inlined
 from snip_tf.masking.masked_weights import masked_value
 from snip_tf.masking.plain_class import plain_class, plainly
@@ -61,7 +61,7 @@ class _Scope(keras.StatelessScope):
 
     def __init__(self, weights: list[keras.Variable], looks_up: bool):
         super().__init__(collect_losses=True)
-        self._eager, self._looks_up = _runs_eagerly(), looks_up
+        self._eager, self._looks_up = _backend.runs_eagerly(), looks_up
         self._masked = {id(weight): self._product(weight) for weight in weights}
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
@@ -80,7 +80,7 @@ class _Scope(keras.StatelessScope):
         if id(variable) in self._masked:
             value = self._masked[id(variable)]
             # A function that is traced in an eager call would keep the value for good.
-            if value is None or (self._eager and not _runs_eagerly()):
+            if value is None or (self._eager and not _backend.runs_eagerly()):
                 with self._outside():
                     value = self._product(variable)
             return value
@@ -94,8 +94,8 @@ class _Scope(keras.StatelessScope):
         # weight may have a value of another type.)
         mask = keras.ops.cast(mask_of(weight), weight.value.dtype)
         if self._looks_up:
-            return _product_by_rows(keras.ops.convert_to_tensor(weight), mask)
-        return keras.ops.multiply(weight, mask)
+            return _backend.product_by_rows(keras.ops.convert_to_tensor(weight), mask)
+        return keras.ops.multiply(keras.ops.convert_to_tensor(weight), mask)
 
     @contextlib.contextmanager
     def _outside(self) -> Iterator[None]:
@@ -116,43 +116,3 @@ def _looks_up(layer: keras.Layer) -> bool:
     return not own.__module__.startswith("keras.") or issubclass(
         own, keras.layers.Embedding
     )
-
-
-def _runs_eagerly() -> bool:
-    """Returns whether operations run at once, rather than being traced."""
-    if keras.backend.backend() != "tensorflow":
-        return True
-    import tensorflow as tf
-
-    return tf.executing_eagerly()
-
-
-def _product_by_rows(weight: Any, mask: Any) -> Any:
-    """Returns `weight * mask`, which preserves gradients of some rows only.
-
-    A lookup in a table has such a gradient, and optimizers then leave the other rows
-    alone. A plain product would make it dense, and so train differently.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return keras.ops.multiply(weight, mask)
-    import tensorflow as tf
-
-    # Read outside of the function with a custom gradient.
-    return _product_of_tensorflow()(tf.convert_to_tensor(weight), mask)
-
-
-@functools.cache
-def _product_of_tensorflow() -> Callable[[Any, Any], Any]:
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def product(weight: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        def gradient(of_product: Any) -> tuple[Any, None]:
-            if not isinstance(of_product, tf.IndexedSlices):
-                return of_product * mask, None
-            rows = of_product.values * tf.gather(mask, of_product.indices)
-            return tf.IndexedSlices(rows, of_product.indices, tf.shape(weight)), None
-
-        return weight * mask, gradient
-
-    return product

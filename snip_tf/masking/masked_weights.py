@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf import _keras
+from snip_tf import _backend, _keras
 from snip_tf.network import mask_of
 
 
@@ -38,7 +38,8 @@ class KeepZeros(keras.constraints.Constraint):
 def masked_value(weight: Any, mask: Any) -> Any:
     """Returns `weight * mask`, a tensor in which removed weights are exactly zero."""
     # `where` rather than a product: 0 * inf would be NaN, and -1 * 0 is -0. The literal
-    # takes the dtype of the weight.
+    # takes the dtype of the weight. (It refuses variables on some backends.)
+    weight, mask = map(keras.ops.convert_to_tensor, (weight, mask))
     return keras.ops.where(mask, weight, 0)
 
 
@@ -75,7 +76,7 @@ def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:
     # variable whose name begins with `_`.)
     name = path.rpartition("/")[2] + "_mask"
     values = keras.ops.convert_to_tensor(mask, "bool")
-    return keras.Variable(values, dtype="bool", trainable=False, name=name)
+    return _backend.new_mask(values, name)
 
 
 def put_mask(weight: keras.Variable, mask: keras.Variable) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from snip_tf.masking.switch import Switch
+from snip_tf._backend.switch import Switch
 
 # Whether layers report their plain class, and a configuration without masks: in their
 # own calls, and inside the configuration of a layer around them, which holds all the

@@ -12,9 +12,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from snip_tf import _keras
+from snip_tf import _backend, _keras
 
 # Parts of a model, wherever they are held.
 STATE = (
@@ -23,9 +22,8 @@ STATE = (
     keras.Optimizer,
     keras.Variable,
     keras.random.SeedGenerator,
-    # Code written for TensorFlow holds these, besides Keras' own.
-    tf.Variable,
-    tf.random.Generator,
+    # Code written for the backend holds these, besides Keras' own.
+    *_backend.STATE,
 )
 # Values that hold no such parts, and need not be searched.
 PLAIN = (
@@ -51,8 +49,7 @@ _UNTRACKED = (
 )
 # Classes of these libraries that do hold parts.
 _HOLDERS = (
-    tf.Module,
-    tf.train.ExponentialMovingAverage,
+    *_backend.HOLDERS,
     keras.initializers.Initializer,  # may hold a seed generator
 )
 
@@ -88,7 +85,7 @@ def _held_by(value: Any) -> Iterable[Any]:
             return look(value)
     if _keras.is_reference(value):
         return [value.deref()]
-    if type(value).__module__.partition(".")[0] in ("keras", "numpy", "tensorflow"):
+    if type(value).__module__.partition(".")[0] in _LIBRARIES:
         return []
     return attributes_of(value).values()
 
@@ -101,6 +98,8 @@ def _held_by_function(function: types.FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
 
 
+# Whose objects hold nothing, but for those above.
+_LIBRARIES = ("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch")
 # How to search values; the first matching kind decides.
 _LOOKS: list[tuple[Any, Callable[[Any], Iterable[Any]]]] = [
     (types.MethodType, lambda method: [method.__self__]),
@@ -109,13 +108,13 @@ _LOOKS: list[tuple[Any, Callable[[Any], Iterable[Any]]]] = [
     (dict, lambda mapping: [*mapping.keys(), *mapping.values()]),
     ((list, tuple, set, frozenset, collections.deque), list),
     (weakref.ref, lambda reference: [reference()]),
-    (tf.types.experimental.PolymorphicFunction, lambda f: [f.python_function]),
+    (_backend.FUNCTIONS, lambda f: [f.python_function]),
     (_HOLDERS, lambda holder: list(vars(holder).values())),
 ]
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """Returns all attributes of an object, also those in slots."""
+    """Returns all attributes of an object, also those in slots or apart."""
     slots = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
     names = [
         name
@@ -125,7 +124,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
     ]
     # At once, as another thread may add to them.
     attributes = dict(getattr(value, "__dict__", {}))
-    return {**{name: getattr(value, name) for name in names}, **attributes}
+    modules = _keras.modules_of(value) if attributes else {}
+    return {**{n: getattr(value, n) for n in names}, **modules, **attributes}
 
 
 def is_untracked(value: Any) -> bool:
@@ -135,14 +135,14 @@ def is_untracked(value: Any) -> bool:
     return isinstance(value, _UNTRACKED)
 
 
-def holds_tensorflow_state(layer: keras.Layer) -> bool:
-    """Returns whether a layer has TensorFlow's own state, unknown to any scope."""
+def holds_foreign_state(layer: keras.Layer) -> bool:
+    """Returns whether a layer has state of the backend's own, unknown to any scope."""
     known = _made_for_layers()
     own = [value for name, value in vars(layer).copy().items() if name not in known]
-    return reaches(own, (tf.Variable, tf.random.Generator))
+    return reaches(own, _backend.STATE)
 
 
 @functools.cache
 def _made_for_layers() -> frozenset[str]:
     made = frozenset(vars(keras.layers.Layer(name="layer")))
-    return made | _keras.ADDED_BY_TENSORFLOW
+    return made | _keras.ADDED_BY_BACKEND

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from typing import Any
 
-import tensorflow as tf
+import keras
 
+from snip_tf import _backend
 from snip_tf.files import DAMAGE
 
 # Any variable may have this many numbers: metrics and seeds have variables, too.
 _ANY_SIZE = 1 << 20
-OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-# What Keras and TensorFlow raise on an impossible configuration.
-DAMAGED_MODEL = (*DAMAGE, tf.errors.OpError)
+# What Keras and its backend raise on an impossible configuration.
+DAMAGED_MODEL: tuple[type[Exception], ...] = (*DAMAGE, *_backend.OPERATION_ERRORS)
+
+# The limit in this thread.
+_most: contextvars.ContextVar[float] = contextvars.ContextVar("_most", default=math.inf)
 
 
 @contextlib.contextmanager
@@ -26,30 +31,42 @@ def bounded_variables(most: int) -> Iterator[None]:
         most: the largest size of a variable; at least a million is always allowed.
 
     Raises:
-        MemoryError: if TensorFlow lacks memory for what is created in the body.
+        MemoryError: if memory lacks for what is created in the body.
         ValueError: if a variable would have more numbers.
     """
-    create = functools.partial(_bounded, max(most, _ANY_SIZE))
+    _let_variables_be_bounded()
+    token = _most.set(max(most, _ANY_SIZE))
     try:
-        with tf.variable_creator_scope(create):
-            yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(error.message) from error
+        yield
+    except MemoryError:
+        raise
+    except _backend.OUT_OF_MEMORY as error:
+        raise MemoryError(str(error)) from error
+    finally:
+        _most.reset(token)
 
 
-def _bounded(most: int, create: Callable[..., Any], **options: Any) -> Any:
-    initial = options["initial_value"]
-    if callable(initial) and (count := _count(initial)) > most:
-        raise ValueError(
-            f"it creates a variable of {count:,} numbers that the file does not have"
-        )
-    return create(**options)
+@functools.cache
+def _let_variables_be_bounded() -> None:
+    """Has Keras ask for the limit, permanently, as other threads may be creating."""
+    theirs = keras.Variable.__init__
+
+    @functools.wraps(theirs)
+    def within_limit(self, initializer, shape=None, *args, **kwargs):
+        count = _count(shape) if callable(initializer) else 0
+        if count > _most.get():
+            raise ValueError(
+                f"it creates a variable of {count:,} numbers that the file does not "
+                "have"
+            )
+        theirs(self, initializer, shape, *args, **kwargs)
+
+    keras.Variable.__init__ = within_limit
 
 
-def _count(initial: Callable[[], Any]) -> int:
-    """Returns the size of an initial value, without creating it."""
+def _count(shape: Any) -> int:
+    """Returns the size of a shape; 0 if it is none, which Keras then says."""
     try:
-        with tf.Graph().as_default():
-            return tf.convert_to_tensor(initial()).shape.num_elements() or 0
-    except DAMAGED_MODEL:
-        return 0  # a custom initializer that does not run in a graph
+        return math.prod(shape)
+    except TypeError:
+        return 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 
+from snip_tf import _backend
 from snip_tf.graph.graph import Graph, tensors, trace
 from snip_tf.masking.copying import Copies
 from snip_tf.savings.layer_by_layer import LayerByLayer, passes_no_masks
 from snip_tf.savings.timing import fastest, median_seconds
 from snip_tf.structured.plan import Plan
 
-Engine = Literal["scipy", "tensorflow", "xla"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
+Engine = Literal["scipy", "tensorflow", "xla", "jax", "torch"]
+# Those that there are with this backend of Keras.
+ENGINES: tuple[str, ...] = ("scipy", *_backend.ENGINES)
 # What is run: the name of an engine, or for "scipy" the way of each layer.
 Chosen = str | dict[str, str]
 Run = Callable[[Any], Any]
@@ -39,7 +41,7 @@ class Engines:
             can run it.
     """
 
-    def __init__(self, model: keras.Model, engines: Iterable[Engine]):
+    def __init__(self, model: keras.Model, engines: Iterable[str]):
         graph = trace(model)
         self._name, self.inputs = model.name, graph.inputs
         wanted = set(engines)
@@ -61,10 +63,7 @@ class Engines:
         ways: dict[str, str] = {}
         if self._layers:
             runs["scipy"], ways = self._layers.measured(x)
-        if "xla" in self._compiled and not can_compile(self._compiled["xla"], x):
-            del self._compiled["xla"]
-            self._whole.pop("xla", None)
-            self._check_some()
+        self._drop_what_fails(x)
         runs |= self._compiled
         seconds = median_seconds(runs, x)
         if "scipy" in seconds:
@@ -78,6 +77,13 @@ class Engines:
             best = fastest(median_seconds(runs, x))
         return runs[best], best
 
+    def _drop_what_fails(self, x: Any) -> None:
+        for name, call in list(self._compiled.items()):
+            if not _backend.can_run(name, call, x):
+                del self._compiled[name]
+                self._whole.pop(name, None)
+        self._check_some()
+
     def _check_some(self) -> None:
         if not self._layers and not self._compiled:
             raise ValueError(
@@ -87,9 +93,8 @@ class Engines:
             )
 
 
-def _compiled(model: keras.Model, wanted: set[Engine]) -> dict[str, Run]:
-    plain, xla = compiled_calls(model)
-    calls = {"tensorflow": plain, "xla": xla}
+def _compiled(model: keras.Model, wanted: set[str]) -> dict[str, Run]:
+    calls = _backend.compiled_calls(model)
     return {name: call for name, call in calls.items() if name in wanted}
 
 
@@ -97,44 +102,3 @@ def _has_text(graph: Graph) -> bool:
     made = (tensors(node.outputs) for node in graph.nodes)
     known = itertools.chain(tensors(graph.inputs), *made)
     return any(tensor.dtype == "string" for tensor in known)
-
-
-def compiled_calls(model: keras.Model) -> list[Callable[[Any], Any]]:
-    """Returns inference with the model as functions of arrays, without and with XLA."""
-    import tensorflow as tf
-
-    def of_arrays(compiled: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def call(x: Any) -> Any:
-            # (For a single array, mapping over a nest would take longer than the rest.)
-            if isinstance(x, (dict, list, tuple)):
-                outputs = compiled(keras.tree.map_structure(tf.convert_to_tensor, x))
-            else:
-                outputs = compiled(tf.convert_to_tensor(x))
-            if isinstance(outputs, (dict, list, tuple)):
-                return keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs)
-            return outputs.numpy()
-
-        return call
-
-    def infer(x: Any) -> Any:
-        return model(x, training=False)
-
-    return [
-        of_arrays(tf.function(infer)),
-        of_arrays(tf.function(infer, jit_compile=True)),
-    ]
-
-
-def can_compile(call: Callable[[Any], Any], x: Any) -> bool:
-    """Returns whether XLA compiles a function of `compiled_calls` for this input.
-
-    Never call this for a model that takes text: when XLA fails a second time,
-    TensorFlow 2.21 ends the process.
-    """
-    import tensorflow as tf
-
-    try:
-        call(x)
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-        return False
-    return True

@@ -82,7 +82,7 @@ class SparseRuntime:
             "dense"}` of the layers that can be either.
     """
 
-    def __init__(self, model: keras.Model, engines: Sequence[Engine] = ENGINES):
+    def __init__(self, model: keras.Model, engines: Sequence[str] = ENGINES):
         self._name = model.name
         self._engines = Engines(model, engines)
         self._inputs = Inputs(self._engines.inputs)

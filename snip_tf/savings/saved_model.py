@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from snip_tf._keras import input_signature
 from snip_tf.checks import list_of
@@ -112,6 +111,8 @@ def check_replaceable(path: Path) -> None:
 @contextlib.contextmanager
 def _errors_of_the_disk(folder: str | os.PathLike) -> Iterator[None]:
     """Turns TensorFlow's error on a full disk into Python's."""
+    import tensorflow as tf
+
     try:
         yield
     except tf.errors.OpError as error:

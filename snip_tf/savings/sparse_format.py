@@ -27,12 +27,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf import _backend
 from snip_tf.checks import check_path, visible
 from snip_tf.files import inflate, named_damage, whole_file
 from snip_tf.network import Network
 from snip_tf.savings.bounded_memory import (
     DAMAGED_MODEL,
-    OUT_OF_MEMORY,
     bounded_variables,
 )
 
@@ -173,7 +173,7 @@ def _model_of(config: Any, path: str) -> Any:
     """Returns the model that a configuration describes."""
     try:
         return keras.saving.deserialize_keras_object(config)
-    except OUT_OF_MEMORY:
+    except _backend.OUT_OF_MEMORY:
         raise
     except DAMAGED_MODEL as error:
         raise ValueError(

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from snip_tf import _backend
 from snip_tf.masking.compiling import strategy_scope
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.network import is_built
@@ -43,7 +43,7 @@ def _build_in_place(model: keras.Model, batch: Batch, objective: Objective) -> N
     inputs = keras.tree.flatten(batch[0])
     if objective.function is None and all(map(_has_shape, inputs)):
         with contextlib.suppress(
-            AttributeError, RuntimeError, TypeError, ValueError, tf.errors.OpError
+            AttributeError, RuntimeError, *_backend.OPERATION_ERRORS
         ):
             model(keras.tree.map_structure(_shape_only, batch[0]), training=False)
     if not is_built(model):
@@ -51,9 +51,11 @@ def _build_in_place(model: keras.Model, batch: Batch, objective: Objective) -> N
 
 
 def _has_shape(leaf: Any) -> bool:
-    return isinstance(leaf, (np.ndarray, tf.Tensor))
+    special = _backend.RAGGED + _backend.SPARSE
+    is_tensor = keras.ops.is_tensor(leaf) and not isinstance(leaf, special)
+    return is_tensor or isinstance(leaf, np.ndarray)
 
 
 def _shape_only(leaf: Any) -> keras.KerasTensor:
-    dtype = tf.as_dtype(leaf.dtype).name
+    dtype = keras.backend.standardize_dtype(leaf.dtype)
     return keras.KerasTensor(tuple(leaf.shape), dtype)

@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from snip_tf import _backend
 
 
 def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
@@ -21,7 +22,7 @@ def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:
     """
     try:
         return model(x, training=training)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
+    except _backend.OUT_OF_MEMORY:
         raise
     except Exception as error:  # whatever the code of the user's layers raises
         layer = _where(error)

@@ -6,7 +6,6 @@ import functools
 from typing import Any, Protocol
 
 import keras
-import tensorflow as tf
 
 from snip_tf._keras import mask_on
 from snip_tf.scoring.losses import built_in, chosen_by_shapes, mixes_examples, name_of
@@ -17,7 +16,7 @@ from snip_tf.scoring.targets import PAIRS, check_labels, check_targets
 class Adjustment(Protocol):
     """Changes the model's output before it is passed to the loss."""
 
-    def __call__(self, loss: Any, y_pred: tf.Tensor) -> tf.Tensor:
+    def __call__(self, loss: Any, y_pred: Any) -> Any:
         """Returns the output to pass to the loss instead."""
 
     def is_not_used(self, why: str) -> None:
@@ -56,7 +55,7 @@ class DataLoss:
 
     def __call__(
         self, y: Any, y_pred: Any, sample_weight: Any, factor: float = 1.0
-    ) -> tf.Tensor:
+    ) -> Any:
         """Returns the loss of a mini-batch, with sums multiplied by `factor`."""
         if y is None:
             raise ValueError(
@@ -118,9 +117,9 @@ class DataLoss:
             raise NotDivisible(
                 "timesteps are masked" if timesteps else "the loss leaves out targets"
             )
-        counted = functools.reduce(tf.logical_and, masks)
-        valid = tf.cast(tf.math.count_nonzero(counted), tf.float32)
-        return valid / tf.cast(tf.shape(counted)[0], tf.float32)
+        counted = functools.reduce(keras.ops.logical_and, masks)
+        valid = keras.ops.cast(keras.ops.count_nonzero(counted), "float32")
+        return valid / keras.ops.cast(keras.ops.shape(counted)[0], "float32")
 
     def _check_divisible(self, weighed: bool) -> None:
         for part in self._leaves:

@@ -7,13 +7,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from snip_tf import _backend
 
 # (x, y, sample_weight); x may be any nest of arrays, y and sample_weight may be None.
 Batch = tuple[Any, Any, Any]
 
 # Tensors of TensorFlow that NumPy cannot represent.
-_RAGGED_OR_SPARSE = (tf.RaggedTensor, tf.SparseTensor)
+_RAGGED_OR_SPARSE = _backend.RAGGED + _backend.SPARSE
 
 
 def is_array(leaf: Any) -> bool:
@@ -47,13 +48,18 @@ def take(leaf: Any, rows: slice | np.ndarray) -> Any:
     """Returns some rows, each at most once; a number for all rows is unchanged."""
     if leaf is None or not len(leaf.shape):
         return leaf
-    if isinstance(leaf, tf.SparseTensor):
+    if isinstance(leaf, _backend.SPARSE):
         return _take_sparse(leaf, rows)
-    by_number = isinstance(leaf, tf.RaggedTensor) and not isinstance(rows, slice)
-    return tf.gather(leaf, rows) if by_number else leaf[rows]
+    if isinstance(leaf, _backend.RAGGED) and not isinstance(rows, slice):
+        import tensorflow as tf
+
+        return tf.gather(leaf, rows)
+    return leaf[rows]
 
 
-def _take_sparse(tensor: tf.SparseTensor, rows: slice | np.ndarray) -> tf.SparseTensor:
+def _take_sparse(tensor: Any, rows: slice | np.ndarray) -> Any:
+    import tensorflow as tf
+
     count, *others = (int(size) for size in tensor.dense_shape)
     rows = np.arange(count)[rows]
     position = np.full(count, -1)  # of each row among those taken
@@ -71,35 +77,35 @@ def join(leaves: Sequence[Any]) -> Any:
     """Concatenates arrays that `fed` returned."""
     if leaves[0] is None:
         return None
-    if isinstance(leaves[0], tf.SparseTensor):
-        return tf.sparse.concat(0, list(leaves))
-    are_tensors = tf.is_tensor(leaves[0])
-    return tf.concat(leaves, axis=0) if are_tensors else np.concatenate(leaves)
+    if isinstance(leaves[0], _RAGGED_OR_SPARSE):
+        import tensorflow as tf
+
+        ragged = isinstance(leaves[0], _backend.RAGGED)
+        return tf.concat(leaves, 0) if ragged else tf.sparse.concat(0, list(leaves))
+    are_tensors = keras.ops.is_tensor(leaves[0])
+    return keras.ops.concatenate(leaves) if are_tensors else np.concatenate(leaves)
 
 
 def fed(nest: Any) -> Any:
     """Returns arrays as a model takes them: text and SciPy matrices as tensors."""
     nest = keras.tree.map_structure(_fed, nest)
-    if not any(map(tf.is_tensor, keras.tree.flatten(nest))):
+    if not any(map(keras.ops.is_tensor, keras.tree.flatten(nest))):
         return nest
     return keras.tree.map_structure(_as_tensor, nest)  # Keras refuses arrays beside
 
 
 def _as_tensor(leaf: Any) -> Any:
     dense = is_array(leaf) and not isinstance(leaf, _RAGGED_OR_SPARSE)
-    return tf.convert_to_tensor(leaf) if dense else leaf
+    return keras.ops.convert_to_tensor(leaf) if dense else leaf
 
 
 def _fed(leaf: Any) -> Any:
-    if not is_array(leaf) or tf.is_tensor(leaf):
+    if not is_array(leaf) or keras.ops.is_tensor(leaf):
         return leaf
     rows = as_rows(leaf)
-    if hasattr(rows, "tocsr"):
-        entries = rows.tocoo()
-        indices = np.stack([entries.row, entries.col], axis=1).astype(np.int64)
-        tensor = tf.SparseTensor(indices, entries.data, entries.shape)
-        return tf.sparse.reorder(tensor)
-    return tf.constant(rows, tf.string) if is_text(rows) else rows
+    if hasattr(rows, "tocsr") or is_text(rows):
+        return _backend.constant(rows)
+    return rows
 
 
 def as_tensors(batch: Batch) -> Batch:
@@ -113,7 +119,7 @@ def as_tensors(batch: Batch) -> Batch:
         if not isinstance(leaf, np.ndarray) or leaf.dtype.kind in "OmM":
             return leaf  # objects and dates are no tensors
         is_float = keras.backend.is_float_dtype(leaf.dtype.name)
-        return tf.convert_to_tensor(leaf, keras.config.floatx() if is_float else None)
+        return _backend.constant(leaf, keras.config.floatx() if is_float else None)
 
     return keras.tree.map_structure(as_tensor, batch)
 
@@ -127,18 +133,22 @@ def example_count(batch: Any) -> int:
 
 def count(leaf: Any) -> int:
     """Returns the number of rows."""
-    return int(leaf.nrows() if isinstance(leaf, tf.RaggedTensor) else leaf.shape[0])
+    return int(leaf.nrows() if isinstance(leaf, _backend.RAGGED) else leaf.shape[0])
 
 
 def is_distributed(leaf: Any) -> bool:
     """Returns whether a leaf is a per-replica value of a strategy."""
-    return isinstance(leaf, tf.distribute.DistributedValues)
+    return isinstance(leaf, _backend.DISTRIBUTED)
 
 
 def is_text(array: Any) -> bool:
     """Returns whether an array or a tensor holds strings."""
     if not isinstance(array, np.ndarray):
-        return tf.is_tensor(array) and array.dtype == tf.string
+        return keras.ops.is_tensor(array) and _dtype(array) == "string"
     if array.dtype == object:
         return array.size > 0 and all(isinstance(v, (str, bytes)) for v in array.flat)
     return array.dtype.kind in "SUT"
+
+
+def _dtype(tensor: Any) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from snip_tf import _backend
 from snip_tf._keras import is_traced_for_one_call
 from snip_tf.masking.inlining import functions_inlined, inlined
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.objective import Part, Scored
 
-Tensors = dict[str, tf.Tensor]
-LossAt = Callable[[Tensors], tf.Tensor]
+Tensors = dict[str, Any]
+LossAt = Callable[[Tensors], Any]
 # From the loss as a function, the values it depends on, and its name for errors: the
 # loss and a tensor for each value.
-Derivative = Callable[[LossAt, Tensors, str], tuple[tf.Tensor, Tensors]]
+Derivative = Callable[[LossAt, Tensors, str], tuple[Any, Tensors]]
 
-_HALF = (tf.float16, tf.bfloat16)
+_HALF = ("float16", "bfloat16")
 
 
-def value_in_full(variable: keras.Variable) -> tf.Tensor:
+def value_in_full(variable: keras.Variable) -> Any:
     """Returns the value, in float32 if it is stored in half precision."""
-    value = tf.convert_to_tensor(variable)
-    return tf.cast(value, tf.float32) if value.dtype in _HALF else value
+    value = _backend.value_of(variable)
+    return keras.ops.cast(value, "float32") if variable.dtype in _HALF else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Pass:
     scored: Scored
     masks: Mapping[str, np.ndarray]
     derivative: Derivative
-    value: Callable[[keras.Variable], tf.Tensor] = value_in_full
+    value: Callable[[keras.Variable], Any] = value_in_full
 
-    def __call__(self, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
+    def __call__(self, batch: Batch, part: Part) -> tuple[Any, Tensors]:
         """Returns the loss and the derivative on a mini-batch."""
         # Here, since each replica runs this in a thread of its own.
         with inlined(self.model):
@@ -59,24 +60,20 @@ class Pass:
                 with functions_inlined():
                     return self._derived(batch, part, inlined=True)
 
-    def _derived(
-        self, batch: Batch, part: Part, inlined: bool
-    ) -> tuple[tf.Tensor, Tensors]:
+    def _derived(self, batch: Batch, part: Part, inlined: bool) -> tuple[Any, Tensors]:
         variables = self.model.variables
         known = {id(weight) for weight in self.weights.values()}
         others = [(v, self._value_of(v)) for v in variables if id(v) not in known]
         own = {id(variable.value) for variable in variables}
 
-        def loss_at(values: Tensors) -> tf.Tensor:
+        def loss_at(values: Tensors) -> Any:
             # The scope substitutes every variable, so the variables themselves, which
             # may be mirrored over replicas, are not used.
             given = [(weight, values[path]) for path, weight in self.weights.items()]
             scope = _Scope(given + others, known)
-            # The inner tape records variables that are read past the scope.
-            with scope, tf.GradientTape() as past_scope:
+            with scope, _backend.variables_read() as read_past_scope:
                 loss = self.scored(batch, scope.losses, part)
-            read = {id(variable) for variable in past_scope.watched_variables()}
-            if read & own and not inlined:
+            if read_past_scope() & own and not inlined:
                 raise _ReadByFunction
             return loss
 
@@ -87,12 +84,13 @@ class Pass:
         for path, weight in self.weights.items():
             values[path] = self.value(weight)
             if path in self.masks:
-                values[path] *= tf.cast(self.masks[path], values[path].dtype)
+                mask = keras.ops.cast(self.masks[path], values[path].dtype)
+                values[path] *= mask
         return values
 
-    def _value_of(self, variable: keras.Variable) -> tf.Tensor:
+    def _value_of(self, variable: keras.Variable) -> Any:
         is_float = variable.dtype.startswith(("float", "bfloat"))
-        return self.value(variable) if is_float else tf.convert_to_tensor(variable)
+        return self.value(variable) if is_float else _backend.value_of(variable)
 
 
 class _ReadByFunction(BaseException):  # not caught by `except Exception`
@@ -111,26 +109,24 @@ class _Scope(keras.StatelessScope):
     flow through the assignment.
     """
 
-    def __init__(
-        self, values: list[tuple[keras.Variable, tf.Tensor]], scored: set[int]
-    ):
+    def __init__(self, values: list[tuple[keras.Variable, Any]], scored: set[int]):
         super().__init__(collect_losses=True)
-        self._scored, self._eager = scored, tf.executing_eagerly()
+        self._scored, self._eager = scored, _backend.runs_eagerly()
         for update in values:
             super().add_update(update)
 
-    def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
-        if self._eager and not tf.executing_eagerly() and not is_traced_for_one_call():
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        if self._eager and not _backend.runs_eagerly() and not is_traced_for_one_call():
             raise _ReadByFunction
         return super().get_current_value(variable)
 
-    def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
         variable, value = update
         before = self.get_current_value(variable)
-        value = tf.stop_gradient(value)
+        value = keras.ops.stop_gradient(value)
         if before is not None:  # may differ in precision from the variable
-            value = tf.cast(value, before.dtype)
+            value = keras.ops.cast(value, before.dtype)
         if id(variable) in self._scored:
             # Bit for bit the new value, with the derivative of the previous one.
-            value += before - tf.stop_gradient(before)
+            value += before - keras.ops.stop_gradient(before)
         super().add_update((variable, value))

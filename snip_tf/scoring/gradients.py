@@ -1,15 +1,17 @@
-"""The derivatives of what is minimized. No other file differentiates."""
+"""The derivatives of what is minimized, averaged over mini-batches."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from snip_tf import _backend
 from snip_tf.scoring.data_loss import Adjustment
 from snip_tf.scoring.examples import Batch, as_tensors, example_count
 from snip_tf.scoring.forward import Derivative, LossAt, Pass, Tensors
@@ -17,41 +19,17 @@ from snip_tf.scoring.objective import Objective, Part, make_scored
 from snip_tf.scoring.precision import computing_in
 from snip_tf.scoring.replicas import run_on_devices
 from snip_tf.scoring.unreached import unreached
-from snip_tf.weights import weights_by_path
+from snip_tf.weights import values_of, weights_by_path
 
 
-def differentiate(
-    function: Callable[[Tensors], tf.Tensor], values: Tensors
-) -> tuple[tf.Tensor, dict[str, tf.Tensor | None]]:
-    """Returns the value of a function and its derivatives.
-
-    Args:
-        function: of `{name: tensor}`, returns one number.
-        values: `{name: tensor}`, where to differentiate.
-
-    Returns:
-        The number, and `{name: tensor}`, None where it does not depend on a value.
-    """
-    # Eager, not traced: for one batch a trace costs more than it saves.
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(values)
-        value = function(values)
-    gradients = tape.gradient(value, values)
-    # Dense, also where only some rows have a gradient, as with sparse inputs.
-    return value, {
-        path: None if gradient is None else tf.convert_to_tensor(gradient)
-        for path, gradient in gradients.items()
-    }
-
-
-def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[tf.Tensor, Tensors]:
+def gradient(loss_at: LossAt, values: Tensors, what: str) -> tuple[Any, Tensors]:
     """Returns the loss and its gradient with respect to each value; a `Derivative`.
 
     Raises:
         ValueError: if the loss does not depend on one of the values.
     """
     with naming_alternatives("a gradient", "'magnitude' and 'random' need none"):
-        loss, found = differentiate(loss_at, values)
+        loss, _, found = _backend.differentiate(lambda at: (loss_at(at), None), values)
     missing = [path for path, g in found.items() if g is None]
     if missing:
         raise unreached(missing, list(found), what)
@@ -63,7 +41,7 @@ def naming_alternatives(what: str, alternatives: str) -> Iterator[None]:
     """Has the error for an operation without a gradient say which criteria work."""
     try:
         yield
-    except LookupError as error:
+    except _backend.NO_DERIVATIVE as error:
         raise ValueError(
             f"Expected operations that have {what}. Received: one that has none "
             f"({error}). Use another operation or criterion: {alternatives}."
@@ -148,8 +126,8 @@ def _counted(
 def _on_batch(run: Pass, batch: Batch, part: Part) -> Tensors:
     with computing_in("float32", run.model):
         loss, derivatives = run_on_devices(run, as_tensors(batch), part)
-    if not np.isfinite(loss):
-        raise _not_finite(run.model, float(loss), run.scored.what)
+    if not math.isfinite(loss := float(loss)):
+        raise _not_finite(run.model, loss, run.scored.what)
     return derivatives
 
 
@@ -157,7 +135,7 @@ def _not_finite(model: keras.Model, loss: float, what: str) -> ValueError:
     bad = [
         path
         for path, weight in weights_by_path(model).items()
-        if not np.isfinite(np.asarray(weight, np.float64)).all()
+        if not np.isfinite(values_of(weight)).all()
     ]
     where = f"the weights {', '.join(bad)}" if bad else "the data"
     return ValueError(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import keras
-import tensorflow as tf
 
+from snip_tf import _backend
 from snip_tf.checks import check_signature
 from snip_tf.masking.compiling import compile_arguments
 from snip_tf.masking.inlining import functions_inlined
@@ -109,7 +111,7 @@ class Scored(Protocol):
     sums: bool
     whole: bool
 
-    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> Any:
         """Returns the value on a mini-batch.
 
         Args:
@@ -187,7 +189,7 @@ class FitLoss:
             f"scored with {used}.{right} To say what it minimizes, pass {_EXAMPLE}."
         )
 
-    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> Any:
         """Returns the value on a mini-batch."""
         x, y, sample_weight = batch
         y_pred = call_model(self._model, x, self._training)
@@ -196,7 +198,7 @@ class FitLoss:
         if added and part.shared:
             raise NotDivisible("layers add losses for a whole mini-batch")
         floatx = keras.config.floatx()
-        terms = [tf.reduce_sum(keras.ops.cast(loss, floatx)) for loss in added]
+        terms = [keras.ops.sum(keras.ops.cast(loss, floatx)) for loss in added]
         if self._data_loss is not None:
             terms.append(self._judged(self._data_loss, batch, y_pred, added, part))
         if not terms:
@@ -205,7 +207,7 @@ class FitLoss:
                 "compiled without a loss, and has no layer that calls `add_loss`",
                 "call model.compile(loss=...) first",
             )
-        return tf.add_n(terms)
+        return functools.reduce(operator.add, terms)
 
     def _judged(
         self,
@@ -214,18 +216,17 @@ class FitLoss:
         y_pred: Any,
         added: list[Any],
         part: Part,
-    ) -> tf.Tensor:
+    ) -> Any:
         _, y, sample_weight = batch
         check_outputs(self._given, y_pred)
         count, factor = example_count(batch), 1.0
         if self.sums and part.total is not None:
             # So that the mean over pieces, weighted by their examples, is their sum.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            factor = part.total / (count * replicas)
+            factor = part.total / (count * _backend.replica_count())
         with _fitting("a loss that fit", y, y_pred, sample_weight):
             loss = data_loss(y, y_pred, sample_weight, factor)
         # A loss may have another dtype, and is added to others, as in `fit`.
-        loss = tf.cast(_scalar(loss, "a loss", _AS_KERAS), keras.config.floatx())
+        loss = keras.ops.cast(_scalar(loss, "a loss", _AS_KERAS), keras.config.floatx())
         if part.shared or part.total != count:
             loss *= data_loss.weight_of_piece(y_pred, sample_weight, not added)
         return loss
@@ -261,7 +262,7 @@ class CallersObjective:
         self._model, self._training = model, training
         self._function = function
 
-    def __call__(self, batch: Batch, added: list[Any], part: Part) -> tf.Tensor:
+    def __call__(self, batch: Batch, added: list[Any], part: Part) -> Any:
         """Returns the value on a mini-batch."""
         del added, part
         with functions_inlined(), without_penalties(self._model):
@@ -294,7 +295,7 @@ def _fitting(what: str, y: Any, y_pred: Any, sample_weight: Any) -> Iterator[Non
     """Adds to errors of a loss the shapes of its targets and outputs."""
     try:
         yield
-    except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
+    except _backend.OPERATION_ERRORS as error:
         if str(error).startswith("Expected"):
             raise  # already in our own words
         weights = ""
@@ -308,19 +309,20 @@ def _fitting(what: str, y: Any, y_pred: Any, sample_weight: Any) -> Iterator[Non
         ) from error
 
 
-def _scalar(value: Any, what: str, how: str) -> tf.Tensor:
+def _scalar(value: Any, what: str, how: str) -> Any:
     """Returns a loss, which must be one number, as a tensor."""
     expected = f"Expected {what} to be one number for the mini-batch. Received: "
     if value is None:
         raise ValueError(f"{expected}None. Return it at the end of the function.")
     try:
-        value = tf.convert_to_tensor(value)
+        value = keras.ops.convert_to_tensor(value)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{expected}{value!r} of type {type(value).__name__}"
         ) from error
-    if not (value.dtype.is_floating or value.dtype.is_integer):
-        raise TypeError(f"{expected}a tensor of dtype {value.dtype.name}")
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    if not dtype.startswith(("float", "bfloat", "int", "uint")):
+        raise TypeError(f"{expected}a tensor of dtype {dtype}")
     if len(value.shape):
         raise ValueError(
             f"{expected}a loss of shape {tuple(value.shape)}. Reduce it: {how}."

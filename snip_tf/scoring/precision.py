@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
-import tensorflow as tf
 
+from snip_tf._backend.switch import Switch
 from snip_tf._keras import adapt_penalties, casts_in, operation_of, set_dtype
-from snip_tf.masking.reach import holds_tensorflow_state
-from snip_tf.masking.switch import Switch
+from snip_tf.masking.reach import holds_foreign_state
 from snip_tf.weights import layer_tree
 
 _HALF = ("float16", "bfloat16")
@@ -22,7 +20,7 @@ def is_changed(model: keras.Model) -> bool:
     """Returns whether scoring changes a model, if only for a while."""
     return any(
         layer.compute_dtype in _HALF
-        or holds_tensorflow_state(layer)
+        or holds_foreign_state(layer)
         or any(cast.dtype in _HALF for cast in casts_in(layer))
         for layer in layer_tree(model)
     )
@@ -75,68 +73,6 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
             set_dtype(part, own)
         for cast, own in casts.items():
             cast.dtype = own
-
-
-def moments_in_full() -> contextlib.AbstractContextManager:
-    """Has TensorFlow differentiate a variance through its mean, too, in this thread.
-
-    `tf.nn.moments`, with which Keras normalizes, leaves that out with a `stop_gradient`
-    (https://github.com/tensorflow/tensorflow/pull/19609). The term is zero, but its
-    derivative is not: without it, second derivatives through a LayerNormalization of
-    six features are off by a tenth. No public switch restores it.
-    """
-    _let_moments_be_in_full()
-    return _in_full.on()
-
-
-_in_full = Switch("moments_in_full")
-
-
-@functools.cache
-def _let_moments_be_in_full() -> None:
-    theirs = tf.nn.moments
-
-    @functools.wraps(theirs)
-    def moments(x, axes, shift=None, keepdims=False, name=None):
-        if not _in_full:
-            return theirs(x, axes, shift, keepdims, name)
-        mean = tf.reduce_mean(x, axes, keepdims=True)
-        squares = tf.math.squared_difference(x, mean)
-        mean = mean if keepdims else tf.squeeze(mean, axes)
-        return mean, tf.reduce_mean(squares, axes, keepdims=keepdims)
-
-    tf.nn.moments = moments
-
-
-def rows_as_tensors() -> contextlib.AbstractContextManager:
-    """Has gradients of single rows support the operators of tensors, in this thread.
-
-    TensorFlow's second derivatives of tanh and sigmoid multiply the incoming gradient
-    by numbers; after a product with a sparse matrix, or a sum over segments, that
-    gradient is a `tf.IndexedSlices`, which has no operators.
-    """
-    _give_rows_operators()
-    return _as_tensors.on()
-
-
-_as_tensors = Switch("rows_as_tensors")
-
-
-@functools.cache
-def _give_rows_operators() -> None:
-    for name in ("__add__", "__mul__", "__sub__", "__truediv__"):
-        theirs = getattr(tf.IndexedSlices, name, None)
-        operator = functools.partialmethod(_of_tensor, name, theirs)
-        setattr(tf.IndexedSlices, name, operator)
-
-
-def _of_tensor(
-    rows: tf.IndexedSlices, name: str, theirs: Callable | None, other: Any
-) -> Any:
-    if _as_tensors:
-        return getattr(tf.convert_to_tensor(rows), name)(other)
-    # As without the operator: Python then tries that of the other operand.
-    return theirs(rows, other) if theirs else NotImplemented
 
 
 _without_penalties = Switch("without_penalties")

@@ -9,7 +9,6 @@ import functools
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from snip_tf.masking.compiling import strategy_of
 from snip_tf.scoring.examples import Batch, example_count, fed, take
@@ -19,10 +18,10 @@ from snip_tf.scoring.reductions import NotDivisible
 from snip_tf.weights import is_stateful
 
 
-def run_on_devices(run: Pass, batch: Batch, part: Part) -> tuple[tf.Tensor, Tensors]:
+def run_on_devices(run: Pass, batch: Batch, part: Part) -> tuple[Any, Tensors]:
     """Runs on a mini-batch, split over replicas where that gives the same result."""
     strategy = strategy_of(run.model)
-    if strategy.num_replicas_in_sync == 1:
+    if strategy is None or strategy.num_replicas_in_sync == 1:
         return run(batch, part)
     if not run.scored.whole and not is_stateful(run.model):
         with contextlib.suppress(NotDivisible):
@@ -34,16 +33,18 @@ def run_on_devices(run: Pass, batch: Batch, part: Part) -> tuple[tf.Tensor, Tens
 
 
 def _over_replicas(
-    strategy: tf.distribute.Strategy,
+    strategy: Any,
     run: Pass,
     batch: Batch,
     part: Part,
-) -> tuple[tf.Tensor, Tensors]:
+) -> tuple[Any, Tensors]:
     """Runs on a mini-batch that is split over the replicas of a strategy.
 
     The gradients are summed with their signs over all machines, so that each selects by
     the same scores; absolute values could not be summed.
     """
+    import tensorflow as tf
+
     count, replicas = example_count(batch), strategy.num_replicas_in_sync
     _check_enough(count, replicas)
     leaves = keras.tree.flatten(batch)

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from snip_tf import _backend
 from snip_tf.checks import near_misses
 from snip_tf.scoring.examples import is_text
 from snip_tf.scoring.losses import (
@@ -80,12 +80,12 @@ def check_outputs(loss: Any, y_pred: Any) -> None:
     )
 
 
-def check_labels(loss: Any, y: Any, y_pred: tf.Tensor) -> None:
+def check_labels(loss: Any, y: Any, y_pred: Any) -> None:
     """Raises a ValueError unless integer labels each name one of the outputs.
 
     A GPU would just return NaN.
     """
-    if not tf.executing_eagerly():
+    if not _backend.runs_eagerly():
         return  # traced for a TPU: labels have no values yet
     function, settings = built_in(loss) or (None, {})
     if function is not keras.losses.sparse_categorical_crossentropy:

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf import _backend
+
 # Scores are read in chunks of this size (a multiple of 8): on the host, so that a chunk
 # and what is computed from it stay in the processor's cache; on an accelerator, so that
 # launching the work costs little in comparison, and float32 counts a chunk exactly.
@@ -32,8 +34,8 @@ class Product:
             self._factors = [keras.ops.reshape(f, (-1,)) for f in (gradient, weight)]
         else:
             # A variable becomes a tensor, which NumPy reads without a copy.
-            weight = keras.ops.cast(weight, weight.dtype)
-            self._factors = [np.asarray(f).reshape(-1) for f in (gradient, weight)]
+            factors = gradient, keras.ops.convert_to_tensor(weight)
+            self._factors = [_backend.as_array(f).reshape(-1) for f in factors]
         self.shape = tuple(gradient.shape)
         self.size = int(np.prod(self.shape))
         self.dtype = np.dtype(keras.backend.standardize_dtype(gradient.dtype))
@@ -41,7 +43,7 @@ class Product:
     @property
     def on_accelerator(self) -> bool:
         """Whether a GPU or a TPU holds the factors."""
-        return "CPU" not in self._device
+        return "CPU" not in self._device.upper()
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Yields the values in order, in an array that the next ones overwrite."""

@@ -100,7 +100,7 @@ def test_new_models_are_as_keras_makes_them(model):
         made.append(new)
     expected, new = made
     # (What TensorFlow tracks is tested by its checkpoints.)
-    of_tensorflow = _keras.ADDED_BY_TENSORFLOW | {"_tracked"}
+    of_tensorflow = _keras.ADDED_BY_BACKEND | {"_tracked"}
     assert vars(new).keys() - of_tensorflow == vars(expected).keys() - of_tensorflow
     compared = (bool, str, int, list, set, dict, inspect.Signature)
     for name in vars(new).keys() - of_tensorflow:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import snip_tf
 from snip_tf.scoring.batches import make_batches
+from tests.versions import since
 
 layers = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -162,6 +163,7 @@ def test_text_where_the_model_takes_it(make):
         assert_close(scores(model, make(TEXT), y, loss=LOSS, **options), expected)
 
 
+@since("3.9")
 def test_optional_inputs_that_are_left_out():
     class Sum(layers.Layer):
         def call(self, first, second):

@@ -22,6 +22,7 @@ from tests.scoring.of_fit import (
     of_fit,
     sequence,
 )
+from tests.versions import since
 
 layers, ops = keras.layers, keras.ops
 
@@ -272,6 +273,7 @@ def test_names_all_weights_that_are_not_reached_with_one_exclude():
     assert all(path.startswith("student/") for path in scores)
 
 
+@since("3.12")
 def test_keras_distiller():
     teacher, student = (
         sequence(layers.Dense(n, "relu"), layers.Dense(3)) for n in (9, 5)
