@@ -33,7 +33,7 @@ def layer_tree(layer: keras.Layer) -> Iterator[keras.Layer]:
 
 def values_of(weight: keras.Variable, dtype: Any = np.float64) -> np.ndarray:
     """Returns the values of a weight as an array."""
-    return _backend.as_array(keras.ops.convert_to_tensor(weight)).astype(dtype)
+    return _backend.as_array(weight).astype(dtype)
 
 
 def is_stateful(model: keras.Model) -> bool:

@@ -1,7 +1,7 @@
 """What TensorFlow, JAX and PyTorch do differently, whichever of them Keras runs on.
 
-Each has a module with the same names, described in that of TensorFlow; what is private
-of Keras on any of them is in `_keras`. No other file asks which one it is.
+Each has a module with the same names, described in that of TensorFlow. No other file
+asks which one it is, but for `_keras`, in which private names differ.
 """
 
 from typing import Any
@@ -32,7 +32,6 @@ OUT_OF_MEMORY: Any = _module.OUT_OF_MEMORY
 RAGGED: tuple[Any, ...] = _module.RAGGED
 SPARSE: tuple[type, ...] = _module.SPARSE
 STATE: tuple[type, ...] = _module.STATE
-adapt_functions = _module.adapt_functions
 ENGINES: tuple[str, ...] = _module.ENGINES
 as_array = _module.as_array
 can_run = _module.can_run
@@ -44,6 +43,7 @@ in_float64 = _module.in_float64
 name_scope = _module.name_scope
 new_mask = _module.new_mask
 product_by_rows = _module.product_by_rows
+recompute_unless = _module.recompute_unless
 replica_count = _module.replica_count
 runs_eagerly = _module.runs_eagerly
 second_derivatives = _module.second_derivatives

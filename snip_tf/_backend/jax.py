@@ -145,8 +145,8 @@ def sync(model: Any) -> None:
 
 
 def as_array(tensor: Any) -> np.ndarray:
-    """Returns a tensor as an array of NumPy, which may share its memory."""
-    return np.asarray(tensor)
+    """Returns a tensor, or the value of a variable, as an array that may share it."""
+    return np.asarray(keras.ops.convert_to_tensor(tensor))
 
 
 def constant(array: Any, dtype: str | None = None) -> Any:
@@ -197,8 +197,8 @@ def can_run(engine: str, call: Callable[[Any], Any], x: Any) -> bool:
     return True
 
 
-def adapt_functions(inline: Callable[[], bool], plainly: Callable[[], bool]) -> None:
-    """Changes nothing: JAX differentiates through what it compiles or recomputes."""
+def recompute_unless(plainly: Callable[[], bool]) -> None:
+    """Changes nothing: what JAX recomputes has the values of the scope, too."""
 
 
 def copy_state(value: Any) -> Any:

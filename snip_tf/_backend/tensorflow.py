@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from snip_tf import _keras
 from snip_tf._backend.switch import Switch
 
 Tensors = dict[str, Any]
@@ -147,8 +146,9 @@ def sync(model: Any) -> None:
 
 
 def as_array(tensor: Any) -> np.ndarray:
-    """Returns a tensor as an array of NumPy, which may share its memory."""
-    return np.asarray(tensor)
+    """Returns a tensor, or the value of a variable, as an array that may share it."""
+    # (NumPy reads a tensor in place, but copies a variable.)
+    return np.asarray(tf.convert_to_tensor(tensor))
 
 
 def constant(array: Any, dtype: str | None = None) -> Any:
@@ -227,14 +227,8 @@ def can_run(engine: str, call: Callable[[Any], Any], x: Any) -> bool:
     return True
 
 
-def adapt_functions(inline: Callable[[], bool], plainly: Callable[[], bool]) -> None:
-    """Changes, permanently, how functions run, in threads where these are true.
-
-    Args:
-        inline: compiled functions run line by line.
-        plainly: what is called is not recomputed for its gradients.
-    """
-    _keras.inline_functions_where(inline)
+def recompute_unless(plainly: Callable[[], bool]) -> None:
+    """Has nothing be recomputed for its gradients where `plainly()`, from now on."""
     # `keras.remat` calls it.
     recompute_grad = tf.recompute_grad
 

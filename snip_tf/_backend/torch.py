@@ -75,8 +75,8 @@ def sync(model: Any) -> None:
 
 
 def as_array(tensor: Any) -> np.ndarray:
-    """Returns a tensor as an array of NumPy, which may share its memory."""
-    tensor = tensor.detach().cpu()
+    """Returns a tensor, or the value of a variable, as an array that may share it."""
+    tensor = keras.ops.convert_to_tensor(tensor).detach().cpu()
     if tensor.dtype == torch.bfloat16:
         return keras.ops.convert_to_numpy(tensor)
     return tensor.numpy()
@@ -126,8 +126,8 @@ def can_run(engine: str, call: Callable[[Any], Any], x: Any) -> bool:
     return True
 
 
-def adapt_functions(inline: Callable[[], bool], plainly: Callable[[], bool]) -> None:
-    """Has what is called not be recomputed for its gradients, where asked."""
+def recompute_unless(plainly: Callable[[], bool]) -> None:
+    """Has nothing be recomputed for its gradients where `plainly()`, from now on."""
     # `keras.remat` calls it.
     checkpoint = torch.utils.checkpoint.checkpoint
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from snip_tf import _backend
+from snip_tf import _backend, _keras
 from snip_tf._backend.switch import Switch
 from snip_tf.weights import layer_tree
 
@@ -54,8 +54,9 @@ def _adapt_keras() -> None:
     layer = keras.Layer
     if hasattr(layer, "rematerialized_call"):  # since Keras 3.9
         layer.rematerialized_call = _called_plainly(layer.rematerialized_call)
-    switches = (_functions, _without_recomputing)
-    _backend.adapt_functions(*(functools.partial(bool, each) for each in switches))
+    _backend.recompute_unless(functools.partial(bool, _without_recomputing))
+    if _backend.FUNCTIONS:
+        _keras.inline_functions_where(functools.partial(bool, _functions))
 
 
 def _called_plainly(rematerialized_call: Callable) -> Callable:

@@ -33,9 +33,9 @@ class Product:
         if self.on_accelerator:
             self._factors = [keras.ops.reshape(f, (-1,)) for f in (gradient, weight)]
         else:
-            # A variable becomes a tensor, which NumPy reads without a copy.
-            factors = gradient, keras.ops.convert_to_tensor(weight)
-            self._factors = [_backend.as_array(f).reshape(-1) for f in factors]
+            self._factors = [
+                _backend.as_array(factor).reshape(-1) for factor in (gradient, weight)
+            ]
         self.shape = tuple(gradient.shape)
         self.size = int(np.prod(self.shape))
         self.dtype = np.dtype(keras.backend.standardize_dtype(gradient.dtype))

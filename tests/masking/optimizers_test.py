@@ -53,6 +53,7 @@ OPTIMIZERS["Adam, amsgrad, weight decay, clipped, accumulated"] = lambda **optio
 OPTIMIZERS["loss scaled"] = lambda **options: keras.optimizers.LossScaleOptimizer(
     keras.optimizers.Adam(0.01, **options), initial_scale=64.0
 )
+MUON = pytest.param("Muon", marks=since("3.13"))
 # All of them, of which the quick tests run these.
 MOST_SLOW = [
     name
@@ -133,15 +134,7 @@ def test_every_number_stays_finite_and_every_zero_zero(name, jit_compile):
     assert_zeros_and_finite(pruned, masks)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Adafactor",
-        "Adafactor, no epsilon",
-        pytest.param("Muon", marks=since("3.13")),
-        "Adam",
-    ],
-)
+@pytest.mark.parametrize("name", ["Adafactor", "Adafactor, no epsilon", MUON, "Adam"])
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_whole_weight_between_pruned_ones(name, masked):
     """Half of its inputs are always zero, and nothing reads half of its outputs."""
