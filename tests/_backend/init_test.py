@@ -1,5 +1,8 @@
 """What each backend of Keras does in a way of its own; run with each of them."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -130,3 +133,17 @@ def test_inference_as_functions_of_arrays():
         model.set_weights([2 * weight for weight in model.get_weights()])
         np.testing.assert_allclose(call(x), 2 * expected, rtol=1e-5, atol=1e-6)
         model.set_weights([weight / 2 for weight in model.get_weights()])
+
+
+def test_imports_no_other_backend():
+    """More than Keras itself does."""
+    program = (
+        "import sys, keras; before = set(sys.modules); import snip_tf; "
+        "print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    others = {"jax", "tensorflow", "torch"} - {keras.backend.backend()}
+    assert not others & set(done.stdout.split())
+    assert "snip_tf" in done.stdout.split()
