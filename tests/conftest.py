@@ -18,6 +18,19 @@ if ON_TENSORFLOW:
         _CPU, [tf.config.LogicalDeviceConfiguration()] * 2
     )
 
+if keras.backend.backend() == "torch":
+    import torch
+
+    def _read(tensor, dtype=None, copy=None):
+        del copy
+        tensor = tensor.detach().cpu()
+        half = tensor.dtype == torch.bfloat16  # which NumPy does not know
+        array = (tensor.float() if half else tensor).numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    # So that NumPy reads outputs, which have a gradient, as it does with the others.
+    torch.Tensor.__array__ = _read
+
 
 def pytest_ignore_collect(collection_path):
     """With another backend of Keras, leaves out the files that import TensorFlow."""

@@ -9,6 +9,7 @@ from snip_tf._keras.functions import (
     inline_functions_where,
     is_reference,
     is_traced_for_one_call,
+    keep_float64_where,
     unwrapped,
 )
 from snip_tf._keras.graphs import (
@@ -82,6 +83,7 @@ __all__ = [
     "input_signature",
     "is_reference",
     "is_traced_for_one_call",
+    "keep_float64_where",
     "litert_schema",
     "logits_of",
     "loss_settings",

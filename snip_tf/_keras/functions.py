@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
+
+import keras
 
 
 def inline_functions_where(asks: Callable[[], bool]) -> None:
@@ -26,6 +29,26 @@ def inline_functions_where(asks: Callable[[], bool]) -> None:
         return not module.startswith("tensorflow.")
 
     cls._run_functions_eagerly = property(run_eagerly)
+
+
+def keep_float64_where(asks: Callable[[], bool]) -> None:
+    """Has operations on float64 give that where `asks()` is true, from now on.
+
+    On JAX and PyTorch, Keras takes float32 for it, by a table that is not public.
+    """
+    from keras.src.backend.common import dtypes
+
+    if keras.backend.backend() == "tensorflow":
+        return
+    theirs = dtypes.result_type
+
+    @functools.wraps(theirs)
+    def result_type(*types: Any) -> str:
+        if asks() and any("float64" in str(each) for each in types):
+            return "float64"
+        return theirs(*types)
+
+    dtypes.result_type = result_type
 
 
 def function_like(function: Any, python_function: Callable) -> Any:

@@ -24,7 +24,7 @@ from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.forward import Pass, Tensors, value_in_full
 from snip_tf.scoring.gradients import gradient
 from snip_tf.scoring.objective import Part
-from snip_tf.scoring.precision import computing_in
+from snip_tf.scoring.precision import computing_in, in_float64
 from snip_tf.weights import is_stateful, layer_tree, values_of
 
 
@@ -151,7 +151,7 @@ def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[Any, Tensors]
         return keras.ops.zeros_like(value) if id(variable) in subtracted else value
 
     run = Pass(model, context.weights, _Flow(model), context.masks, gradient, magnitude)
-    with _backend.in_float64(), computing_in(dtype, model), _without_shifts(model):
+    with in_float64(), computing_in(dtype, model), _without_shifts(model):
         return run((x, None, None), Part(None))
 
 

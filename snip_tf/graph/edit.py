@@ -12,6 +12,7 @@ import numpy as np
 from snip_tf._keras import operation_of
 from snip_tf.graph.graph import Graph, Node, tensors
 from snip_tf.masking.copied_graphs import input_like
+from snip_tf.masking.reach import attributes_of
 
 Arrays = list[np.ndarray]
 # Copies an operation, or the value of one of its settings, unchanged.
@@ -117,9 +118,9 @@ def like(operation: Any, copy: Copy, **settings: Any) -> Any:
         copy: copies what holds state, such as a layer that is an activation.
         **settings: the settings that differ.
     """
-    attributes = dict(vars(operation))
+    attributes = attributes_of(operation)
     if isinstance(operation, keras.layers.RNN):
-        attributes = {**vars(operation.cell), **attributes}
+        attributes = {**attributes_of(operation.cell), **attributes}
     config = _without_objects(operation).get_config()
     objects = {
         name: value
@@ -146,7 +147,7 @@ _NEUTRAL = {
 def _without_objects(layer: Any) -> Any:
     """Returns a stand-in with the attributes of a layer, but neutral objects."""
     stand_in = object.__new__(type(layer))
-    for name, value in vars(layer).items():
+    for name, value in attributes_of(layer).items():
         ends = [end for end in _NEUTRAL if name.endswith(end)]
         vars(stand_in)[name] = _NEUTRAL[ends[0]] if ends else value
     if isinstance(layer, keras.layers.RNN):

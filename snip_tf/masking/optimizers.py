@@ -49,7 +49,7 @@ def reset_slots(optimizer: keras.Optimizer, weight: keras.Variable, kept: Any) -
     """
     for slot, start in _slots(optimizer, weight):
         if tuple(slot.shape) == tuple(weight.shape):
-            slot.assign(keras.ops.where(kept, slot, start))
+            slot.assign(keras.ops.where(kept, keras.ops.convert_to_tensor(slot), start))
 
 
 def _slots(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
+from snip_tf import _backend, _keras
 from snip_tf._backend.switch import Switch
 from snip_tf._keras import adapt_penalties, casts_in, operation_of, set_dtype
 from snip_tf.masking.reach import holds_foreign_state
@@ -73,6 +74,22 @@ def computing_in(dtype: str, model: keras.Model) -> Iterator[None]:
             set_dtype(part, own)
         for cast, own in casts.items():
             cast.dtype = own
+
+
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    """Has operations on float64 compute in it, on any backend, in this thread."""
+    _let_float64_be_kept()
+    with _float64.on(), _backend.in_float64():
+        yield
+
+
+_float64 = Switch("float64")
+
+
+@functools.cache
+def _let_float64_be_kept() -> None:
+    _keras.keep_float64_where(functools.partial(bool, _float64))
 
 
 _without_penalties = Switch("without_penalties")

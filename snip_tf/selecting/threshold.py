@@ -10,7 +10,14 @@ import keras
 import numpy as np
 
 from snip_tf.masking.masks import PackedMask
-from snip_tf.selecting.scores import Product, Scores, check_finite, chunks, sample
+from snip_tf.selecting.scores import (
+    Product,
+    Scores,
+    check_finite,
+    chunks,
+    on_host,
+    sample,
+)
 
 # The range of the threshold is estimated from a sample of at most this many scores.
 _FEWEST_SAMPLED, _MOST_SAMPLED = 1 << 18, 1 << 22
@@ -159,9 +166,9 @@ def _above(values: Any, threshold: float, ties: int) -> tuple[np.ndarray, int]:
     Also returns how many ties are left. Without this rule, a network with many equal
     scores (zeros, above all) would keep more or fewer than k.
     """
-    keep = np.array(values > threshold)
+    keep = np.array(on_host(values > threshold))
     if ties:
-        first = np.flatnonzero(values == threshold)[:ties]
+        first = np.flatnonzero(on_host(values == threshold))[:ties]
         keep[first] = True
         ties -= first.size
     return keep, ties
@@ -311,7 +318,7 @@ def _threshold_on_accelerator(
             for chunks_of_one in everywhere
             for chunk in chunks_of_one()
         ]
-        return int(np.asarray(keras.ops.stack(counts)).sum(dtype=np.float64))
+        return int(on_host(keras.ops.stack(counts)).sum(dtype=np.float64))
 
     if count(keras.ops.isfinite) < sum(score.size for score in scores.values()):
         for path, score in scores.items():

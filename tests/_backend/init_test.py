@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snip_tf import _backend
+from snip_tf.scoring.precision import in_float64
 
 ops = keras.ops
 RNG = np.random.default_rng(0)
@@ -116,9 +117,11 @@ def test_a_value_stays_when_the_variable_changes():
 
 
 def test_float64_is_that():
-    with _backend.in_float64():
-        third = ops.cast(ops.convert_to_tensor(1.0), "float64") / 3
-        assert abs(float(third) - 1 / 3) < 1e-12
+    with in_float64():
+        third = ops.cast(ops.convert_to_tensor(np.ones((1, 1))), "float64") / 3
+        for one in (third, ops.matmul(third, 3 * third), ops.add(third, 0)):
+            assert keras.backend.standardize_dtype(one.dtype) == "float64"
+            assert abs(float(one[0, 0]) - 1 / 3) < 1e-12
 
 
 def test_inference_as_functions_of_arrays():

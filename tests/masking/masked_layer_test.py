@@ -78,7 +78,8 @@ def test_a_step_to_infinity_leaves_zeros():
     masked = MaskedLayer(built(keras.layers.Dense(1), 3), {"kernel": keep_all(3, 1)})
     set_masks(masked, {"kernel": np.array([[True], [False], [False]])})
     optimizer = keras.optimizers.SGD(1.0)
-    optimizer.apply([np.array([[-1.0], [np.inf], [np.nan]])], [masked.kernel])
+    gradient = np.array([[-1.0], [np.inf], [np.nan]], np.float32)
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)], [masked.kernel])
     assert not masked.kernel.numpy()[1:].any()
     assert np.isfinite(masked(np.ones((1, 3)))).all()
 

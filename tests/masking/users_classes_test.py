@@ -112,7 +112,7 @@ def test_what_a_layer_saves_is_its_own(key, tmp_path):
 def test_only_names_of_our_own_are_added_to_a_layer():
     layer = layers.Dense(4, name="out")
     layer.build((None, 3))
-    names, attributes = set(dir(layer)), dict(vars(layer))
+    names, attributes = {"__annotations__", *dir(layer)}, dict(vars(layer))
     snip_tf.MaskedLayer(layer, {"kernel": np.ones((3, 4), bool)})
     assert all(name.startswith("_snip_") for name in set(dir(layer)) - names)
     assert all(name.startswith("_snip_") for name in vars(layer).keys() - attributes)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import snip_tf.selecting.scores
-from snip_tf import select_masks
+from snip_tf import _backend, select_masks
 from snip_tf.selecting import threshold
 from snip_tf.selecting.scores import Product
 from tests.numpy_reference import keep_largest
@@ -160,7 +160,7 @@ def test_scores_of_several_types_are_compared_by_value():
 @pytest.mark.parametrize("dtype", ["bfloat16", np.longdouble, np.uint8])
 def test_scores_of_any_real_type(dtype):
     if dtype == "bfloat16":  # TensorFlow brings it to NumPy
-        dtype = np.asarray(keras.ops.zeros(1, dtype)).dtype
+        dtype = _backend.as_array(keras.ops.zeros(1, dtype)).dtype
     masks = select_masks({"a": np.array([3, 1, 2, 0]).astype(dtype)}, 0.5)
     assert masks["a"].tolist() == [True, False, True, False]
 
