@@ -10,12 +10,17 @@ import keras
 
 NAME = keras.backend.backend()
 _module: Any
+_others: Any  # what JAX and PyTorch do alike
 
 if NAME == "tensorflow":
     from snip_tf._backend import tensorflow as _module
+
+    _others = _module
 elif NAME == "jax":
     from snip_tf._backend import jax as _module
+    from snip_tf._backend import plain as _others
 elif NAME == "torch":
+    from snip_tf._backend import plain as _others
     from snip_tf._backend import torch as _module
 else:
     raise ImportError(
@@ -23,30 +28,30 @@ else:
         f"{NAME}. Set the environment variable KERAS_BACKEND before Keras is imported."
     )
 
-DISTRIBUTED: tuple[type, ...] = _module.DISTRIBUTED
-FUNCTIONS: tuple[type, ...] = _module.FUNCTIONS
+DISTRIBUTED: tuple[type, ...] = _others.DISTRIBUTED
+FUNCTIONS: tuple[type, ...] = _others.FUNCTIONS
 HOLDERS: tuple[type, ...] = _module.HOLDERS
 NO_DERIVATIVE: tuple[type[Exception], ...] = _module.NO_DERIVATIVE
 OPERATION_ERRORS: tuple[type[Exception], ...] = _module.OPERATION_ERRORS
 OUT_OF_MEMORY: Any = _module.OUT_OF_MEMORY
-RAGGED: tuple[Any, ...] = _module.RAGGED
-SPARSE: tuple[type, ...] = _module.SPARSE
+RAGGED: tuple[Any, ...] = _others.RAGGED
+SPARSE: tuple[type, ...] = _others.SPARSE
 STATE: tuple[type, ...] = _module.STATE
 ENGINES: tuple[str, ...] = _module.ENGINES
 as_array = _module.as_array
-can_run = _module.can_run
+can_run = _others.can_run
 compiled_calls = _module.compiled_calls
-constant = _module.constant
+constant = _others.constant
 copy_state = _module.copy_state
 differentiate = _module.differentiate
 in_float64 = _module.in_float64
-name_scope = _module.name_scope
+name_scope = _others.name_scope
 new_mask = _module.new_mask
-product_by_rows = _module.product_by_rows
+product_by_rows = _others.product_by_rows
 recompute_unless = _module.recompute_unless
-replica_count = _module.replica_count
-runs_eagerly = _module.runs_eagerly
+replica_count = _others.replica_count
+runs_eagerly = _others.runs_eagerly
 second_derivatives = _module.second_derivatives
 sync = _module.sync
 value_of = _module.value_of
-variables_read = _module.variables_read
+variables_read = _others.variables_read

@@ -1,10 +1,10 @@
-"""JAX; see `snip_tf._backend.tensorflow` for what each name is."""
+"""JAX, with `plain`; see `tensorflow` for what each name is."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,10 +20,6 @@ OUT_OF_MEMORY: tuple[type[Exception], ...] = (MemoryError,)
 NO_DERIVATIVE: tuple[type[Exception], ...] = (NotImplementedError,)
 STATE: tuple[type, ...] = ()
 HOLDERS: tuple[type, ...] = ()
-FUNCTIONS: tuple[type, ...] = ()
-RAGGED: tuple[type, ...] = ()
-SPARSE: tuple[type, ...] = ()
-DISTRIBUTED: tuple[type, ...] = ()
 ENGINES = ("jax",)
 
 
@@ -149,33 +145,6 @@ def as_array(tensor: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_tensor(tensor))
 
 
-def constant(array: Any, dtype: str | None = None) -> Any:
-    """Returns an array as a tensor."""
-    return keras.ops.convert_to_tensor(array, dtype)
-
-
-def name_scope(path: str) -> contextlib.AbstractContextManager:
-    """Does nothing: arrays have no names."""
-    del path
-    return contextlib.nullcontext()
-
-
-def runs_eagerly() -> bool:
-    """Returns True: whether a value is traced shows in the value."""
-    return True
-
-
-def replica_count() -> int:
-    """Returns 1: a step is of the whole batch, on whatever devices."""
-    return 1
-
-
-@contextlib.contextmanager
-def variables_read() -> Iterator[Callable[[], set[int]]]:
-    """Yields a function that returns nothing: Keras' scopes see all that is read."""
-    yield set
-
-
 def compiled_calls(model: keras.Model) -> dict[str, Callable[[Any], Any]]:
     """Returns inference with a model as functions of arrays, by what compiles them."""
 
@@ -191,12 +160,6 @@ def compiled_calls(model: keras.Model) -> dict[str, Callable[[Any], Any]]:
     return {"jax": call}
 
 
-def can_run(engine: str, call: Callable[[Any], Any], x: Any) -> bool:
-    """Returns True."""
-    del engine, call, x
-    return True
-
-
 def recompute_unless(plainly: Callable[[], bool]) -> None:
     """Changes nothing: what JAX recomputes has the values of the scope, too."""
 
@@ -204,8 +167,3 @@ def recompute_unless(plainly: Callable[[], bool]) -> None:
 def copy_state(value: Any) -> Any:
     """Is not called: JAX has no state."""
     raise TypeError(f"Expected no state of JAX. Received: {type(value).__name__}")
-
-
-def product_by_rows(weight: Any, mask: Any) -> Any:
-    """Returns `weight * mask`; JAX has no gradients of some rows only."""
-    return keras.ops.multiply(keras.ops.convert_to_tensor(weight), mask)

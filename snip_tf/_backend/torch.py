@@ -1,4 +1,4 @@
-"""PyTorch; see `snip_tf._backend.tensorflow` for what each name is."""
+"""PyTorch, with `plain`; see `tensorflow` for what each name is."""
 
 from __future__ import annotations
 
@@ -24,10 +24,6 @@ OUT_OF_MEMORY: tuple[type[Exception], ...] = (MemoryError, torch.OutOfMemoryErro
 NO_DERIVATIVE: tuple[type[Exception], ...] = (NotImplementedError,)
 STATE: tuple[type, ...] = (torch.Tensor, torch.Generator)
 HOLDERS: tuple[type, ...] = (torch.nn.Module,)
-FUNCTIONS: tuple[type, ...] = ()
-RAGGED: tuple[type, ...] = ()
-SPARSE: tuple[type, ...] = ()
-DISTRIBUTED: tuple[type, ...] = ()
 ENGINES = ("torch",)
 
 
@@ -38,7 +34,8 @@ def differentiate(
     inside = any(value.requires_grad for value in values.values())
     if not inside:
         values = {path: v.detach().requires_grad_() for path, v in values.items()}
-    value, more = function(values)
+    with torch.enable_grad():  # whatever the caller has set
+        value, more = function(values)
     if not value.requires_grad:
         return value, more, dict.fromkeys(values)
     gradients = torch.autograd.grad(
@@ -82,48 +79,17 @@ def as_array(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
-def constant(array: Any, dtype: str | None = None) -> Any:
-    """Returns an array as a tensor."""
-    return keras.ops.convert_to_tensor(array, dtype)
-
-
-def name_scope(path: str) -> contextlib.AbstractContextManager:
-    """Does nothing: parameters are named by the modules that hold them."""
-    del path
-    return contextlib.nullcontext()
-
-
-def runs_eagerly() -> bool:
-    """Returns True."""
-    return True
-
-
-def replica_count() -> int:
-    """Returns 1: Keras does not divide a batch here."""
-    return 1
-
-
-@contextlib.contextmanager
-def variables_read() -> Iterator[Callable[[], set[int]]]:
-    """Yields a function that returns nothing: Keras' scopes see all that is read."""
-    yield set
-
-
 def compiled_calls(model: keras.Model) -> dict[str, Callable[[Any], Any]]:
     """Returns inference with a model as a function of arrays; nothing compiles it."""
 
     def call(x: Any) -> Any:
         with torch.no_grad():
-            outputs = model(keras.tree.map_structure(constant, x), training=False)
+            outputs = model(
+                keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=False
+            )
         return keras.tree.map_structure(as_array, outputs)
 
     return {"torch": call}
-
-
-def can_run(engine: str, call: Callable[[Any], Any], x: Any) -> bool:
-    """Returns True."""
-    del engine, call, x
-    return True
 
 
 def recompute_unless(plainly: Callable[[], bool]) -> None:
@@ -147,8 +113,3 @@ def copy_state(value: Any) -> Any:
         new.set_state(value.get_state())
         return new
     return value.detach().clone().requires_grad_(value.requires_grad)
-
-
-def product_by_rows(weight: Any, mask: Any) -> Any:
-    """Returns `weight * mask`; Keras asks for no gradients of some rows only."""
-    return keras.ops.multiply(keras.ops.convert_to_tensor(weight), mask)
