@@ -85,7 +85,7 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
     """Returns the scores in one float type."""
     _check_dict(scores)
     arrays = {
-        path: score if isinstance(score, Product) else _as_array(score)
+        path: score if isinstance(score, Product) else on_host(score)
         for path, score in scores.items()
     }
     for path, array in arrays.items():
@@ -102,10 +102,6 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
         else np.asarray(array, common, order="C")
         for path, array in arrays.items()
     }
-
-
-def _as_array(score: Any) -> np.ndarray:
-    return _backend.as_array(score) if keras.ops.is_tensor(score) else np.asarray(score)
 
 
 def _check_dict(scores: Any) -> None:
@@ -173,8 +169,9 @@ def sample(scores: Scores, step: int) -> np.ndarray:
 
 
 def on_host(values: Any) -> np.ndarray:
-    """Returns an array of NumPy, or a tensor as one."""
-    return values if isinstance(values, np.ndarray) else _backend.as_array(values)
+    """Returns a tensor, or what NumPy can read, as an array."""
+    is_tensor = keras.ops.is_tensor(values)
+    return _backend.as_array(values) if is_tensor else np.asarray(values)
 
 
 def check_finite(path: str, scores: Scores) -> None:
