@@ -4,17 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 
-def measured_alone(script: str, *arguments: str, cores: int = 1) -> dict[str, float]:
+def measured_alone(
+    script: str,
+    *arguments: str,
+    cores: int = 1,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, float]:
     """Runs a script alone on `cores` cores; returns the JSON that it prints last."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
     done = subprocess.run(
         ["taskset", "--cpu-list", f"0-{cores - 1}", sys.executable, script, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, **threads, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, **threads, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
     )
     if done.returncode:
         sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr}")

@@ -10,17 +10,24 @@ import pytest
 import tensorflow as tf
 
 import snip_tf
-from snip_tf.network import Network
-from snip_tf.reports.sparsity import weight_rows
-from snip_tf.weights import layer_tree, weights_by_path
+from snip_tf.weights import weights_by_path
 from tests import numpy_reference
+from tests.battery import (
+    SPARSITY,
+    assert_kept_weights_alone_moved,
+    assert_pruned_exactly,
+    assert_same_outputs,
+    prunable_values,
+    pruned_and_left_alone,
+    restart,
+    saved_and_loaded,
+)
 from tests.kinds import EXAMPLES, KINDS
 from tests.network_kinds import ALL_KINDS, HAS_KERAS_HUB, NETWORKS
 from tests.replicas import two_replicas
 
 # All connections of some weights of the larger networks go.
 pytestmark = pytest.mark.filterwarnings("ignore:Pruning kept nothing")
-SPARSITY = 0.6
 EPOCHS = 2
 TABLE = Path(__file__).parents[1] / "docs" / "supported_models.md"
 WRITE_TABLES = bool(os.environ.get("WRITE_TABLES"))
@@ -82,22 +89,6 @@ WAYS = {
     "`jit_compile`": (no_scope, compiled_by_xla),
     "two replicas": (lambda: two_replicas().scope(), fit),
 }
-
-
-def outputs(model, x):
-    """Operation by operation, since what a compiler fuses depends on the model."""
-    x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
-    return keras.tree.map_structure(np.asarray, model(x, training=False))
-
-
-def assert_same_outputs(one, other, x):
-    for model in (one, other):
-        for layer in layer_tree(model):
-            if getattr(layer, "stateful", False):
-                layer.reset_states()
-    keras.tree.map_structure(
-        np.testing.assert_array_equal, outputs(one, x), outputs(other, x)
-    )
 
 
 def made(title, scope):
@@ -163,51 +154,12 @@ def life(title, way, folder):
     return "yes"
 
 
-def pruned_and_left_alone(model, x, y):
-    before = [v.numpy() for v in model.variables]
-    pruned = snip_tf.prune_model(model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES)
-    for variable, value in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(variable, value)
-    return pruned
-
-
-def assert_pruned_exactly(pruned, model):
-    masks = snip_tf.get_masks(pruned)
-    assert list(masks) == list(snip_tf.prunable_weights(pruned))
-    assert list(masks) == list(snip_tf.prunable_weights(model))
-    total = sum(mask.size for mask in masks.values())
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    assert kept == round((1 - SPARSITY) * total)
-
-
-def prunable_values(model):
-    weights = snip_tf.prunable_weights(model)
-    return {path: weight.numpy() for path, weight in weights.items()}
-
-
 def assert_keras_cannot_either(title, way):
     scope, train = WAYS[way]
     with scope():
         dense, x, y = ALL_KINDS[title]()
     with pytest.raises(Exception):  # noqa: B017 - whatever Keras raises
         train(dense, x, y)
-
-
-def assert_kept_weights_alone_moved(pruned, masks, start):
-    np.testing.assert_equal(snip_tf.get_masks(pruned), masks)
-    for path, value in prunable_values(pruned).items():
-        mask = masks[path]
-        assert not value[~mask].any(), path
-        if mask.any():
-            assert (value != start[path])[mask].any(), f"{path} did not move"
-        assert np.count_nonzero(value) == mask.sum()
-    for row in weight_rows(Network(pruned)):
-        assert (row.kept, row.total) == (masks[row.path].sum(), masks[row.path].size)
-
-
-def saved_and_loaded(model, folder):
-    model.save(folder / "model.keras")
-    return keras.models.load_model(folder / "model.keras")
 
 
 def data_loss(y, outputs):
@@ -235,9 +187,7 @@ def test_masks_are_those_of_the_reference(title):
     pruned = snip_tf.prune_model(model, x, y, sparsity=SPARSITY, batch_size=EXAMPLES)
     masks = snip_tf.get_masks(pruned)
     weights = snip_tf.prunable_weights(model)
-    for layer in layer_tree(model):
-        if getattr(layer, "stateful", False):
-            layer.reset_states()
+    restart(model)
     values = [weight.value for weight in weights.values()]
     with tf.GradientTape() as tape:
         loss = data_loss(y, model(x, training=False))

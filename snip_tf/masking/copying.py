@@ -132,7 +132,7 @@ class Copies:
         # With some seed: for None, one would be drawn from the user's generator.
         with _name_scopes(seeds.state.path.split("/")[:-2]):
             new = keras.random.SeedGenerator(seed=0, name=seeds.name)
-        new.state.assign(seeds.state)
+        new.state.assign(_backend.value_of(seeds.state))
         self.remember(seeds.state, new.state)
         return new
 

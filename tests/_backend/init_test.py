@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import snip_tf
 from snip_tf import _backend
 from snip_tf.scoring.precision import in_float64
 
@@ -150,3 +151,21 @@ def test_imports_no_other_backend():
     others = {"jax", "tensorflow", "torch"} - {keras.backend.backend()}
     assert not others & set(done.stdout.split())
     assert "snip_tf" in done.stdout.split()
+
+
+def test_a_copy_that_is_trained_leaves_the_model_its_values():
+    """JAX gives the memory of what `fit` updates away; states of seeds, too."""
+    layers = keras.layers
+    stack = [layers.LSTM(4, recurrent_dropout=0.2), layers.BatchNormalization()]
+    stack += [layers.Dropout(0.2), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((5, 2)), *stack])
+    model.compile("adam", "mse")
+    x = RNG.normal(size=(8, 5, 2)).astype(np.float32)
+    y = RNG.normal(size=(8, 3)).astype(np.float32)
+    pruned = snip_tf.prune_model(model, x, y, sparsity=0.5)
+    # Copied: JAX keeps the memory that an array of NumPy's still refers to.
+    before = [np.array(_backend.as_array(variable)) for variable in model.variables]
+    for copy in (pruned, snip_tf.apply_masks(model, snip_tf.get_masks(pruned))):
+        snip_tf.strip_pruning(copy).fit(x, y, verbose=0)
+        copy.fit(x, y, verbose=0)
+    np.testing.assert_equal(list(map(_backend.as_array, model.variables)), before)

@@ -3,7 +3,7 @@
 Each function of `KINDS` makes a compiled model, its inputs and its targets.
 """
 
-from tests.kinds import builtin, custom
+from tests.kinds import builtin, custom, own_step
 from tests.kinds.making import (
     EXAMPLES,
     KINDS,
@@ -26,4 +26,5 @@ __all__ = [
     "kind",
     "labels",
     "normal",
+    "own_step",
 ]

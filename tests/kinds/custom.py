@@ -106,35 +106,6 @@ def subclassed():
 
 
 @keras.saving.register_keras_serializable("snip_tf_tests")
-class OwnStep(Subclassed):
-    """Has steps of its own, which read what its layers are made of."""
-
-    def train_step(self, data):
-        import tensorflow as tf
-
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(x, y, self(x, training=True), training=True)
-            for block in self.blocks:
-                assert block.units == self.units
-                loss += 1e-3 * ops.sum(ops.square(block.kernel))
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return {"loss": loss}
-
-    def test_step(self, data):
-        x, y = data
-        return {"loss": self.compute_loss(x, y, self(x, training=False))}
-
-
-@kind("a subclassed model with its own `train_step`")
-def own_step():
-    model = OwnStep()
-    model(normal(5))
-    return compiled(model), normal(5), labels()
-
-
-@keras.saving.register_keras_serializable("snip_tf_tests")
 class FunctionalSubclass(keras.Model):
     """Made as a Functional model by its own constructor, as KerasHub's backbones."""
 

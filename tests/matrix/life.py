@@ -7,6 +7,7 @@ said; and as the last line the same as JSON. It needs Keras and snip_tf alone.
 """
 
 import collections
+import importlib
 import json
 import platform
 import sys
@@ -162,6 +163,8 @@ class Life:
         snip_tf.save_masks(path, masks)
         again = snip_tf.apply_masks(self.model, snip_tf.load_masks(path))
         np.testing.assert_equal(snip_tf.get_masks(again), masks)
+        again.fit(self.x, LABELS, verbose=0)
+        outputs(self.model, self.x)
 
     def strip(self):
         plain = snip_tf.strip_pruning(self.pruned)
@@ -265,6 +268,14 @@ def steps() -> list[tuple[str, str, Callable[[], None]]]:
     return found
 
 
+def versions() -> str:
+    backend = keras.backend.backend()
+    module = importlib.import_module(backend)
+    numbers = [f"Keras {keras.__version__}", f"{backend} {module.__version__}"]
+    numbers += [f"NumPy {np.__version__}", f"Python {platform.python_version()}"]
+    return ", ".join(numbers)
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     keras.utils.disable_interactive_logging()
@@ -276,12 +287,11 @@ def main() -> None:
         except Exception as error:  # whatever goes wrong is the result
             traceback.print_exc()
             results[kind][name] = f"{type(error).__name__}: {str(error)[:300]}"
-    print(f"Keras {keras.__version__} on {keras.backend.backend()}, ", end="")
-    print(f"NumPy {np.__version__}, Python {platform.python_version()}")
+    print(versions())
     for kind, found in results.items():
         failed = {n: said for n, said in found.items() if said != "passed"}
         print(f"{kind}: {len(found) - len(failed)} of {len(found)} {failed or ''}")
-    print(json.dumps(results))
+    print(json.dumps({"versions": versions(), "steps": results}))
     sys.exit(any(set(found.values()) != {"passed"} for found in results.values()))
 
 

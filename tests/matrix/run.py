@@ -14,28 +14,35 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-# The interpreter, the backend, and what is installed before the library.
-ROWS: dict[str, tuple[str, str, list[str]]] = {
-    "newest": ("3.11", "tensorflow", ["keras", "tensorflow"]),
-    "nightly Keras": ("3.11", "tensorflow", ["keras-nightly", "tensorflow"]),
-    "3.13, TF 2.20": ("3.11", "tensorflow", ["keras==3.13.*", "tensorflow==2.20.*"]),
-    "3.10, TF 2.19": ("3.11", "tensorflow", ["keras==3.10.*", "tensorflow==2.19.*"]),
-    "3.8, TF 2.18, NumPy 1.26": (
-        "3.11",
-        "tensorflow",
-        ["keras==3.8.*", "tensorflow==2.18.*", "numpy==1.26.*"],
+
+
+class Row(NamedTuple):
+    """An environment: what is installed before the library, and what over it."""
+
+    packages: tuple[str, ...]
+    backend: str = "tensorflow"
+    python: str = "3.11"
+    over: tuple[str, ...] = ()  # without what it depends on
+
+
+ROWS = {
+    "newest": Row(("keras", "tensorflow")),
+    "nightly Keras": Row(("keras", "tensorflow"), over=("keras-nightly",)),
+    "3.13, TF 2.20": Row(("keras==3.13.*", "tensorflow==2.20.*")),
+    "3.10, TF 2.19": Row(("keras==3.10.*", "tensorflow==2.19.*")),
+    "3.8, TF 2.18, NumPy 1.26": Row(
+        ("keras==3.8.*", "tensorflow==2.18.*", "numpy==1.26.*")
     ),
-    "3.8, TF 2.18, NumPy 2.0": (
-        "3.11",
-        "tensorflow",
-        ["keras==3.8.*", "tensorflow==2.18.*", "numpy==2.0.*"],
+    "3.8, TF 2.18, NumPy 2.0": Row(
+        ("keras==3.8.*", "tensorflow==2.18.*", "numpy==2.0.*")
     ),
-    "newest, Python 3.12": ("3.12", "tensorflow", ["keras", "tensorflow"]),
-    "newest, Python 3.13": ("3.13", "tensorflow", ["keras", "tensorflow"]),
-    "JAX": ("3.11", "jax", ["keras", "jax"]),
-    "PyTorch": ("3.11", "torch", ["keras", "torch==2.13.0"]),
+    "newest, Python 3.12": Row(("keras", "tensorflow"), python="3.12"),
+    "newest, Python 3.13": Row(("keras", "tensorflow"), python="3.13"),
+    "JAX": Row(("keras", "jax"), "jax"),
+    "PyTorch": Row(("keras", "torch==2.13.0"), "torch"),
 }
 
 
@@ -47,37 +54,47 @@ def built_wheel(folder: Path) -> Path:
     return wheel
 
 
-def tried(name: str, wheel: Path) -> dict[str, dict[str, str]] | str:
+def environment(row: Row, wheel: Path, folder: Path) -> Path:
+    """Returns the interpreter of a new environment with the library in it."""
+    interpreter = shutil.which(f"python{row.python}") or f"python{row.python}"
+    python = folder / "venv" / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "-q"]
+    commands = [
+        [interpreter, "-m", "venv", python.parents[1]],
+        [*pip, *row.packages],
+        [*pip, wheel],
+        [*pip, "--no-deps", "--force-reinstall", *row.over],
+    ]
+    for command in commands if row.over else commands[:-1]:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    return python
+
+
+def tried(row: Row, wheel: Path) -> dict[str, Any] | str:
     """Returns what `life.py` says in a new environment, or why there is none."""
-    version, backend, packages = ROWS[name]
-    interpreter = shutil.which(f"python{version}")
-    if interpreter is None:
-        return f"no python{version} here"
     with tempfile.TemporaryDirectory() as folder:
-        python = Path(folder, "venv", "bin", "python")
-        for command in (
-            [interpreter, "-m", "venv", python.parents[1]],
-            [python, "-m", "pip", "install", "-q", *packages],
-            [python, "-m", "pip", "install", "-q", wheel],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                return done.stderr.strip().splitlines()[-1]
+        try:
+            python = environment(row, wheel, Path(folder))
+        except FileNotFoundError:
+            return f"no python{row.python} here"
+        except subprocess.CalledProcessError as error:
+            return error.stderr.strip().splitlines()[0]
         empty = Path(folder, "empty")
         empty.mkdir()
-        environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment |= {"HOME": folder, "PATH": str(python.parent)}
-        program = shutil.copy(Path(__file__).with_name("life.py"), empty)
         done = subprocess.run(
-            [python, program],
+            [python, shutil.copy(Path(__file__).with_name("life.py"), empty)],
             cwd=empty,
-            env=environment,
+            env={
+                "HOME": folder,
+                "KERAS_BACKEND": row.backend,
+                "PATH": str(python.parent),
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+            },
             capture_output=True,
             text=True,
         )
-    lines = done.stdout.splitlines()
     try:
-        return json.loads(lines[-1])
+        return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         return done.stderr.strip().splitlines()[-1]
 
@@ -92,17 +109,28 @@ def cell(found: dict[str, str] | None) -> str:
     return f"{len(found) - len(failed)} of {len(found)} (not {', '.join(failed)})"
 
 
-def table(results: dict[str, dict[str, dict[str, str]] | str]) -> str:
-    """Returns the results in Markdown."""
-    known = [found for found in results.values() if isinstance(found, dict)]
-    columns = list(dict.fromkeys(kind for found in known for kind in found))
-    lines = [["versions", *columns], ["---"] * (1 + len(columns))]
-    for name, found in results.items():
-        if isinstance(found, str):
-            lines.append([name, found, *[""] * (len(columns) - 1)])
-        else:
-            lines.append([name, *(cell(found.get(kind)) for kind in columns)])
+def table(results: dict[str, dict[str, Any] | str]) -> str:
+    """Returns the results in Markdown, a line for each kind of step."""
+    kinds = dict.fromkeys(
+        kind
+        for found in results.values()
+        if isinstance(found, dict)
+        for kind in found["steps"]
+    )
+    lines = [["steps", *results], ["---"] * (1 + len(results))]
+    lines.append(["ran with", *(ran_with(found) for found in results.values())])
+    for kind in kinds:
+        columns = [
+            cell(found["steps"].get(kind)) if isinstance(found, dict) else ""
+            for found in results.values()
+        ]
+        lines.append([kind, *columns])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ran_with(found: dict[str, Any] | str) -> str:
+    """The versions of a run, or why there was none."""
+    return found if isinstance(found, str) else found["versions"]
 
 
 def main() -> None:
@@ -110,12 +138,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=ROWS, help="a row; repeat")
     parser.add_argument("--result", type=Path, help="a JSON file to write")
     flags = parser.parse_args()
-    results = {}
+    results: dict[str, dict[str, Any] | str] = {}
     with tempfile.TemporaryDirectory() as folder:
         wheel = built_wheel(Path(folder))
         for name in flags.only or ROWS:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            results[name] = tried(name, wheel)
+            results[name] = tried(ROWS[name], wheel)
             if flags.result:
                 flags.result.write_text(json.dumps(results, indent=1))
     print(table(results))

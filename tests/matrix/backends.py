@@ -1,0 +1,247 @@
+"""Compares the backends of Keras: scores, masks and lives of every kind of model.
+
+    python -m tests.matrix.backends [--folder=FOLDER] [--write]
+
+runs itself once on each backend that is installed, TensorFlow first, whose initial
+weights the others take; what each finds of a kind goes into a file of its own, so that
+a run which stopped goes on. At the end it prints a table in Markdown, and writes it
+into docs/supported_models.md if told to.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+PAGE = Path(__file__).parents[2] / "docs" / "supported_models.md"
+START, END = "<!-- backends -->", "<!-- end of backends -->"
+STEPS = 3  # of the criteria that have a hundred
+OPTIMIZERS = "sgd", "adam", "rmsprop", "lion"
+
+
+def file_of(folder: Path, title: str, backend: str) -> Path:
+    return folder / f"{re.sub('[^A-Za-z0-9]+', '_', title)}.{backend}.npz"
+
+
+# --- On one backend -------------------------------------------------------------------
+
+
+def run_one(folder: Path) -> None:
+    """Writes what the backend of this process finds of each kind."""
+    import keras
+
+    from tests.network_kinds import ALL_KINDS
+
+    warnings.simplefilter("ignore")
+    keras.utils.disable_interactive_logging()
+    backend = keras.backend.backend()
+    for title in ALL_KINDS:
+        path = file_of(folder, title, backend)
+        if not path.exists():
+            found = findings(title, file_of(folder, title, "tensorflow"))
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.savez_compressed(file, **found)
+            partial.rename(path)
+            print(backend, title, found["life"], flush=True)
+        keras.utils.clear_session()
+
+
+def findings(title: str, of_tensorflow: Path) -> dict[str, np.ndarray]:
+    """The weights, scores and masks of a kind of model, and what its life said."""
+    import keras
+
+    import snip_tf
+    from tests.battery import restart
+    from tests.network_kinds import ALL_KINDS, EXAMPLES
+
+    keras.utils.set_random_seed(0)
+    model, x, y = ALL_KINDS[title]()
+    weights = weights_of(model, of_tensorflow)
+    found = {f"weight|{index}": value for index, value in enumerate(weights)}
+    life = {"life": outcome(model, x, y)}
+    for name, criterion in criteria().items():
+        options = {"criterion": criterion, "batch_size": EXAMPLES}
+        restart(model)
+        try:
+            scores = snip_tf.score(model, x, y, **options)
+            masks = snip_tf.get_masks(
+                snip_tf.prune_model(model, x, y, sparsity=0.6, **options)
+            )
+        except Exception as error:
+            life[name] = f"{type(error).__name__}: {error}"[:300]
+            continue
+        found |= {f"score|{name}|{p}": np.asarray(s) for p, s in scores.items()}
+        found |= {f"mask|{name}|{p}": mask for p, mask in masks.items()}
+    return found | {"life": np.array(json.dumps(life))}
+
+
+def weights_of(model, of_tensorflow: Path) -> list[np.ndarray]:
+    """Sets the weights that TensorFlow began with, if it did; returns the values."""
+    from tests.battery import values
+
+    if of_tensorflow.exists():
+        with np.load(of_tensorflow) as file:
+            for index, weight in enumerate(model.weights):
+                weight.assign(file[f"weight|{index}"])
+    return values(model.weights)
+
+
+def criteria():
+    from snip_tf import criteria
+
+    changed = {
+        "iterative_snip": criteria.IterativeSnip(STEPS),
+        "force": criteria.Force(STEPS),
+        "synflow": criteria.SynFlow(STEPS),
+    }
+    return {name: changed.get(name, name) for name in criteria.CRITERIA}
+
+
+def outcome(model, x, y) -> str:
+    """`yes`, or what was raised first in the model's life."""
+    try:
+        live(model, x, y)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return "yes"
+
+
+def live(model, x, y) -> None:
+    """Prunes, fits with each optimizer, strips, saves, loads and compacts."""
+    import keras
+
+    import snip_tf
+    from tests import battery
+
+    pruned = battery.pruned_and_left_alone(model, x, y)
+    battery.assert_pruned_exactly(pruned, model)
+    masks = snip_tf.get_masks(pruned)
+    for optimizer in OPTIMIZERS:
+        model.compile(optimizer, loss=model.loss, loss_weights=loss_weights(model))
+        pruned = snip_tf.apply_masks(model, masks)
+        pruned.fit(x, y, batch_size=battery.EXAMPLES, epochs=2, verbose=0)
+        battery.assert_zero_where_masked(pruned, masks)
+    stripped = snip_tf.strip_pruning(pruned)
+    battery.assert_same_outputs(stripped, pruned, x)
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = battery.saved_and_loaded(pruned, Path(folder))
+        np.testing.assert_equal(snip_tf.get_masks(loaded), masks)
+        if not any(getattr(layer, "lora_enabled", False) for layer in model.layers):
+            battery.assert_same_outputs(loaded, pruned, x)
+    if type(model) in (keras.Sequential, keras.Model):
+        smaller, expected = snip_tf.compact(pruned), battery.outputs(pruned, x)
+        keras.tree.map_structure(
+            lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4),
+            battery.outputs(smaller, x),
+            expected,
+        )
+
+
+def loss_weights(model):
+    return {"y": 1.0, "z": 0.5} if isinstance(model.loss, dict) else None
+
+
+# --- All of them ----------------------------------------------------------------------
+
+
+def compared(one: Path, other: Path) -> tuple[str, str, str]:
+    """Three cells: of the scores, of the masks, of the life."""
+    with np.load(one) as first, np.load(other) as second:
+        reference, found = dict(first), dict(second)
+    lives = [json.loads(str(file.pop("life"))) for file in (reference, found)]
+    same = all(lives[0][name] == lives[1].get(name) for name in lives[0])
+    life = "yes" if same and lives[0]["life"] == "yes" else f"not: {lives[1]}"
+    error = max(
+        difference(found[key], score)
+        for key, score in reference.items()
+        if key.startswith("score|snip|")
+    )
+    names = dict.fromkeys(k.split("|")[1] for k in reference if k.startswith("mask|"))
+    cells = [cell_of_masks(name, reference, found) for name in names]
+    return f"{error:.0e}", ", ".join(filter(None, cells)) or "equal", life
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    largest = np.abs(expected).max()
+    return float(np.abs(found - expected).max() / (largest or 1))
+
+
+def cell_of_masks(name: str, reference, found) -> str:
+    """How many masks of a criterion differ, and how many of these are not near."""
+    keys = [key for key in reference if key.startswith(f"mask|{name}|")]
+    if any(key not in found for key in keys):
+        return f"{name}: none"
+    expected = np.concatenate([reference[key].ravel() for key in keys])
+    masks = np.concatenate([found[key].ravel() for key in keys])
+    scores = [reference[key.replace("mask|", "score|")].ravel() for key in keys]
+    differs = expected != masks
+    if name == "random" or not differs.any():
+        return ""
+    flat = np.concatenate(scores).astype(np.float64)
+    threshold = np.sort(flat)[::-1][expected.sum() - 1]
+    far = differs & (np.abs(flat - threshold) > 1e-5 * np.abs(threshold))
+    return f"{name}: {differs.sum()} of {differs.size}" + (
+        f" ({far.sum()} not at the threshold)" if far.any() else ""
+    )
+
+
+def table(folder: Path, backends: list[str]) -> str:
+    head = [
+        f"{BACKENDS[backend]}: {column}"
+        for backend in backends
+        for column in ("scores", "masks that differ", "life")
+    ]
+    lines = [["model", *head], ["---"] * (1 + len(head))]
+    for title in titles():
+        paths = [file_of(folder, title, name) for name in ("tensorflow", *backends)]
+        if all(path.exists() for path in paths):
+            cells = [cell for path in paths[1:] for cell in compared(paths[0], path)]
+            lines.append([title, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def titles() -> list[str]:
+    from tests.network_kinds import ALL_KINDS
+
+    return list(ALL_KINDS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="where results are kept")
+    parser.add_argument("--write", action="store_true", help="into the page")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    folder = flags.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    if flags.one:
+        run_one(folder)
+        return
+    backends = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    for backend in backends:
+        command = [sys.executable, "-m", "tests.matrix.backends", "--one"]
+        subprocess.run(
+            [*command, f"--folder={folder}"],
+            env={**os.environ, "KERAS_BACKEND": backend},
+            check=True,
+        )
+    found = table(folder, [name for name in backends if name != "tensorflow"])
+    print(found)
+    if flags.write:
+        text = PAGE.read_text("utf-8")
+        before, after = text.split(START)[0], text.split(END)[1]
+        PAGE.write_text(f"{before}{START}\n{found}\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
