@@ -119,6 +119,7 @@ class Until(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Stops after this epoch, which is saved."""
+        del epoch, logs
         if time.monotonic() > self.end:
             self.model.stop_training = True
 

@@ -29,6 +29,7 @@ else:
     )
 
 DISTRIBUTED: tuple[type, ...] = _others.DISTRIBUTED
+EXPORTS: tuple[str, ...] = _others.EXPORTS
 FUNCTIONS: tuple[type, ...] = _others.FUNCTIONS
 HOLDERS: tuple[type, ...] = _module.HOLDERS
 NO_DERIVATIVE: tuple[type[Exception], ...] = _module.NO_DERIVATIVE
@@ -41,7 +42,7 @@ ENGINES: tuple[str, ...] = _module.ENGINES
 as_array = _module.as_array
 can_run = _others.can_run
 compiled_calls = _module.compiled_calls
-constant = _others.constant
+constant = _module.constant
 copy_state = _module.copy_state
 differentiate = _module.differentiate
 in_float64 = _module.in_float64

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.experimental.sparse
 import keras
 import numpy as np
 
+from snip_tf._backend.plain import dense_constant
 from snip_tf._backend.switch import Switch
 
 Tensors = dict[str, Any]
@@ -81,6 +83,13 @@ def value_of(variable: keras.Variable) -> Any:
     """Returns the value as a tensor, which stays when the variable changes."""
     # Not the array itself: `fit` hands it over to XLA, which deletes it.
     return keras.ops.copy(keras.ops.convert_to_tensor(variable))
+
+
+def constant(array: Any, dtype: str | None = None) -> Any:
+    """Returns an array as a tensor; SciPy's sparse matrices, too."""
+    if hasattr(array, "tocoo"):
+        return jax.experimental.sparse.BCOO.from_scipy_sparse(array)
+    return dense_constant(array, dtype)
 
 
 class _Mask(keras.Variable):

@@ -12,10 +12,13 @@ FUNCTIONS: tuple[type, ...] = ()
 RAGGED: tuple[type, ...] = ()
 SPARSE: tuple[type, ...] = ()
 DISTRIBUTED: tuple[type, ...] = ()
+EXPORTS: tuple[str, ...] = ()
 
 
-def constant(array: Any, dtype: str | None = None) -> Any:
-    """Returns an array as a tensor."""
+def dense_constant(array: Any, dtype: str | None = None) -> Any:
+    """Returns an array as a tensor; text, which no tensor holds, as it is."""
+    if array.dtype.kind in "OSU":
+        return array
     return keras.ops.convert_to_tensor(array, dtype)
 
 

@@ -38,6 +38,8 @@ FUNCTIONS: tuple[type, ...] = (tf.types.experimental.PolymorphicFunction,)
 RAGGED: tuple[type, ...] = (tf.RaggedTensor,)
 SPARSE: tuple[type, ...] = (tf.SparseTensor,)
 DISTRIBUTED: tuple[type, ...] = (tf.distribute.DistributedValues,)
+# Formats of files that only this backend makes.
+EXPORTS: tuple[str, ...] = ("litert", "saved_model")
 # What `compiled_calls` returns.
 ENGINES = ("tensorflow", "xla")
 

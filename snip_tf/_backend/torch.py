@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.utils.checkpoint
 
+from snip_tf._backend.plain import dense_constant
+
 Tensors = dict[str, Any]
 
 OPERATION_ERRORS: tuple[type[Exception], ...] = (
@@ -38,9 +40,14 @@ def differentiate(
         value, more = function(values)
     if not value.requires_grad:
         return value, more, dict.fromkeys(values)
-    gradients = torch.autograd.grad(
-        value, list(values.values()), create_graph=inside, allow_unused=True
-    )
+    try:
+        gradients = torch.autograd.grad(
+            value, list(values.values()), create_graph=inside, allow_unused=True
+        )
+    except RuntimeError as error:  # PyTorch has no class of its own for this one
+        if "is not implemented" in str(error):
+            raise NotImplementedError(str(error)) from error
+        raise
     found = dict(zip(values, gradients, strict=True))
     return (value if inside else value.detach()), more, found
 
@@ -60,6 +67,12 @@ def in_float64() -> contextlib.AbstractContextManager:
 def value_of(variable: keras.Variable) -> Any:
     """Returns the value as a tensor, which stays when the variable changes."""
     return keras.ops.convert_to_tensor(variable).detach().clone()
+
+
+def constant(array: Any, dtype: str | None = None) -> Any:
+    """Returns an array as a tensor; SciPy's sparse matrices as in `fit`, dense."""
+    dense = array.toarray() if hasattr(array, "tocoo") else array
+    return dense_constant(dense, dtype)
 
 
 def new_mask(values: Any, name: str) -> keras.Variable:

@@ -81,14 +81,19 @@ def put_graph_inside(
 def mask_on(tensor: Any) -> Any:
     """Returns the mask of timesteps that Keras attached to a tensor, or None.
 
-    Publicly, it is only passed to layers.
+    Publicly, it is only passed to layers. Keras keeps those of tensors that take no
+    attributes, as in a derivative of JAX's, elsewhere.
     """
-    return getattr(tensor, "_keras_mask", None)
+    from keras.src.backend import get_keras_mask
+
+    return get_keras_mask(tensor)
 
 
 def put_mask_on(tensor: Any, mask: Any) -> None:
     """Attaches a mask to a tensor, for losses and metrics; see `mask_on`."""
-    tensor._keras_mask = mask
+    from keras.src.backend import set_keras_mask
+
+    set_keras_mask(tensor, mask)
 
 
 def logits_of(outputs: Any) -> Any:

@@ -26,6 +26,15 @@ def variable_settings(variable: keras.Variable) -> dict[str, Any]:
     return settings
 
 
+def has_value(variable: keras.Variable) -> bool:
+    """Returns whether a variable has its value, which is not public.
+
+    On JAX `fit` takes it away; an error in the first step leaves it so, and would be
+    hidden by that of reading it.
+    """
+    return variable._value is not None
+
+
 def set_path(variable: keras.Variable, path: str) -> None:
     """Sets the path of a variable, which Keras derives from its scopes."""
     variable._path = path

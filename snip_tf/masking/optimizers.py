@@ -123,7 +123,7 @@ def _with_zeros(finalize: Callable) -> Callable:
     def finalize_with_zeros(self, var_list):
         finalize(self, var_list)
         for weight in var_list:
-            if mask_of(weight) is not None:
+            if mask_of(weight) is not None and _keras.has_value(weight):
                 remove(weight)
 
     return finalize_with_zeros
@@ -149,7 +149,7 @@ def _without_zero_by_zero(update_step: Callable) -> Callable:
         more = keras.ops.cast(max(own, _LEAST_SQUARE), variable.dtype)
         needs_more = _has_least_product(gradient, own)
         if mask is not None:
-            needs_more |= ~keras.ops.all(mask)
+            needs_more |= ~keras.ops.all(keras.ops.convert_to_tensor(mask))
         own_or_more = keras.ops.where(needs_more, more, own)
         self.epsilon_1 = keras.ops.cast(own_or_more, variable.dtype)
         try:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
+from snip_tf import _backend
 from snip_tf.checks import check_callable, check_count, check_one_of, check_path
 from snip_tf.files import check_folder, whole_file, whole_folder
 from snip_tf.masking.copying import plain_copy
@@ -65,7 +66,7 @@ def export(
             much space as other numbers;
             `"sparse"`, for `snip_tf.load_sparse`, the smallest.
             `"keras"` and `"sparse"` store the model's configuration, so each of its
-            layers needs a `get_config`; the others need none.
+            layers needs a `get_config`; the others need none, but Keras on TensorFlow.
         int8: `"weights"`, with `format="litert"`: weights of eight bits. LiteRT runs
             layers that are both sparse and eight-bit only without its default
             delegates: `Interpreter(path, experimental_op_resolver_type=`
@@ -168,6 +169,13 @@ def _check_format(format: str, int8: Any, batch_size: int) -> None:
             f"Received: format={format!r}. Did you mean format={meant!r}?"
         )
     check_one_of("format", format, FORMATS)
+    if format in ("litert", "saved_model") and format not in _backend.EXPORTS:
+        raise ValueError(
+            f"Expected format='keras' or 'sparse' where Keras runs on "
+            f"{_backend.NAME}. Received: format={format!r}, which TensorFlow makes. "
+            f"Save the model as a .keras file, and export it in a process with the "
+            f"environment variable KERAS_BACKEND=tensorflow."
+        )
     check_count("batch_size", batch_size)
     if int8 is not False and int8 != "weights":
         raise ValueError(

@@ -116,8 +116,8 @@ def as_tensors(batch: Batch) -> Batch:
     """
 
     def as_tensor(leaf: Any) -> Any:
-        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind in "OmM":
-            return leaf  # objects and dates are no tensors
+        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind in "OSUmM":
+            return leaf  # objects, text and dates are no tensors
         is_float = keras.backend.is_float_dtype(leaf.dtype.name)
         return _backend.constant(leaf, keras.config.floatx() if is_float else None)
 

@@ -126,7 +126,7 @@ def _counted(
 def _on_batch(run: Pass, batch: Batch, part: Part) -> Tensors:
     with computing_in("float32", run.model):
         loss, derivatives = run_on_devices(run, as_tensors(batch), part)
-    if not math.isfinite(loss := float(loss)):
+    if not math.isfinite(loss := float(_backend.as_array(loss))):
         raise _not_finite(run.model, loss, run.scored.what)
     return derivatives
 

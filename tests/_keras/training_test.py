@@ -27,6 +27,14 @@ def test_path():
     assert variable.path == "other/two"
 
 
+def test_has_value():
+    variable = keras.Variable(X)
+    assert _keras.has_value(variable)
+    # As Keras does on JAX.
+    variable._value = None
+    assert not _keras.has_value(variable)
+
+
 def test_compile_config():
     def loss(y_true, y_pred):
         return y_pred

@@ -19,7 +19,7 @@ class Step(Subclassed):
         assert [block.units for block in self.blocks] == [self.units] * 2
         return [block.kernel for block in self.blocks]
 
-    def loss(self, x, y):
+    def total_loss(self, x, y):
         loss = self.compute_loss(x, y, self(x, training=True), training=True)
         return loss + penalty(self.kernels())
 
@@ -29,7 +29,7 @@ class TensorflowStep(Step):
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
-            loss = self.loss(*data)
+            loss = self.total_loss(*data)
         gradients = tape.gradient(loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
         return {"loss": loss}
@@ -66,7 +66,7 @@ class TorchStep(Step):
         import torch
 
         self.zero_grad()
-        loss = self.loss(*data)
+        loss = self.total_loss(*data)
         loss.backward()
         variables = self.trainable_variables
         with torch.no_grad():
