@@ -7,6 +7,7 @@ asks which one it is, but for `_keras`, in which private names differ.
 from typing import Any
 
 import keras
+import numpy as np
 
 NAME = keras.backend.backend()
 _module: Any
@@ -56,3 +57,8 @@ second_derivatives = _module.second_derivatives
 sync = _module.sync
 value_of = _module.value_of
 variables_read = _others.variables_read
+
+
+def on_host(values: Any) -> np.ndarray:
+    """Returns a tensor, also one of a GPU, or what NumPy can read, as an array."""
+    return as_array(values) if keras.ops.is_tensor(values) else np.asarray(values)

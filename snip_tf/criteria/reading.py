@@ -13,6 +13,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from snip_tf import _backend
 from snip_tf.checks import check_bool, check_count, check_seed
 from snip_tf.criteria import CRITERIA, Criterion, ScoringContext, get
 from snip_tf.masking.pruned_model import masked_copy
@@ -211,7 +212,7 @@ def check_not_all_zero(scores: Mapping[str, Any]) -> None:
     """Raises a ValueError if all scores are zero."""
     # The smallest weight first: it is the quickest to read, and usually suffices.
     smallest_first = sorted(scores.values(), key=lambda score: math.prod(score.shape))
-    if not any(np.any(np.asarray(score)) for score in smallest_first):
+    if not any(np.any(_backend.on_host(score)) for score in smallest_first):
         raise ValueError(
             "Expected a score that is not zero. Received: scores that are zero for "
             "every prunable weight, which cannot be ranked. Is a layer "

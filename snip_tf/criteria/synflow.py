@@ -106,7 +106,7 @@ def _alive(scores: Mapping[str, np.ndarray]) -> int:
 
 def _scaled(x: Any, scale: float) -> Any:
     def scaled(array: Any) -> Any:
-        array = np.asarray(array)
+        array = _backend.on_host(array)
         is_float = (
             np.can_cast(array.dtype, np.float64) and array.dtype.kind not in "iub"
         )

@@ -90,7 +90,7 @@ def check_labels(loss: Any, y: Any, y_pred: Any) -> None:
     function, settings = built_in(loss) or (None, {})
     if function is not keras.losses.sparse_categorical_crossentropy:
         return
-    labels, classes = np.asarray(y), y_pred.shape[-1]
+    labels, classes = _backend.on_host(y), y_pred.shape[-1]
     labels = labels[labels != settings.get("ignore_class")]
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         binary = " With one output use the loss 'binary_crossentropy'."

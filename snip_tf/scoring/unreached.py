@@ -11,7 +11,8 @@ def unreached(missing: list[str], paths: list[str], what: str) -> ValueError:
     """Returns the error that names the weights without a gradient."""
     hidden = (
         "(A layer wrapped by `keras.remat` or `tf.recompute_grad` before the call "
-        "hides its weights: write keras.remat(...) in `call`.)"
+        "hides its weights: write keras.remat(...) in `call`. The module of a "
+        "TorchModuleWrapper reads parameters of its own, which cannot be scored.)"
     )
     if len(missing) == len(paths):
         return ValueError(

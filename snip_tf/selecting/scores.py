@@ -47,7 +47,7 @@ class Product:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Yields the values in order, in an array that the next ones overwrite."""
-        gradient, weight = map(np.asarray, self._factors)
+        gradient, weight = map(_backend.on_host, self._factors)
         scratch = np.empty(min(_CHUNK, self.size), self.dtype)
         for start in range(0, self.size, _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -66,7 +66,9 @@ class Product:
 
     def sample(self, step: int) -> np.ndarray:
         """Returns every `step`-th value."""
-        gradient, weight = (np.asarray(factor)[::step] for factor in self._factors)
+        gradient, weight = (
+            _backend.on_host(factor)[::step] for factor in self._factors
+        )
         return np.abs(np.multiply(gradient, weight, dtype=self.dtype))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -85,7 +87,7 @@ def as_floats(scores: Mapping[str, Any]) -> dict[str, Scores]:
     """Returns the scores in one float type."""
     _check_dict(scores)
     arrays = {
-        path: score if isinstance(score, Product) else on_host(score)
+        path: score if isinstance(score, Product) else _backend.on_host(score)
         for path, score in scores.items()
     }
     for path, array in arrays.items():
@@ -166,12 +168,6 @@ def sample(scores: Scores, step: int) -> np.ndarray:
     if isinstance(scores, Product):
         return scores.sample(step)
     return scores.reshape(-1)[::step]
-
-
-def on_host(values: Any) -> np.ndarray:
-    """Returns a tensor, or what NumPy can read, as an array."""
-    is_tensor = keras.ops.is_tensor(values)
-    return _backend.as_array(values) if is_tensor else np.asarray(values)
 
 
 def check_finite(path: str, scores: Scores) -> None:

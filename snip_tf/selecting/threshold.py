@@ -9,13 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from snip_tf import _backend
 from snip_tf.masking.masks import PackedMask
 from snip_tf.selecting.scores import (
     Product,
     Scores,
     check_finite,
     chunks,
-    on_host,
     sample,
 )
 
@@ -166,9 +166,9 @@ def _above(values: Any, threshold: float, ties: int) -> tuple[np.ndarray, int]:
     Also returns how many ties are left. Without this rule, a network with many equal
     scores (zeros, above all) would keep more or fewer than k.
     """
-    keep = np.array(on_host(values > threshold))
+    keep = np.array(_backend.on_host(values > threshold))
     if ties:
-        first = np.flatnonzero(on_host(values == threshold))[:ties]
+        first = np.flatnonzero(_backend.on_host(values == threshold))[:ties]
         keep[first] = True
         ties -= first.size
     return keep, ties
@@ -318,7 +318,7 @@ def _threshold_on_accelerator(
             for chunks_of_one in everywhere
             for chunk in chunks_of_one()
         ]
-        return int(on_host(keras.ops.stack(counts)).sum(dtype=np.float64))
+        return int(_backend.on_host(keras.ops.stack(counts)).sum(dtype=np.float64))
 
     if count(keras.ops.isfinite) < sum(score.size for score in scores.values()):
         for path, score in scores.items():

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from snip_tf import _backend
 from snip_tf.graph.graph import trace
 from snip_tf.masking.copying import copy_unmasked
 from snip_tf.masking.masks import PackedMask
@@ -103,7 +104,7 @@ class NetworkUnits(Structure):
                 continue
             path = self._coupling.paths[id(use.weight)]
             weight = keras.ops.convert_to_numpy(use.weight)
-            gradient = np.asarray(scores[path])
+            gradient = _backend.on_host(scores[path])
             check_finite(path, gradient)
             others = tuple(
                 axis for axis in range(weight.ndim) if axis != use.read % weight.ndim

@@ -1,5 +1,8 @@
 """Users' programs, on each backend of Keras."""
 
+import traceback
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -139,3 +142,33 @@ def test_layers_in_attributes():
     assert len(paths) == len(set(paths)) == 3
     modules = _keras.modules_of(mlp())
     assert modules == {} or "_operations" not in modules
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="NumPy reads other tensors of a GPU"
+)
+def test_tensors_are_read_as_those_of_a_gpu(monkeypatch):
+    """NumPy cannot read them where they are: by way of the processor's memory."""
+    import torch
+
+    from snip_tf.selecting.scores import Product
+
+    places, read = [], torch.Tensor.__array__
+
+    def recorded(tensor, *args, **kwargs):
+        places.append(traceback.extract_stack()[-2].filename)
+        return read(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "__array__", recorded)
+    monkeypatch.setattr(Product, "on_accelerator", property(lambda product: True))
+    np.asarray(torch.ones(1))
+    assert places.pop() == __file__
+    for criterion in snip_tf.criteria.CRITERIA:
+        masks(mlp(), X, Y, criterion=criterion)
+    for structure in ("units", "2:4"):
+        pruned = snip_tf.prune_model(mlp(), X, Y, sparsity=0.5, structure=structure)
+    snip_tf.compact(pruned)
+    str(snip_tf.report(pruned))
+    snip_tf.sparse_runtime(pruned)(X)
+    library = str(Path(snip_tf.__file__).parent)
+    assert not [place for place in places if place.startswith(library)]
