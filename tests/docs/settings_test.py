@@ -21,15 +21,25 @@ def pinned(file):
 
 
 def test_the_version_is_said_once():
-    assert PROJECT["project"]["dynamic"] == ["version"]
-    source = PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"]
-    assert source == "snip_tf.__version__"
+    assert "version" in PROJECT["project"]["dynamic"]
+    source = (ROOT / PROJECT["tool"]["hatch"]["version"]["path"]).read_text("utf-8")
+    assert f'__version__ = "{snip_tf.__version__}"' in source
     assert snip_tf.__version__ in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_the_types_are_part_of_the_package():
-    assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["snip_tf"]
+    assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
     assert (ROOT / "snip_tf" / "py.typed").exists()
+
+
+def test_the_readme_has_no_dead_links_on_an_index():
+    [changed] = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"][
+        "substitutions"
+    ]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = re.sub(changed["pattern"], changed["replacement"], readme)
+    assert all(link.startswith("https://") for link in re.findall(r"\]\((.*?)\)", shown))
+    assert "Savings (`docs/savings.md`)" in shown
 
 
 def test_the_site_is_built_with_pinned_versions():
