@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,13 +22,13 @@ from tests.battery import (
     saved_and_loaded,
 )
 from tests.kinds import EXAMPLES, KINDS
+from tests.matrix import pages
 from tests.network_kinds import ALL_KINDS, HAS_KERAS_HUB, NETWORKS
 from tests.replicas import two_replicas
 
 # All connections of some weights of the larger networks go.
 pytestmark = pytest.mark.filterwarnings("ignore:Pruning kept nothing")
 EPOCHS = 2
-TABLE = Path(__file__).parents[1] / "docs" / "supported_models.md"
 WRITE_TABLES = bool(os.environ.get("WRITE_TABLES"))
 # One kind for each of the things that may go wrong in one way and not in another.
 IN_EVERY_WAY = (
@@ -210,31 +209,19 @@ def test_masks_are_those_of_the_reference(title):
 
 
 def table():
-    lines = [
-        "# Models that can be pruned",
-        "",
-        "Found by `tests/battery_test.py`, which prunes, trains, saves, loads and",
-        "strips a model of each kind in each way. `not in Keras`: Keras cannot train",
-        "the model in that way without pruning either. Networks of keras.applications",
-        "are cut off early here, for the sake of time; `tests/applications_test.py`",
-        "prunes, trains, saves, loads and strips the whole ones.",
-        "",
-        f"| model | {' | '.join(WAYS)} |",
-        f"|---|{'---|' * len(WAYS)}",
-    ]
+    lines = [["model", *WAYS]]
     for title in ALL_KINDS:
-        cells = [title, *(OUTCOMES[title, way] for way in WAYS)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([title, *(OUTCOMES[title, way] for way in WAYS)])
+    return pages.table(lines)
 
 
 def written_outcomes():
     """The outcomes in the table as it stands."""
-    lines = [line.strip("| ").split(" | ") for line in TABLE.read_text().splitlines()]
-    titles = [cells for cells in lines if cells[0] in ALL_KINDS]
+    rows = pages.part("ways").splitlines()
+    lines = [row.strip("| ").split(" | ") for row in rows[2:]]
     return {
         (title, way): cell
-        for title, *cells in titles
+        for title, *cells in lines
         for way, cell in zip(WAYS, cells, strict=True)
     }
 
@@ -244,7 +231,7 @@ def test_the_table_is_complete():
     if not HAS_KERAS_HUB:
         pytest.skip("keras-hub, which the table has models of, is not installed")
     if WRITE_TABLES:
-        TABLE.write_text(table())
+        pages.write_part("ways", table())
     assert list(written_outcomes()) == [
         (title, way) for title in ALL_KINDS for way in WAYS
     ]

@@ -38,7 +38,9 @@ def test_the_readme_has_no_dead_links_on_an_index():
     ]
     readme = (ROOT / "README.md").read_text("utf-8")
     shown = re.sub(changed["pattern"], changed["replacement"], readme)
-    assert all(link.startswith("https://") for link in re.findall(r"\]\((.*?)\)", shown))
+    assert all(
+        link.startswith("https://") for link in re.findall(r"\]\((.*?)\)", shown)
+    )
     assert "Savings (`docs/savings.md`)" in shown
 
 

@@ -26,11 +26,10 @@ import snip_tf
 from snip_tf import criteria
 from snip_tf.criteria.base import take_attributes
 from tests import battery
+from tests.matrix import pages
 from tests.network_kinds import ALL_KINDS
 
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-PAGE = Path(__file__).parents[2] / "docs" / "supported_models.md"
-START, END = "<!-- backends -->", "<!-- end of backends -->"
 # In few steps, for the sake of time.
 CHANGED = {
     "iterative_snip": criteria.IterativeSnip(3),
@@ -223,13 +222,13 @@ def table(folder: Path, backends: list[str]) -> str:
         for backend in backends
         for column in ("scores", "masks that differ", "life")
     ]
-    lines = [["model", *head], ["---"] * (1 + len(head))]
+    lines = [["model", *head]]
     for title in ALL_KINDS:
         paths = [file_of(folder, title, name) for name in ("tensorflow", *backends)]
         if all(path.exists() for path in paths):
             cells = [cell for path in paths[1:] for cell in compared(paths[0], path)]
             lines.append([title, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return pages.table(lines)
 
 
 def main() -> None:
@@ -254,9 +253,7 @@ def main() -> None:
     found = table(folder, [name for name in backends if name != "tensorflow"])
     print(found)
     if flags.write:
-        text = PAGE.read_text("utf-8")
-        before, after = text.split(START)[0], text.split(END)[1]
-        PAGE.write_text(f"{before}{START}\n{found}\n{END}{after}", "utf-8")
+        pages.write_part("backends", found)
 
 
 if __name__ == "__main__":

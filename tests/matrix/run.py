@@ -1,10 +1,11 @@
 """Tries the life of a pruned model on many versions of Keras and its backends.
 
-    python tests/matrix/run.py [--only=NAME ...] [--result=matrix.json]
+    python tests/matrix/run.py [--only=NAME ...] [--result=matrix.json] [--write]
 
 Each row of versions gets an environment of its own, into which the wheel of this
 checkout is installed, and runs `life.py` from an empty folder. What an interpreter or a
-package index lacks is a result, too. At the end, a table in Markdown.
+package index lacks is a result, too. At the end, a table in Markdown, which `--write`
+puts into docs/supported_models.md.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +105,7 @@ def tried(row: Row, wheel: Path) -> dict[str, Any] | str:
 def cell(found: dict[str, str] | None) -> str:
     """Describes the steps of a kind in a few words."""
     if found is None:
-        return ""
+        return "not tried"
     failed = [name for name, said in found.items() if said != "passed"]
     if not failed:
         return "passed"
@@ -110,33 +113,24 @@ def cell(found: dict[str, str] | None) -> str:
 
 
 def table(results: dict[str, dict[str, Any] | str]) -> str:
-    """Returns the results in Markdown, a line for each kind of step."""
-    kinds = dict.fromkeys(
-        kind
-        for found in results.values()
-        if isinstance(found, dict)
-        for kind in found["steps"]
-    )
-    lines = [["steps", *results], ["---"] * (1 + len(results))]
-    lines.append(["ran with", *(ran_with(found) for found in results.values())])
-    for kind in kinds:
-        columns = [
-            cell(found["steps"].get(kind)) if isinstance(found, dict) else ""
-            for found in results.values()
-        ]
-        lines.append([kind, *columns])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def ran_with(found: dict[str, Any] | str) -> str:
-    """The versions of a run, or why there was none."""
-    return found if isinstance(found, str) else found["versions"]
+    """Returns the results in Markdown: a line for each environment."""
+    ran = [found for found in results.values() if isinstance(found, dict)]
+    kinds = list(dict.fromkeys(kind for found in ran for kind in found["steps"]))
+    lines = [["ran with", *kinds]]
+    for name, found in results.items():
+        if isinstance(found, dict):
+            cells = [cell(found["steps"].get(kind)) for kind in kinds]
+            lines.append([found["versions"], *cells])
+        else:
+            lines.append([f"{name}: {found}", *[""] * len(kinds)])
+    return pages.table(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=ROWS, help="a row; repeat")
     parser.add_argument("--result", type=Path, help="a JSON file to write")
+    parser.add_argument("--write", action="store_true", help="into the page")
     flags = parser.parse_args()
     results: dict[str, dict[str, Any] | str] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -147,6 +141,8 @@ def main() -> None:
             if flags.result:
                 flags.result.write_text(json.dumps(results, indent=1))
     print(table(results))
+    if flags.write:
+        pages.write_part("versions", table(results))
 
 
 if __name__ == "__main__":
