@@ -1,5 +1,8 @@
 """Users' programs, on each backend of Keras."""
 
+import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -172,3 +175,43 @@ def test_tensors_are_read_as_those_of_a_gpu(monkeypatch):
     snip_tf.sparse_runtime(pruned)(X)
     library = str(Path(snip_tf.__file__).parent)
     assert not [place for place in places if place.startswith(library)]
+
+
+ON_TWO_DEVICES = """
+import keras
+import numpy as np
+import snip_tf
+
+if {devices} == 2:
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+stack = [keras.layers.Conv2D(6, 3), keras.layers.BatchNormalization()]
+stack += [keras.layers.Flatten(), keras.layers.Dense(3)]
+model = keras.Sequential([keras.Input((8, 8, 1)), *stack])
+rng = np.random.default_rng(0)
+for weight in model.trainable_weights:
+    weight.assign(rng.normal(size=weight.shape).astype("float32"))
+x, y = rng.normal(size=(32, 8, 8, 1)).astype("float32"), rng.integers(3, size=32)
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile("adam", loss)
+pruned = snip_tf.prune_model(model, x, y, sparsity=0.7)
+pruned.fit(x, y, batch_size=16, verbose=0)
+masks = snip_tf.get_masks(pruned)
+for path, weight in snip_tf.prunable_weights(pruned).items():
+    value = keras.ops.convert_to_numpy(weight)
+    assert len(weight.value.devices()) == {devices}
+    assert value[masks[path]].any() and not value[~masks[path]].any()
+snip_tf.save_masks("{devices}.npz", masks)
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX distributes")
+def test_masks_on_two_devices_are_those_of_one(tmp_path):
+    flags = {1: "", 2: "--xla_force_host_platform_device_count=2"}
+    for devices, xla in flags.items():
+        program = ON_TWO_DEVICES.format(devices=devices)
+        environment = {**os.environ, "XLA_FLAGS": xla}
+        environment["PYTHONPATH"] = str(Path(snip_tf.__file__).parents[1])
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    one, two = (snip_tf.load_masks(tmp_path / f"{n}.npz") for n in flags)
+    np.testing.assert_equal(two, one)
