@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from snip_tf import criteria
+from snip_tf import _backend, criteria  # noqa: F401 - `_backend` says what is absent
 from snip_tf.criteria.score import connection_sensitivity, score
 from snip_tf.masking.mask_files import load_masks, save_masks
 from snip_tf.masking.masked_layer import MaskedLayer

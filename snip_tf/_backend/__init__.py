@@ -6,8 +6,21 @@ asks which one it is, but for `_keras`, in which private names differ.
 
 from typing import Any
 
-import keras
 import numpy as np
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    absent = str(error.name).partition(".")[0]
+    if absent not in ("jax", "tensorflow", "torch"):
+        raise
+    raise ModuleNotFoundError(
+        f"Expected the backend that Keras is set to run on. Received: no module "
+        f"{absent!r}. Install it, as with pip install 'snip_tf[{absent}]', or set the "
+        f"environment variable KERAS_BACKEND to one of tensorflow, jax, torch that is "
+        f"installed.",
+        name=absent,
+    ) from None
 
 NAME = keras.backend.backend()
 _module: Any

@@ -153,6 +153,19 @@ def test_imports_no_other_backend():
     assert "snip_tf" in done.stdout.split()
 
 
+def test_an_absent_backend_is_named_in_one_sentence():
+    name = keras.backend.backend()
+    program = f"import sys; sys.modules[{name!r}] = None; import snip_tf"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode
+    [*_, last] = done.stderr.strip().splitlines()
+    assert last.startswith("ModuleNotFoundError: Expected the backend that Keras is")
+    assert f"pip install 'snip_tf[{name}]'" in last
+    assert "During handling" not in done.stderr
+
+
 def test_a_copy_that_is_trained_leaves_the_model_its_values():
     """JAX gives the memory of what `fit` updates away; states of seeds, too."""
     layers = keras.layers

@@ -9,6 +9,7 @@ import snip_tf
 from snip_tf import models
 from tests.random_networks import Words, attention_over_padding, prune_at_random
 from tests.savings.reading import litert
+from tests.versions import since
 
 
 def stack_of(*layers):
@@ -76,6 +77,7 @@ def test_int8_after_it_is_smaller_still(tmp_path):
     np.testing.assert_allclose(outputs, expected, atol=0.02 * np.abs(expected).max())
 
 
+@since("3.13")  # has the layer
 @pytest.mark.parametrize("int8", [False, "weights"])
 def test_a_tied_embedding_in_litert(tmp_path, capfd, int8):
     layers = keras.layers

@@ -12,6 +12,7 @@ import snip_tf
 from snip_tf.savings import sparse_format
 from tests.random_networks import prune_at_random
 from tests.savings import sparse_files
+from tests.versions import since
 
 layers = keras.layers
 
@@ -162,7 +163,12 @@ UNUSUAL = {
 }
 
 
-@pytest.mark.parametrize("kind", UNUSUAL)
+SINCE = {"a model in int4": "3.11"}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=since(SINCE.get(k, "3.8"))) for k in UNUSUAL]
+)
 def test_other_models_come_back(kind, tmp_path):
     model, x = UNUSUAL[kind](), np.random.default_rng(1).normal(size=(3, 4))
     expected = model(x)
@@ -226,6 +232,7 @@ KtKRNpg;gYfIomh;6UI&fIxsifIy%?06^eCfIomhKtRAiz(Bx206_pj06>6006@S%06_pjz(4>&o?;l%
 """
 
 
+@since("3.15")  # whose initializers have settings of their own
 def test_a_file_of_before_is_read(tmp_path):
     path = tmp_path / "old"
     path.write_bytes(base64.b85decode(OLD.replace("\n", "")))
