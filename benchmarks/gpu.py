@@ -11,6 +11,7 @@ epoch, and stops after some minutes: the same call goes on. A finished row is wr
 the result at once. Where there is no GPU, everything runs on the processor.
 """
 
+import itertools
 import json
 import os
 import tempfile
@@ -189,28 +190,33 @@ class Result:
             self.path.write_text(json.dumps(self.rows, indent=1) + "\n")
 
 
+def train_all(result: Result, end: float) -> None:
+    """Trains what has no row yet, for an epoch at least, until time ends."""
+    data = cifar10()
+    for name, sparsity in itertools.product(FLAGS.trained, SPARSITIES):
+        title = f"{name}, sparsity {sparsity:g}, {FLAGS.epochs} epochs"
+        if title in result.own:
+            continue
+        row = train(name, sparsity, data, end)
+        if row is None:
+            print(f"{title}: time ended; the same call goes on.")
+            return
+        result.add(title, row)
+
+
 def main(argv: list[str]) -> None:
     del argv
     if FLAGS.on_the_processor:
         pruned_on_the_processor(FLAGS.networks[0], FLAGS.on_the_processor)
         print("{}")
         return
-    end = time.monotonic() + 60 * FLAGS.minutes
     result = Result(FLAGS.result)
     print(f"{device()}, {keras.backend.backend()}", flush=True)
     for task in (masks, times):
         for name in FLAGS.networks if task.__name__ in FLAGS.tasks else ():
             result.add(f"{task.__name__} of {name}", task(name))
-    data = cifar10() if "training" in FLAGS.tasks else []
-    for name in FLAGS.trained if data else ():
-        for sparsity in SPARSITIES:
-            title = f"{name}, sparsity {sparsity:g}, {FLAGS.epochs} epochs"
-            if title not in result.own and time.monotonic() < end:
-                row = train(name, sparsity, data, end)
-                if row is None:
-                    print(f"{title}: time ended; the same call goes on.")
-                else:
-                    result.add(title, row)
+    if "training" in FLAGS.tasks:
+        train_all(result, time.monotonic() + 60 * FLAGS.minutes)
 
 
 if __name__ == "__main__":
