@@ -1,4 +1,4 @@
-"""Marks tests of what older versions of Keras lack, or do wrong themselves."""
+"""Marks tests of what some versions of Keras, or some backends, lack or do wrong."""
 
 import keras
 import pytest
@@ -9,3 +9,9 @@ def since(version):
     """Skips a test with a Keras before this version, the first that can."""
     lacks = Version(keras.__version__) < Version(version)
     return pytest.mark.skipif(lacks, reason=f"Keras can since {version}")
+
+
+def on(*backends):
+    """Skips a test with other backends of Keras."""
+    name = keras.backend.backend()
+    return pytest.mark.skipif(name not in backends, reason=f"not on {name}")

@@ -6,14 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
+from tests.versions import on
+
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "tensorflow", reason="needs JAX or PyTorch"
-)
+pytestmark = on("jax", "torch")
 
 
 def run(folder, *arguments):

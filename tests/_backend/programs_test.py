@@ -13,6 +13,7 @@ import scipy.sparse
 
 import snip_tf
 from snip_tf import _keras
+from tests.versions import on
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -45,7 +46,7 @@ OPTIMIZERS = [
 ]
 
 
-@pytest.mark.skipif(ON_TENSORFLOW, reason="tests/masking/optimizers_test.py does it")
+@on("jax", "torch")  # on TensorFlow, tests/masking/optimizers_test.py does more
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_zeros_stay_with_each_optimizer(name):
     optimizer = getattr(keras.optimizers, name)(learning_rate=0.01)
@@ -147,9 +148,7 @@ def test_layers_in_attributes():
     assert modules == {} or "_operations" not in modules
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="NumPy reads other tensors of a GPU"
-)
+@on("torch")  # NumPy reads other tensors of a GPU
 def test_tensors_are_read_as_those_of_a_gpu(monkeypatch):
     """NumPy cannot read them where they are: by way of the processor's memory."""
     import torch
@@ -204,7 +203,7 @@ snip_tf.save_masks("{devices}.npz", masks)
 """
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX distributes")
+@on("jax")  # the only one for which Keras distributes
 def test_masks_on_two_devices_are_those_of_one(tmp_path):
     flags = {1: "", 2: "--xla_force_host_platform_device_count=2"}
     for devices, xla in flags.items():

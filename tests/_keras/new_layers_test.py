@@ -4,12 +4,11 @@ import keras
 import pytest
 
 from snip_tf import _keras
+from tests.versions import on
 
 layers = keras.layers
 # The others have attributes that are not known; layers are made by Keras there.
-of_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="made past constructors there only"
-)
+of_tensorflow = on("tensorflow")
 
 
 class Scaled(layers.Layer):

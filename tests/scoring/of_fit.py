@@ -2,10 +2,11 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import snip_tf
+from snip_tf import _backend
 from snip_tf.network import prunable_weights
+from snip_tf.scoring.examples import as_tensors
 from snip_tf.scoring.gradients import mean_derivative
 from snip_tf.scoring.objective import Objective
 
@@ -32,16 +33,23 @@ class Adds(keras.Model):
 def of_fit(model, x, y=None, sample_weight=None, training=False):
     """w * dL/dw of what `fit` minimizes but for the penalties, in magnitude."""
     weights = prunable_weights(model)
-    with tf.GradientTape() as tape:
-        y_pred = model(x, training=training)
-        loss = model.compute_loss(x, y, y_pred, sample_weight)
-        for variable in model.trainable_variables:
-            if variable.regularizer is not None:
-                loss -= variable.regularizer(variable)
-    found = tape.gradient(loss, [weight.value for weight in weights.values()])
+    x, y, sample_weight = as_tensors((x, y, sample_weight))
+
+    def minimized(values):
+        given = [(weights[path], value) for path, value in values.items()]
+        with keras.StatelessScope(given, collect_losses=True):
+            y_pred = model(x, training=training)
+            loss = model.compute_loss(x, y, y_pred, sample_weight)
+            for variable in model.trainable_variables:
+                if variable.regularizer is not None:
+                    loss -= variable.regularizer(ops.convert_to_tensor(variable))
+        return loss, None
+
+    values = {path: ops.convert_to_tensor(w.value) for path, w in weights.items()}
+    _, _, found = _backend.differentiate(minimized, values)
     return {
-        path: np.abs(np.asarray(weight) * np.asarray(tf.convert_to_tensor(gradient)))
-        for (path, weight), gradient in zip(weights.items(), found, strict=True)
+        path: np.abs(_backend.as_array(values[path]) * _backend.as_array(gradient))
+        for path, gradient in found.items()
         if gradient is not None
     }
 
@@ -78,4 +86,4 @@ def mean_gradients(model, weights, batches, loss=None, **options):
 def gradients(model, *batches, **options):
     batches = [(x, y, None) for x, y in batches]
     found = mean_gradients(model, prunable_weights(model), batches, **options)
-    return {path: np.asarray(gradient) for path, gradient in found.items()}
+    return {path: _backend.as_array(gradient) for path, gradient in found.items()}

@@ -7,7 +7,9 @@ import pytest
 import snip_tf
 from tests.replicas import two_replicas
 from tests.scoring.of_fit import gradients
+from tests.versions import on
 
+pytestmark = on("tensorflow")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
