@@ -36,6 +36,7 @@ def keep_float64_where(asks: Callable[[], bool]) -> None:
 
     On JAX and PyTorch, Keras takes float32 for it, by a table that is not public.
     """
+    from keras.src import backend
     from keras.src.backend.common import dtypes
 
     if keras.backend.backend() == "tensorflow":
@@ -48,7 +49,8 @@ def keep_float64_where(asks: Callable[[], bool]) -> None:
             return "float64"
         return theirs(*types)
 
-    dtypes.result_type = result_type
+    # Operations find it in the one, layers in the other.
+    backend.result_type = dtypes.result_type = result_type
 
 
 def function_like(function: Any, python_function: Callable) -> Any:

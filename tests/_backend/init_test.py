@@ -125,6 +125,29 @@ def test_float64_is_that():
             assert abs(float(one[0, 0]) - 1 / 3) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["LayerNormalization", "GroupNormalization"])
+def test_layers_normalize_in_float64(name):
+    options = {"groups": 1} if name.startswith("Group") else {}
+    x = RNG.normal(size=(2, 8))
+    with in_float64():
+        layer = getattr(keras.layers, name)(epsilon=1e-3, dtype="float64", **options)
+        found = _backend.as_array(layer(ops.convert_to_tensor(x)))
+    centred = x - x.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-3)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_nothing_flows_through_queries():
+    """That, but for rounding, is no reason to try smaller inputs."""
+    inputs = keras.Input((4, 6))
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    x = keras.layers.Dense(3, name="out")(keras.layers.Flatten()(x))
+    scores = snip_tf.score(keras.Model(inputs, x), criterion="synflow")
+    largest = {path: np.abs(score).max() for path, score in scores.items()}
+    assert largest["attention/query/kernel"] < 1e-12
+    assert largest["out/kernel"] > 1e-3
+
+
 def test_inference_as_functions_of_arrays():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     x = RNG.normal(size=(5, 4)).astype(np.float32)

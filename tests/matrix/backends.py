@@ -199,10 +199,13 @@ def cell_of_masks(name: str, reference, found) -> str:
     distance = np.abs(scores - threshold)[differs]
     last = f"mask|{name}|{steps[-1]}|"
     of_all = joined(reference, last) != joined(found, last)
+    largest = np.abs(scores).max()
     if (distance <= 1e-5 * np.abs(threshold)).all():
         why = "at the threshold"
-    elif np.abs(scores[differs]).max() <= 1e-9 * np.abs(scores).max():
-        why = "zero but for rounding"
+    elif largest < 1e-12:
+        why = "all scores are rounding"
+    elif (distance <= 1e-5 * largest).all():
+        why = "within rounding of the threshold"
     else:
         why = f"up to {distance.max() / np.abs(threshold):.0e} of the threshold away"
     where = f" in step {int(step) + 1}" if len(steps) > 1 else ""
