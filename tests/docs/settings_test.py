@@ -58,6 +58,13 @@ def test_the_workflow_tries_the_floors():
         assert min(tried, key=Version) == floor, name
 
 
+def test_the_workflow_tries_each_row_of_the_matrix():
+    program = (ROOT / "tests/matrix/run.py").read_text("utf-8")
+    rows = re.findall(r'^    "(.+)": Row\(', program, re.MULTILINE)
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    assert re.findall(r"^          - (\w[^:\n]*)$", workflow, re.MULTILINE) == rows
+
+
 def test_commits_are_checked_by_the_ruff_of_the_tests():
     settings = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
     assert f"rev: v{pinned('requirements.txt')['ruff']} " in settings

@@ -5,7 +5,7 @@
 Each row of versions gets an environment of its own, into which the wheel of this
 checkout is installed, and runs `life.py` from an empty folder. What an interpreter or a
 package index lacks is a result, too. At the end, a table in Markdown, which `--write`
-puts into docs/supported_models.md.
+puts into docs/supported_models.md; the exit status is 0 if all passed.
 """
 
 import argparse
@@ -126,6 +126,14 @@ def table(results: dict[str, dict[str, Any] | str]) -> str:
     return pages.table(lines)
 
 
+def passed(found: dict[str, Any] | str) -> bool:
+    """Returns whether an environment ran all steps, and each passed."""
+    if isinstance(found, str):
+        return False
+    kinds = found["steps"].values()
+    return all(said == "passed" for kind in kinds for said in kind.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=ROWS, help="a row; repeat")
@@ -143,6 +151,7 @@ def main() -> None:
     print(table(results))
     if flags.write:
         pages.write_part("versions", table(results))
+    sys.exit(not all(map(passed, results.values())))
 
 
 if __name__ == "__main__":
