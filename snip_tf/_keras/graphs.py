@@ -84,14 +84,14 @@ def mask_on(tensor: Any) -> Any:
     Publicly, it is only passed to layers. Keras keeps those of tensors that take no
     attributes, as in a derivative of JAX's, elsewhere.
     """
-    from keras.src.backend import get_keras_mask
+    from keras.src.backend.common.masking import get_keras_mask
 
     return get_keras_mask(tensor)
 
 
 def put_mask_on(tensor: Any, mask: Any) -> None:
     """Attaches a mask to a tensor, for losses and metrics; see `mask_on`."""
-    from keras.src.backend import set_keras_mask
+    from keras.src.backend.common.masking import set_keras_mask
 
     set_keras_mask(tensor, mask)
 
