@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from tests.versions import on
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-pytestmark = on("jax", "torch")
+# A minute on JAX, which compiles each step of the program.
+is_slow = [pytest.mark.slow] if keras.backend.backend() == "jax" else []
+pytestmark = [on("jax", "torch"), *is_slow]
 
 
 def run(folder, *arguments):
