@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from snip_tf import models
-from snip_tf.experiments.training import schedules
+from snip_tf.experiments.training import optimizers
 
 BATCH = 100
 STEPS = 20
@@ -32,7 +32,7 @@ def training_function(arch: str, unroll: bool, jit_compile: bool):
     """Returns a compiled loop of steps of SGD with momentum."""
     model = models.build(arch)
     model.get_layer("recurrent").unroll = unroll
-    optimizer = schedules.make_optimizer("momentum", 0.1)
+    optimizer = optimizers.make_optimizer("momentum", 0.1)
     variables = model.trainable_variables
     optimizer.build(variables)
     rng = np.random.default_rng(0)

@@ -1,7 +1,8 @@
-"""Compares criteria: each with each sparsity, seed, network and data set.
+"""Compares criteria and schedules: each with each sparsity, seed and network.
 
     python scripts/sweep.py --criteria=snip,force,random --sparsities=0.9,0.99
     python scripts/sweep.py --archs=lenet300 --criteria=snip,snip:shuffle --budget=full
+    python scripts/sweep.py --archs=lenet5 --criteria=snip,gradual,rigl
 
 Each run is one `scripts/train.py`. Its result is written to OUTDIR/runs as soon as the
 run ends, then to OUTDIR: results.csv (a line for each run), table.md, and a picture for
@@ -20,6 +21,7 @@ from absl import flags
 BUDGETS = command_line.names("experiments/recipes.py", "BUDGETS")
 CONTROLS = command_line.names("experiments/sweep.py", "CONTROLS")
 CRITERIA = command_line.names("criteria/__init__.py", "CRITERIA")
+METHODS = command_line.names("experiments/sweep.py", "METHODS")
 DATASETS = command_line.names("experiments/datasets/__init__.py", "DATASETS")
 MODELS = command_line.names("experiments/models/__init__.py", "MODELS")
 
@@ -48,7 +50,8 @@ flags.DEFINE_list(
     "criteria",
     ["snip", "magnitude", "random"],
     f"Some of {', '.join(CRITERIA)}, each alone or with a control, like snip:shuffle "
-    f"({', '.join(CONTROLS)}).",
+    f"({', '.join(CONTROLS)}); and of {', '.join(METHODS)}: with random masks of "
+    f"Erdos-Renyi kernels, or those of snip, and a schedule.",
 )
 flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "Besides the dense network.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "A run for each of these.")
@@ -85,7 +88,7 @@ flags.DEFINE_bool("table_only", False, "Runs nothing; shows the existing results
 
 def _is_criterion(name: str) -> bool:
     criterion, colon, control = name.partition(":")
-    return criterion in CRITERIA and (not colon or control in CONTROLS)
+    return name in METHODS or criterion in CRITERIA and (not colon or control in CONTROLS)
 
 
 def _numbers(values: list[str]) -> list[float]:
@@ -109,7 +112,7 @@ flags.register_validator(
     "criteria",
     lambda names: names and all(map(_is_criterion, names)),
     f"expected some of {', '.join(CRITERIA)}, alone or with one of "
-    f"{', '.join(':' + control for control in CONTROLS)}",
+    f"{', '.join(':' + control for control in CONTROLS)}; or of {', '.join(METHODS)}",
 )
 flags.register_validator(
     "sparsities",

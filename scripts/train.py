@@ -27,6 +27,7 @@ from absl import flags
 
 if __name__ == "__main__":  # before the imports that take seconds
     command_line.start("The same command continues.")
+    train_flags.settle()
     command_line.refuse_taken(Path(flags.FLAGS.logdir), train_flags.recorded())
 with command_line.silent():
     import keras
@@ -41,10 +42,12 @@ with command_line.silent():
         loop,
         outcome,
         run_folder,
+        schedules,
         strategies,
     )
     from snip_tf.experiments.training.progress import Progress
     from snip_tf.experiments.training.settings import Settings
+    from snip_tf.schedules.base import Schedule
 
     VERSIONS = {
         "snip_tf": snip_tf.__version__,
@@ -82,6 +85,7 @@ class Prepared:
     data: snip_tf.datasets.Dataset
     network: keras.Model
     optimizer: keras.optimizers.Optimizer
+    schedule: Schedule | None
 
 
 def _run(settings: Settings, workers: cluster.Cluster | None) -> None:
@@ -128,11 +132,12 @@ def _prepare(settings: Settings, workers: cluster.Cluster | None) -> Prepared:
     with command_line.exit_on():
         if workers:
             cluster.check_agreement(strategy, {"the training data": data.digest()})
+        schedule = schedules.make_schedule(settings, data)
         with strategy.scope():
             network = initial_model.build_network(settings, data)
         if workers:
             cluster.check_shared_folder(strategy, workers, logdir, "--logdir")
-    return Prepared(strategy, data, network, optimizer)
+    return Prepared(strategy, data, network, optimizer, schedule)
 
 
 def _load_data(settings: Settings) -> snip_tf.datasets.Dataset:
@@ -173,9 +178,10 @@ def _start_or_continue(
     with command_line.exit_on(), prepared.strategy.scope():
         saved = run_folder.load_checkpoint(logdir)
         if saved:
-            run_folder.check_model(
-                logdir, saved[0], prepared.network, settings.target_sparsity
-            )
+            expected = settings.target_sparsity
+            if settings.schedule == "gradual":
+                expected = prepared.schedule.sparsity_at(saved[1][-1].steps)
+            run_folder.check_model(logdir, saved[0], prepared.network, expected)
             done = checkpoint.iterations_done(saved[1])
             print(f"Continuing at iteration {done}.")
             return saved
@@ -214,6 +220,7 @@ def _train(
                 prepared.strategy,
                 progress.update,
                 history,
+                prepared.schedule,
             )
         except FloatingPointError as error:
             if own == written.logdir:  # the chief

@@ -11,10 +11,11 @@ AUGMENTATIONS = command_line.names(
 )
 CRITERIA = command_line.names("criteria/__init__.py", "CRITERIA")
 DATASETS = command_line.names("experiments/datasets/__init__.py", "DATASETS")
-DECAY_TYPES = command_line.names("experiments/training/schedules.py", "DECAY_TYPES")
+DECAY_TYPES = command_line.names("experiments/training/optimizers.py", "DECAY_TYPES")
 INITIALIZERS = command_line.names("experiments/models/initializers.py", "INITIALIZERS")
 MODELS = command_line.names("experiments/models/__init__.py", "MODELS")
-OPTIMIZERS = command_line.names("experiments/training/schedules.py", "OPTIMIZERS")
+SCHEDULES = command_line.names("experiments/training/schedules.py", "SCHEDULES")
+OPTIMIZERS = command_line.names("experiments/training/optimizers.py", "OPTIMIZERS")
 SCOPES = command_line.names("selecting/allocation.py", "SCOPES")
 CONTROLS = command_line.names("experiments/sweep.py", "CONTROLS")
 STRATEGIES = command_line.names("experiments/training/strategies.py", "STRATEGIES")
@@ -112,12 +113,44 @@ flags.DEFINE_bool(
     "prune_biases", False, "Prunes biases with the weights, as the release does."
 )
 
+command_line.group("Pruning while training")
+flags.DEFINE_enum(
+    "schedule",
+    "none",
+    SCHEDULES,
+    "gradual prunes more and more, by the criterion, which is then magnitude unless "
+    "given; set and rigl replace the smallest connections by random ones, or by those "
+    "with the largest gradients.",
+)
+flags.DEFINE_integer(
+    "begin_step", 0, "Step of the first update, with gradual.", lower_bound=0
+)
+flags.DEFINE_integer(
+    "end_step",
+    None,
+    "Step of the last update; default: three quarters of train_iterations.",
+    lower_bound=1,
+)
+flags.DEFINE_integer("frequency", 100, "Steps between updates.", lower_bound=1)
+flags.DEFINE_float("initial_sparsity", 0, "At begin_step, with gradual.")
+flags.DEFINE_float("power", 3, "Exponent of the sparsity's course, with gradual.")
+flags.DEFINE_float(
+    "fraction", 0.3, "Fraction that is replaced at first, with set and rigl."
+)
+
 command_line.group("Training")
 flags.DEFINE_integer("batch_size", 100, "Examples in a mini-batch.", lower_bound=1)
 flags.DEFINE_integer("train_iterations", 2000, "Training iterations.", lower_bound=1)
 flags.DEFINE_enum("optimizer", "sgd", OPTIMIZERS, "Optimizer.")
-flags.DEFINE_enum("lr_decay_type", "constant", DECAY_TYPES, "Learning rate schedule.")
-flags.DEFINE_float("lr", 0.1, "Learning rate, if constant.")
+flags.DEFINE_enum(
+    "lr_decay_type",
+    "constant",
+    DECAY_TYPES,
+    "Learning rate schedule; cosine falls to zero in train_iterations.",
+)
+flags.DEFINE_float(
+    "lr", 0.1, "Learning rate, if constant, or the first one, if cosine."
+)
 flags.DEFINE_list(
     "decay_boundaries", [], "Iterations at which a piecewise rate changes."
 )
@@ -197,6 +230,28 @@ flags.register_multi_flags_validator(
     ),
     "expected --criterion=snip, not inverted, with --structure=units",
 )
+flags.register_multi_flags_validator(
+    ["schedule", "target_sparsity"],
+    lambda given: given["schedule"] == "none" or given["target_sparsity"] > 0,
+    "expected a --target_sparsity above 0 with a --schedule",
+)
+flags.register_multi_flags_validator(
+    ["schedule", "control"],
+    lambda given: (
+        given["schedule"] != "gradual" or given["control"] in ("none", "invert")
+    ),
+    "expected no --control but invert with --schedule=gradual, which begins dense",
+)
+flags.register_multi_flags_validator(
+    ["schedule", "structure"],
+    lambda given: (
+        given["structure"] == "weights"
+        or given["schedule"] == "none"
+        or (given["schedule"] == "gradual" and given["structure"] != "units")
+    ),
+    "expected --structure=weights with --schedule=set or rigl, which keep no "
+    "structure, and not units with gradual",
+)
 flags.register_validator(
     "min_kept",
     lambda value: math.isfinite(value) and (value < 1 or value == int(value)),
@@ -226,6 +281,13 @@ flags.register_validator(
 flags.register_validator(
     "worker_timeout", lambda value: 1 <= value < math.inf, "expected 1 or more"
 )
+
+
+def settle() -> None:
+    """Sets the flags whose default depends on others, once they are read."""
+    if FLAGS.schedule == "gradual" and FLAGS["criterion"].using_default_value:
+        FLAGS.criterion = "magnitude"
+
 
 # Where a run reads and writes: irrelevant to what it does and to its result.
 _PLACES = ("data_dir", "path_data", "logdir", "worker_timeout")

@@ -23,6 +23,9 @@ from snip_tf.reports.summary import summary
 from snip_tf.savings.export import ExportSizes, export
 from snip_tf.savings.runtime import SparseRuntime, sparse_runtime
 from snip_tf.savings.sparse_format import load_sparse
+from snip_tf.schedules.gradual import GradualPruning
+from snip_tf.schedules.rigl import RigL
+from snip_tf.schedules.set import SET
 from snip_tf.scoring.sampling import sample_per_class
 from snip_tf.selecting.selection import CollapseWarning, select_masks
 from snip_tf.selecting.structures.blocks import Blocks
@@ -35,10 +38,13 @@ __all__ = [
     "CollapseWarning",
     "DeadUnits",
     "ExportSizes",
+    "GradualPruning",
     "LayerRow",
     "MaskedLayer",
     "NOfM",
     "Report",
+    "RigL",
+    "SET",
     "SparseRuntime",
     "Units",
     "WeightRow",

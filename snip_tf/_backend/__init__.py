@@ -67,6 +67,7 @@ recompute_unless = _module.recompute_unless
 replica_count = _others.replica_count
 runs_eagerly = _others.runs_eagerly
 second_derivatives = _module.second_derivatives
+state_of_fit = _module.state_of_fit
 sync = _module.sync
 value_of = _module.value_of
 variables_read = _others.variables_read

@@ -149,6 +149,20 @@ def sync(model: Any) -> None:
         model.jax_state_sync()
 
 
+def state_of_fit(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Has the optimizer of a model be read as it is in `fit`, which holds its values.
+
+    Much quicker than `sync`, after which `fit` gathers all values anew.
+    """
+    state = getattr(model, "_jax_state", None)
+    values = state and state.get("optimizer_variables")
+    if not values or model._jax_state_synced:
+        return contextlib.nullcontext()
+    return keras.StatelessScope(
+        list(zip(model.optimizer.variables, values, strict=True))
+    )
+
+
 def as_array(tensor: Any) -> np.ndarray:
     """Returns a tensor, or the value of a variable, as an array that may share it."""
     return np.asarray(keras.ops.convert_to_tensor(tensor))

@@ -147,6 +147,12 @@ def sync(model: Any) -> None:
     """Does nothing: variables have their values while `fit` runs, too."""
 
 
+def state_of_fit(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Does nothing: an optimizer has its values while `fit` runs, too."""
+    del model
+    return contextlib.nullcontext()
+
+
 def as_array(tensor: Any) -> np.ndarray:
     """Returns a tensor, or the value of a variable, as an array that may share it."""
     # (NumPy reads a tensor in place, but copies a variable.)

@@ -43,7 +43,9 @@ class ScoringContext:
     masks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     seed: int | None = None
 
-    def gradients(self, adjust: Adjustment | None = None) -> Tensors:
+    def gradients(
+        self, adjust: Adjustment | None = None, revives: bool = False
+    ) -> Tensors:
         """Returns `{weight path: dL/dw}`, averaged over the mini-batches with its sign.
 
         L is what `fit` minimizes, without penalties on weights; the weights are
@@ -51,10 +53,17 @@ class ScoringContext:
 
         Args:
             adjust: changes the model's output before it is passed to the loss.
+            revives: whether connections that the model's own masks remove get a
+                gradient, too, as if each came back with the value zero.
         """
-        return self.mean(gradient, adjust)
+        return self.mean(gradient, adjust, revives)
 
-    def mean(self, derivative: Derivative, adjust: Adjustment | None = None) -> Tensors:
+    def mean(
+        self,
+        derivative: Derivative,
+        adjust: Adjustment | None = None,
+        revives: bool = False,
+    ) -> Tensors:
         """Returns any derivative of L, averaged like `gradients`."""
         return mean_derivative(
             self.model,
@@ -65,6 +74,7 @@ class ScoringContext:
             training=self.training,
             masks=self.masks,
             adjust=adjust,
+            revives=revives,
         )
 
 

@@ -37,7 +37,7 @@ class Scoring:
     Args:
         model, criterion: as in `snip_tf.prune_model`, as are the parts of the tuples.
         data: `(x, y, sample_weight)`.
-        choice: `(include, exclude)`.
+        choice: `(include, exclude)`; None for the weights that have masks.
         goal: `(loss, objective, training)`.
         sampling: `(batch_size, batches, seed)`.
 
@@ -53,7 +53,7 @@ class Scoring:
         data: tuple[Any, Any, Any],
         criterion: str | Callable[[ScoringContext], Mapping[str, Any]],
         *,
-        choice: tuple[Patterns | None, Patterns | None],
+        choice: tuple[Patterns | None, Patterns | None] | None,
         goal: tuple[Any, Callable[[keras.Model, Any, bool], Any] | None, bool],
         sampling: tuple[int | None, int, int | None],
     ):
@@ -66,14 +66,21 @@ class Scoring:
             check_count("steps", self.criterion.steps)
         self._objective = read_objective(loss, objective)
         if self.criterion.needs_data:
-            _check_data(data[0], self.criterion)
+            check_data(data[0], self.criterion)
         options = {"batch_size": batch_size, "batches": batches, "seed": self._seed}
         self._read = functools.partial(self._batches_of, *data, **options)
         self._batches: Iterator[Batch] | None = iter(()) if data[0] is None else None
         if self._batches is None and not is_built(model):
             self._batches = self._read()
         self.network = Network(model)
-        self.weights = self.network.prunable(*choice)
+        self.weights = self._chosen(choice)
+
+    def _chosen(
+        self, choice: tuple[Patterns | None, Patterns | None] | None
+    ) -> dict[str, keras.Variable]:
+        if choice is not None:
+            return self.network.prunable(*choice)
+        return {path: self.network.weights[path] for path in self.network.mask_variables}
 
     def _batches_of(self, *data: Any, **options: Any) -> Iterator[Batch]:
         """Returns the batches; reads the first, and builds the model on it."""
@@ -180,7 +187,8 @@ def _check_options(training: Any, batch_size: Any, batches: Any, seed: Any) -> N
     check_seed(seed)
 
 
-def _check_data(x: Any, criterion: Criterion) -> None:
+def check_data(x: Any, criterion: Criterion) -> None:
+    """Raises a ValueError if there is no data for a criterion that needs some."""
     if x is None:
         without = [name for name, known in CRITERIA.items() if not known.needs_data]
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Sweeps: compares criteria, for each sparsity, seed, network and data set."""
+"""Sweeps: compares criteria and schedules, for each sparsity, seed and network."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ from snip_tf.reports import plots
 from snip_tf.reports.text import csv_cell
 
 CONTROLS = ("shuffle", "reinitialize", "invert")
+# What is compared besides the criteria: flags of the main program, by name.
+METHODS: dict[str, recipes.Flags] = {
+    "random_erk": {"criterion": "random", "scope": "erk"},
+    "gradual": {"criterion": "magnitude", "schedule": "gradual"},
+    "set": {"criterion": "random", "scope": "erk", "schedule": "set"},
+    "set_from_snip": {"criterion": "snip", "schedule": "set"},
+    "rigl": {"criterion": "random", "scope": "erk", "schedule": "rigl"},
+    "rigl_from_snip": {"criterion": "snip", "schedule": "rigl"},
+}
 _DENSE = "dense"
 
 # A line of the CSV, by column.
@@ -55,7 +64,7 @@ class Place(NamedTuple):
 
     arch: str
     datasource: str
-    criterion: str  # with a control after a colon; or `dense`
+    criterion: str  # with a control after a colon; or of METHODS; or `dense`
     sparsity: float
     seed: int
 
@@ -110,6 +119,7 @@ class Sweep:
             "target_sparsity": place.sparsity,
             "criterion": "snip" if criterion == _DENSE else criterion,
             "control": control or "none",
+            **METHODS.get(criterion, {}),
         }
         chosen = recipes.flags_of(place.arch, own, self.budget, self.has_data)
         flags = {**chosen, **self.flags, "seed": place.seed}
@@ -120,9 +130,9 @@ class Sweep:
 
 
 def is_criterion(name: str) -> bool:
-    """Returns whether this is a criterion, alone or with a control after a colon."""
+    """Returns whether this is a method, or a criterion, perhaps with a control."""
     criterion, colon, control = name.partition(":")
-    return criterion in CRITERIA and (not colon or control in CONTROLS)
+    return name in METHODS or criterion in CRITERIA and (not colon or control in CONTROLS)
 
 
 def check(path: Path, result: results.Result) -> None:
@@ -263,7 +273,7 @@ class _Comparison:
 
 def _comparisons(rows: Sequence[Row]) -> dict[tuple[str, str], _Comparison]:
     """Returns a comparison for each network and data set."""
-    order = [_DENSE, *CRITERIA]
+    order = [_DENSE, *CRITERIA, *METHODS]
 
     def rank(row: Row) -> tuple[Any, ...]:
         criterion, _, control = row["criterion"].partition(":")

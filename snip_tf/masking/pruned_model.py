@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -172,7 +172,21 @@ def set_masks(pruned: keras.Model, masks: Mapping[str, np.ndarray]) -> None:
     """
     network = _pruned_network(pruned)
     _check_new_masks(masks, network)
-    optimizers = optimizers_of(network.layers)
+    assign_masks(network, masks, optimizers_of(network.layers))
+
+
+def assign_masks(
+    network: Network,
+    masks: Mapping[str, np.ndarray],
+    optimizers: Collection[keras.Optimizer],
+) -> None:
+    """Gives a pruned model other masks, in place, which are known to fit.
+
+    Args:
+        network: the model.
+        masks: `{weight path: bool array}`.
+        optimizers: those whose state is reset.
+    """
     for path, mask in masks.items():
         weight, variable = network.weights[path], network.mask_variables[path]
         kept = mask & keras.ops.convert_to_numpy(variable)

@@ -19,6 +19,10 @@ from snip_tf.network import masks_of
 from snip_tf.weights import Owner, own_weights, weights_by_path
 
 
+# Beside the masks, in a file. (No weight has a name that begins like this.)
+_STEP = "_step"
+
+
 def keep_with_owners(owners: Iterable[Owner]) -> None:
     """Attaches masks to the layers that own the weights.
 
@@ -33,6 +37,22 @@ def keep_with_owners(owners: Iterable[Owner]) -> None:
             object.__setattr__(layer, "_snip_masks", StoredMasks(layer))
 
 
+def keep_step(owners: Iterable[Owner], step: int) -> None:
+    """Notes the step at which a schedule last updated the masks, for files."""
+    for stored in _stored(owners):
+        stored.step = step
+
+
+def step_of(owners: Iterable[Owner]) -> int | None:
+    """Returns the step at which a schedule last updated the masks, or None."""
+    return max((s.step for s in _stored(owners) if s.step is not None), default=None)
+
+
+def _stored(owners: Iterable[Owner]) -> list[StoredMasks]:
+    found = [vars(layer).get("_snip_masks") for layer, _ in owners]
+    return [stored for stored in found if stored is not None]
+
+
 class StoredMasks(_keras.SavedPart):
     """Saves and loads the masks of the weights that a layer owns itself.
 
@@ -42,10 +62,15 @@ class StoredMasks(_keras.SavedPart):
 
     Args:
         layer: `keras.Layer`, the owner.
+
+    Attributes:
+        step: the step of the optimizer at which a schedule last updated the masks, or
+            None.
     """
 
     def __init__(self, layer: keras.Layer):
         self._reference = weakref.ref(layer)
+        self.step: int | None = None
 
     def __repr__(self) -> str:
         return f"<masks of layer {self._layer().name!r}>"
@@ -61,6 +86,8 @@ class StoredMasks(_keras.SavedPart):
         """Writes each mask under the name of its weight."""
         for name, mask in masks_of(own_weights(self._layer())).items():
             store[name] = mask_to_row(name, keras.ops.convert_to_numpy(mask))
+        if self.step is not None:
+            store[_STEP] = np.array(self.step)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the masks, if the file is of a pruned model, then sets weights to zero.
@@ -72,6 +99,7 @@ class StoredMasks(_keras.SavedPart):
         masks = masks_of(weights)
         try:
             rows = {name: store[name] for name in store.keys()}  # noqa: SIM118
+            step = rows.pop(_STEP, None)
             if rows or has_masks(store):
                 self._check_names(rows, masks)
                 loaded = {
@@ -80,6 +108,7 @@ class StoredMasks(_keras.SavedPart):
                 }
                 for name, mask in loaded.items():
                     masks[name].assign(mask)
+                self.step = None if step is None else int(step[()])
         finally:
             for name in masks:
                 remove(weights[name])

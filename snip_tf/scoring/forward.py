@@ -12,6 +12,7 @@ import numpy as np
 from snip_tf import _backend
 from snip_tf._keras import is_traced_for_one_call
 from snip_tf.masking.inlining import functions_inlined, inlined
+from snip_tf.network import mask_of
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.objective import Part, Scored
 
@@ -41,6 +42,8 @@ class Pass:
         masks: `{weight path: bool array}` that the weights are multiplied by.
         derivative: computes it.
         value: returns the value to use for a variable, which itself is not changed.
+        revives: whether connections that the model's own masks remove get derivatives,
+            too, as if each came back with the value zero.
     """
 
     model: keras.Model
@@ -49,6 +52,7 @@ class Pass:
     masks: Mapping[str, np.ndarray]
     derivative: Derivative
     value: Callable[[keras.Variable], Any] = value_in_full
+    revives: bool = False
 
     def __call__(self, batch: Batch, part: Part) -> tuple[Any, Tensors]:
         """Returns the loss and the derivative on a mini-batch."""
@@ -64,6 +68,10 @@ class Pass:
         variables = self.model.variables
         known = {id(weight) for weight in self.weights.values()}
         others = [(v, self._value_of(v)) for v in variables if id(v) not in known]
+        if self.revives:
+            # The weights have zeros where these masks do.
+            masks = map(mask_of, self.weights.values())
+            others += [(m, keras.ops.ones(m.shape, "bool")) for m in masks if m is not None]
         own = {id(variable.value) for variable in variables}
 
         def loss_at(values: Tensors) -> Any:

@@ -58,6 +58,7 @@ def mean_derivative(
     training: bool = False,
     masks: Mapping[str, np.ndarray] | None = None,
     adjust: Adjustment | None = None,
+    revives: bool = False,
 ) -> Tensors:
     """Averages a derivative of what `fit` minimizes, without penalties on weights.
 
@@ -82,6 +83,8 @@ def mean_derivative(
         masks: `{weight path: bool array}`; the weights are multiplied by them, and the
             derivatives are with respect to the products.
         adjust: changes the output before it is passed to the loss.
+        revives: whether connections that the model's own masks remove get derivatives,
+            too, as if each came back with the value zero.
 
     Returns:
         `{weight path: tensor}` of the weights' shapes, on the device that computed
@@ -93,7 +96,8 @@ def mean_derivative(
             batches cannot be put together.
     """
     scored = make_scored(model, objective or Objective(), training, adjust)
-    return _mean(Pass(model, weights, scored, masks or {}, derivative), batches)
+    run = Pass(model, weights, scored, masks or {}, derivative, revives=revives)
+    return _mean(run, batches)
 
 
 def _mean(run: Pass, batches: Iterable[Batch]) -> Tensors:

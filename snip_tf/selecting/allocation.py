@@ -47,7 +47,7 @@ class Part(NamedTuple):
         sparsity: that of the share to which the part belongs.
         rows: set if each row of the part's single weight is ranked by itself; the first
             rows keep one more where the rows do not divide `kept`.
-        at_most: whether a row with fewer entries left keeps fewer.
+        at_most: whether a row, or the part, keeps fewer where fewer are left.
     """
 
     paths: tuple[str, ...]

@@ -108,6 +108,7 @@ class Selection:
         structure: what is ranked; each connection by itself by default.
         earlier: `{weight path: bool array}`, the masks of weights that are pruned
             already: what was removed stays removed.
+        at_most: whether to keep less where less is left.
 
     Attributes:
         zeros: `{weight path: int}`, for the latest masks: how many connections with a
@@ -125,6 +126,7 @@ class Selection:
         min_kept: float = 0,
         structure: Structure | None = None,
         earlier: Masks | None = None,
+        at_most: bool = False,
     ):
         self._structure = structure or Connections()
         structures.check_request(self._structure, sparsity, scope, min_kept)
@@ -140,6 +142,7 @@ class Selection:
         least = minimums_of(self._kernels, min_kept, self._structure.area)
         minimums = {path: min(n, left.get(path, n)) for path, n in least.items()}
         parts = self._structure.allocate(self._kernels, shares, scope, minimums)
+        parts = [part._replace(at_most=at_most or part.at_most) for part in parts]
         self._budget = Budget(parts, minimums, left)
         for part in parts:
             self._check_left(part, scope)

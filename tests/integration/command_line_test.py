@@ -10,7 +10,7 @@ import pytest
 from snip_tf import criteria, datasets, models
 from snip_tf.experiments import recipes, sweep
 from snip_tf.experiments.models import initializers
-from snip_tf.experiments.training import augmentation, schedules, strategies
+from snip_tf.experiments.training import augmentation, optimizers, strategies
 from snip_tf.savings import export
 from snip_tf.selecting import allocation
 from tests.programs import REQUIRED, ROOT, loaded, run_program
@@ -91,14 +91,14 @@ def run(tmp_path, without_libraries):
             augmentation.AUGMENTATIONS,
         ),
         (
-            "experiments/training/schedules.py",
+            "experiments/training/optimizers.py",
             "DECAY_TYPES",
-            schedules.DECAY_TYPES,
+            optimizers.DECAY_TYPES,
         ),
         (
-            "experiments/training/schedules.py",
+            "experiments/training/optimizers.py",
             "OPTIMIZERS",
-            schedules.OPTIMIZERS,
+            optimizers.OPTIMIZERS,
         ),
     ],
 )

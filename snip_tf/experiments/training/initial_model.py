@@ -9,7 +9,7 @@ import keras
 from snip_tf import controls
 from snip_tf.experiments import models
 from snip_tf.experiments.datasets import Dataset
-from snip_tf.experiments.training import schedules
+from snip_tf.experiments.training import optimizers, schedules
 from snip_tf.experiments.training.settings import Settings
 from snip_tf.masking.pruned_model import apply_masks, get_masks
 from snip_tf.network import Network
@@ -24,13 +24,14 @@ from snip_tf.selecting.structures.units import Units
 def make_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
     """Returns the optimizer; raises a ValueError that names the flags it depends on."""
     try:
-        return schedules.make_optimizer(
+        return optimizers.make_optimizer(
             settings.optimizer,
             settings.lr,
             settings.lr_decay_type,
             [int(boundary) for boundary in settings.decay_boundaries],
             [float(value) for value in settings.decay_values],
             settings.decoupled_decay,
+            settings.train_iterations,
         )
     except ValueError as error:
         names = "--lr_decay_type, --decay_boundaries, --decay_values"
@@ -119,8 +120,11 @@ def make_model(
 def _prune(
     settings: Settings, data: Dataset, network: keras.Model, loss: keras.losses.Loss
 ) -> keras.Model:
-    name = settings.criterion
-    criterion = controls.invert(name) if settings.control == "invert" else name
+    if settings.schedule == "gradual":  # which begins with everything
+        return prune_model(
+            network, sparsity=0.0, criterion="magnitude", include=_include(settings)
+        )
+    criterion = schedules.criterion_of(settings)
     scored, size = data.train, settings.scoring_batch_size or settings.batch_size
     if settings.examples_per_class:
         scored = sample_per_class(*scored, settings.examples_per_class, settings.seed)

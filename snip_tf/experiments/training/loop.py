@@ -22,6 +22,8 @@ from snip_tf.experiments.training.checkpoint import (
 )
 from snip_tf.experiments.training.evaluation import evaluation_function
 from snip_tf.experiments.training.input_pipeline import training_batches
+from snip_tf.network import Network
+from snip_tf.schedules.base import Schedule
 
 # The most iterations in one call of the compiled function; progress is shown in
 # between.
@@ -49,6 +51,7 @@ def train(
     strategy: tf.distribute.Strategy,
     on_progress: Callable[[int, float, Check | None], None],
     history: list[Check],
+    schedule: Schedule | None = None,
 ) -> list[Check]:
     """Trains a model and keeps in `logdir` all that is needed to continue.
 
@@ -65,6 +68,7 @@ def train(
         on_progress: called with (iteration, loss, the check made there or None).
         history: the checks of an interrupted run up to the checkpoint, else empty;
             training continues at the iteration of the last one.
+        schedule: updates the model's masks.
 
     Returns:
         The checks, one for each `check_interval`, each `save_interval` and the last
@@ -77,9 +81,14 @@ def train(
     batches = _batches(data, settings, strategy, start=done)
     run = _training_function(model, strategy, settings)
     checks = _Checks(model, data, settings, logdir, history)
-    for count in _counts(done, settings):
+    if schedule:
+        schedule.set_model(model)
+    while done < settings.iterations:
+        count = _until_next_stop(done, steps_of(model), settings, schedule)
         begin = time.perf_counter()
         loss = float(run(batches, count))
+        if schedule:
+            schedule.step()
         seconds = time.perf_counter() - begin
         done += count
         if not math.isfinite(loss):
@@ -136,7 +145,7 @@ class _Checks:
         check = self._check(iteration, saves)
         self._loss_since_check, self._since_check = 0.0, 0
         self.history.append(check)
-        _write_summary(self._writer, check)
+        _write_summary(self._writer, check, self._model)
         if saves:
             save_checkpoint(self._logdir, self._model, self.history)
         return check
@@ -178,14 +187,24 @@ def _batches(
     return iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
 
 
-def _counts(done: int, settings: Settings) -> Iterator[int]:
-    """Yields how many iterations to run until the next check, repeatedly."""
-    while done < settings.iterations:
-        stops = [settings.iterations - done, _CHUNK]
-        for interval in (settings.check_interval, settings.save_interval):
-            stops.append(interval - done % interval)
-        yield min(stops)
-        done += min(stops)
+def _until_next_stop(
+    done: int, steps: int, settings: Settings, schedule: Schedule | None
+) -> int:
+    """Returns how many iterations to run until the next check or update of masks.
+
+    Args:
+        done: the number of iterations done.
+        steps: the number of steps of the optimizer, which may skip some.
+        settings: how to train.
+        schedule: updates the masks, or None.
+    """
+    stops = [settings.iterations - done, _CHUNK]
+    for interval in (settings.check_interval, settings.save_interval):
+        stops.append(interval - done % interval)
+    update = schedule.next_step(steps) if schedule else None
+    if update is not None:
+        stops.append(update - steps)
+    return min(stops)
 
 
 def _training_function(
@@ -250,9 +269,18 @@ def _summary_writer(folder: Path) -> tf.summary.SummaryWriter:
     return tf.summary.create_file_writer(str(folder))
 
 
-def _write_summary(writer: tf.summary.SummaryWriter, check: Check) -> None:
+def _write_summary(
+    writer: tf.summary.SummaryWriter, check: Check, model: keras.Model
+) -> None:
     with writer.as_default(step=check.iteration):
         for name, value in dataclasses.asdict(check).items():
             if name != "iteration" and value is not None:
                 tf.summary.scalar(name, value)
+        masks = Network(model).masks
+        for path, mask in masks.items():
+            tf.summary.scalar(f"sparsity/{path}", 1 - mask.mean())
+        if masks:
+            kept = sum(int(mask.sum()) for mask in masks.values())
+            total = sum(mask.size for mask in masks.values())
+            tf.summary.scalar("sparsity", 1 - kept / total)
     writer.flush()

@@ -1,102 +1,81 @@
-"""Optimizers and learning rates by the names of the authors' release."""
+"""Schedules, which change masks while training, by their names."""
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 
-import keras
+from snip_tf import controls
+from snip_tf.criteria import Criterion
+from snip_tf.experiments.datasets import Dataset
+from snip_tf.experiments.training.settings import Settings
+from snip_tf.schedules.base import Schedule
+from snip_tf.schedules.gradual import GradualPruning
+from snip_tf.schedules.rigl import RigL
+from snip_tf.schedules.set import SET
 
-OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
-    "sgd": keras.optimizers.SGD,
-    "momentum": functools.partial(keras.optimizers.SGD, momentum=0.9),
-    "adam": keras.optimizers.Adam,
-}
-DECAY_TYPES = ("constant", "piecewise")
-_MOST_ITERATIONS = 2**63 - 1  # as TensorFlow counts them
+SCHEDULES = ("none", "gradual", "set", "rigl")
 
 
-def make_optimizer(
-    name: str,
-    lr: float,
-    decay_type: str = "constant",
-    boundaries: Sequence[int] = (),
-    values: Sequence[float] = (),
-    weight_decay: float = 0,
-) -> keras.optimizers.Optimizer:
-    """Returns an optimizer with its learning rate.
-
-    Args:
-        name: one of `OPTIMIZERS`; `momentum` is SGD with momentum 0.9.
-        lr: float, the learning rate where `decay_type` is `"constant"`.
-        decay_type: `"constant"`, or `"piecewise"`: `values[i]` until `boundaries[i]`
-            iterations are done, and the last value from then on.
-        boundaries: iterations, increasing, below 2**63.
-        values: learning rates, one more than boundaries.
-        weight_decay: float, decoupled from the loss: each step subtracts `rate *
-            weight_decay * w` from every weight `w`, except for the scales and offsets
-            of normalization.
+def make_schedule(settings: Settings, data: Dataset) -> Schedule | None:
+    """Returns the schedule that the flags ask for, or None.
 
     Raises:
-        ValueError: if a name is unknown, a rate is not positive, the lengths do not
-            match, or the boundaries do not increase or are too large.
+        ValueError: if they are not valid together.
     """
-    _check_known("name", name, OPTIMIZERS)
-    _check_known("decay_type", decay_type, DECAY_TYPES)
-    for rate in (lr, *values):
-        if not 0 < rate < math.inf:  # also catches NaN
-            raise ValueError(
-                f"Expected learning rates to be positive numbers. Received: {rate}"
-            )
-    if decay_type == "constant":
-        _check_empty(boundaries, values)
-        return _decaying(OPTIMIZERS[name](lr), weight_decay)
-    _check_boundaries(boundaries, values)
-    # Keras keeps a value up to and including its boundary, counting iterations from 0,
-    # which is one iteration too long.
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [boundary - 1 for boundary in boundaries], [float(value) for value in values]
+    if settings.schedule == "none":
+        return None
+    try:
+        return _MADE[settings.schedule](settings, data)
+    except ValueError as error:
+        raise ValueError(f"--schedule={settings.schedule}: {error}") from error
+
+
+def criterion_of(settings: Settings) -> str | Criterion:
+    """Returns the criterion, inverted if that is the control."""
+    name = settings.criterion
+    return controls.invert(name) if settings.control == "invert" else name
+
+
+def _gradual(settings: Settings, data: Dataset) -> Schedule:
+    images, labels = data.train
+    return GradualPruning(
+        settings.target_sparsity,
+        begin_step=settings.begin_step,
+        end_step=settings.last_update,
+        frequency=settings.frequency,
+        initial_sparsity=settings.initial_sparsity,
+        power=settings.power,
+        criterion=criterion_of(settings),
+        scope=settings.scope,
+        structure=settings.structure,
+        min_kept=settings.least_kept,
+        x=images,
+        y=labels,
+        batch_size=settings.scoring_batch_size or settings.batch_size,
+        seed=settings.seed,
     )
-    return _decaying(OPTIMIZERS[name](schedule), weight_decay)
 
 
-def _check_known(argument: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        raise ValueError(
-            f"Expected `{argument}` to be one of {', '.join(map(repr, known))}. "
-            f"Received: {argument}={value!r}"
-        )
+def _set(settings: Settings, data: Dataset) -> Schedule:
+    del data
+    return SET(
+        settings.frequency, settings.last_update, settings.fraction, settings.seed
+    )
 
 
-def _check_empty(boundaries: Sequence[int], values: Sequence[float]) -> None:
-    if boundaries or values:
-        raise ValueError(
-            f"Expected no boundaries or values with the decay type 'constant'. "
-            f"Received: boundaries={list(boundaries)}, values={list(values)}. "
-            f"Use the decay type 'piecewise'."
-        )
+def _rigl(settings: Settings, data: Dataset) -> Schedule:
+    return RigL(
+        *data.train,
+        settings.frequency,
+        settings.last_update,
+        settings.fraction,
+        settings.batch_size,
+        seed=settings.seed,
+    )
 
 
-def _check_boundaries(boundaries: Sequence[int], values: Sequence[float]) -> None:
-    if len(values) != len(boundaries) + 1 or not boundaries:
-        raise ValueError(
-            f"Expected at least one boundary, and one more value than boundaries. "
-            f"Received: boundaries={list(boundaries)}, values={list(values)}"
-        )
-    if list(boundaries) != sorted(set(boundaries)) or not (
-        0 < boundaries[0] <= boundaries[-1] <= _MOST_ITERATIONS
-    ):
-        raise ValueError(
-            f"Expected positive, increasing boundaries, up to {_MOST_ITERATIONS:,}. "
-            f"Received: boundaries={list(boundaries)}"
-        )
-
-
-def _decaying(
-    optimizer: keras.optimizers.Optimizer, weight_decay: float
-) -> keras.optimizers.Optimizer:
-    if weight_decay:
-        optimizer.weight_decay = weight_decay
-        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta"])
-    return optimizer
+_MADE: dict[str, Callable[[Settings, Dataset], Schedule]] = {
+    "gradual": _gradual,
+    "set": _set,
+    "rigl": _rigl,
+}

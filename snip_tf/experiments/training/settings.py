@@ -36,11 +36,19 @@ class Settings:
     examples_per_class: int | None
     scoring_batch_size: int | None
     prune_biases: bool
+    # Pruning while training
+    schedule: Literal["none", "gradual", "set", "rigl"]
+    begin_step: int
+    end_step: int | None
+    frequency: int
+    initial_sparsity: float
+    power: float
+    fraction: float
     # Training
     batch_size: int
     train_iterations: int
     optimizer: str
-    lr_decay_type: Literal["constant", "piecewise"]
+    lr_decay_type: Literal["constant", "piecewise", "cosine"]
     lr: float
     decay_boundaries: Sequence[str]
     decay_values: Sequence[str]
@@ -66,6 +74,13 @@ class Settings:
     def least_kept(self) -> float:
         """What each weight keeps at least: a whole number, or a fraction below 1."""
         return self.min_kept if self.min_kept < 1 else int(self.min_kept)
+
+    @property
+    def last_update(self) -> int:
+        """The step of the schedule's last update: by default, after three quarters."""
+        if self.end_step is not None:
+            return self.end_step
+        return max(3 * self.train_iterations // 4, 1)
 
     @property
     def l2_decay(self) -> float:

@@ -12,7 +12,7 @@ import snip_tf
 from snip_tf.experiments.datasets import Dataset
 from snip_tf.experiments.training import checkpoint, loop
 from snip_tf.experiments.training.input_pipeline import training_batches
-from snip_tf.experiments.training.schedules import make_optimizer
+from snip_tf.experiments.training.optimizers import make_optimizer
 from tests.replicas import two_replicas
 
 DECAY = 0.02

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from snip_tf.experiments.training import schedules
-from snip_tf.experiments.training.schedules import make_optimizer
+from snip_tf.experiments.training import optimizers
+from snip_tf.experiments.training.optimizers import make_optimizer
 
 
 def steps(optimizer, gradients):
@@ -69,14 +69,14 @@ def test_adam():
         np.testing.assert_allclose(moved[t - 1], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", schedules.OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_decoupled_weight_decay_takes_its_part_of_the_rate_off(name):
     weight = keras.Variable([2.0, -1.0])
     make_optimizer(name, 0.1, weight_decay=0.05).apply([np.zeros(2)], [weight])
     np.testing.assert_allclose(weight, [2 * 0.995, -0.995], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", schedules.OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_each_call_makes_a_new_optimizer(name):
     assert make_optimizer(name, 0.1) is not make_optimizer(name, 0.1)
 

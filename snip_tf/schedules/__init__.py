@@ -1,0 +1,1 @@
+"""Pruning while training: callbacks that change the masks of a pruned model."""
