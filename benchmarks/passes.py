@@ -125,7 +125,9 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Returns the median seconds of `plain` and `prune`, and of their ratios."""
+    """Returns the median seconds of `plain` and of another call, and of their ratios.
+    """
+    [other] = calls.keys() - {"plain"}
     times: list[dict[str, float]] = []
     for _ in range(rounds + 1):
         times.append({})
@@ -134,5 +136,5 @@ def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
             gc.collect()  # models are cycles
     del times[0]  # which compiles, and loads code
     medians = {kind: statistics.median(pair[kind] for pair in times) for kind in calls}
-    ratio = statistics.median(pair["prune"] / pair["plain"] for pair in times)
+    ratio = statistics.median(pair[other] / pair["plain"] for pair in times)
     return {**medians, "ratio": ratio}

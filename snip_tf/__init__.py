@@ -18,6 +18,7 @@ from snip_tf.pruning import prune_model
 from snip_tf.reports.costs import LayerRow
 from snip_tf.reports.dead_units import DeadUnits
 from snip_tf.reports.report import Report, report
+from snip_tf.reports.sensitivity import SensitivityCurves, sensitivity_curves
 from snip_tf.reports.sparsity import WeightRow, sparsity
 from snip_tf.reports.summary import summary
 from snip_tf.savings.export import ExportSizes, export
@@ -45,6 +46,7 @@ __all__ = [
     "Report",
     "RigL",
     "SET",
+    "SensitivityCurves",
     "SparseRuntime",
     "Units",
     "WeightRow",
@@ -67,6 +69,7 @@ __all__ = [
     "save_masks",
     "score",
     "select_masks",
+    "sensitivity_curves",
     "set_masks",
     "sparse_runtime",
     "sparsity",

@@ -17,7 +17,6 @@ from snip_tf.criteria.reading import (
     check_not_all_zero,
     check_verbose,
 )
-from snip_tf.masking.masked_weights import check_not_low_rank
 from snip_tf.masking.masks import PackedMask
 from snip_tf.masking.pruned_model import masked_copy
 from snip_tf.selecting import structures
@@ -181,7 +180,6 @@ def prune_model(
         goal=(loss, objective, training),
         sampling=(batch_size, batches, seed),
     )
-    check_not_low_rank(scoring.weights)
     network = scoring.network
     if isinstance(groups, Units):
         groups = NetworkUnits(groups, model, scoring.weights)

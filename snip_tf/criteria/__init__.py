@@ -43,9 +43,11 @@ from snip_tf.criteria.force import Force
 from snip_tf.criteria.grasp import Grasp
 from snip_tf.criteria.iterative_snip import IterativeSnip
 from snip_tf.criteria.magnitude import Magnitude
+from snip_tf.criteria.ntk_sap import NtkSap
 from snip_tf.criteria.random import Random
 from snip_tf.criteria.snip import Snip
 from snip_tf.criteria.synflow import SynFlow
+from snip_tf.criteria.wanda import Wanda
 
 __all__ = [
     "CRITERIA",
@@ -54,10 +56,12 @@ __all__ = [
     "Grasp",
     "IterativeSnip",
     "Magnitude",
+    "NtkSap",
     "Random",
     "ScoringContext",
     "Snip",
     "SynFlow",
+    "Wanda",
     "get",
 ]
 
@@ -69,6 +73,8 @@ CRITERIA: dict[str, Criterion] = {
     "synflow": SynFlow(),
     "magnitude": Magnitude(),
     "random": Random(),
+    "wanda": Wanda(),
+    "ntk_sap": NtkSap(),
 }
 
 

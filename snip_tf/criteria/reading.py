@@ -43,6 +43,7 @@ class Scoring:
 
     Attributes:
         criterion: what scores the model.
+        objective: what is minimized.
         network: the model, built, read once.
         weights: `{weight path: keras.Variable}`, those to score.
     """
@@ -64,7 +65,7 @@ class Scoring:
         self.criterion = get(criterion)
         if self.criterion.steps is not None:
             check_count("steps", self.criterion.steps)
-        self._objective = read_objective(loss, objective)
+        self.objective = read_objective(loss, objective)
         if self.criterion.needs_data:
             check_data(data[0], self.criterion)
         options = {"batch_size": batch_size, "batches": batches, "seed": self._seed}
@@ -82,9 +83,12 @@ class Scoring:
             return self.network.prunable(*choice)
         return {path: self.network.weights[path] for path in self.network.mask_variables}
 
-    def _batches_of(self, *data: Any, **options: Any) -> Iterator[Batch]:
+    def _batches_of(
+        self, *data: Any, measured: bool = False, **options: Any
+    ) -> Iterator[Batch]:
         """Returns the batches; reads the first, and builds the model on it."""
-        objective = self._objective if self.criterion.needs_data else Objective()
+        needed = measured or self.criterion.needs_data
+        objective = self.objective if needed else Objective()
         as_yielded = objective.function is not None
         batches = make_batches(*data, as_yielded=as_yielded, **options)
         first = next(batches)
@@ -103,7 +107,7 @@ class Scoring:
             model=model,
             weights=weights,
             batches=batches if self.criterion.steps is None else list(batches),
-            objective=self._objective,
+            objective=self.objective,
             training=self._training,
             seed=self._seed,
         )
@@ -115,6 +119,13 @@ class Scoring:
             return self._model, self.weights
         copied = masked_copy(self.network, self.network.masks.items())
         return copied.model, {path: copied.weights[path] for path in self.weights}
+
+    def kept_batches(self) -> list[Batch]:
+        """Reads the data, for the criterion and for others; returns the batches."""
+        unread = self._read(measured=True) if self._batches is None else self._batches
+        batches = list(unread)
+        self._batches = iter(batches)
+        return batches
 
     def masks_before(self) -> dict[str, np.ndarray]:
         """Returns the masks that the first step of an iterative criterion receives."""
@@ -188,7 +199,7 @@ def _check_options(training: Any, batch_size: Any, batches: Any, seed: Any) -> N
 
 
 def check_data(x: Any, criterion: Criterion) -> None:
-    """Raises a ValueError if there is no data for a criterion that needs some."""
+    """Raises a ValueError if there is no data, for a criterion that needs some."""
     if x is None:
         without = [name for name, known in CRITERIA.items() if not known.needs_data]
         raise ValueError(

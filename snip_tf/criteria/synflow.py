@@ -18,11 +18,11 @@ from snip_tf import _backend
 from snip_tf._keras import logits_of
 from snip_tf.checks import check_count
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.network import has_call
 from snip_tf.scoring.calling import call_model
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.forward import Pass, Tensors, value_in_full
 from snip_tf.scoring.gradients import gradient
+from snip_tf.scoring.made_up_inputs import check_has_call, made_up_inputs
 from snip_tf.scoring.objective import Part
 from snip_tf.scoring.precision import computing_in, in_float64
 from snip_tf.weights import is_stateful, layer_tree, values_of
@@ -74,7 +74,7 @@ class SynFlow(Criterion):
     def __call__(self, context: ScoringContext) -> dict[str, np.ndarray]:
         """Returns the scores of one step."""
         batches = list(context.batches)
-        _check_has_call(context.model)
+        check_has_call(context.model, "synflow")
         _check_numbers(context.model, batches)
         return _flow(context, _ones_for(context.model, batches))
 
@@ -219,47 +219,8 @@ def _is_of_double(error: Exception) -> bool:
 
 def _ones_for(model: keras.Model, batches: Iterable[Batch]) -> Any:
     """Returns ones for one example, or for a whole batch if the model is stateful."""
-    inputs = next((x for x, _, _ in batches), None)
-    if inputs is None:
-        inputs = _inputs_of(model)
-    ones = functools.partial(_ones_like, model, is_stateful(model))
-    return keras.tree.map_structure(ones, inputs)
-
-
-def _ones_like(model: keras.Model, whole: bool, tensor: Any) -> Any:
-    shape = tuple(tensor.shape)
-    if None in shape[1:]:
-        raise ValueError(
-            f"Expected inputs of a known shape where no data is given. Received: "
-            f"{model.name!r}, which takes inputs of shape {shape}. Pass a mini-batch "
-            f"as `x`."
-        )
-    return keras.ops.ones([(whole and shape[0]) or 1, *shape[1:]], tensor.dtype)
-
-
-def _inputs_of(model: keras.Model) -> Any:
-    """Returns the symbolic inputs of a model."""
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
-        raise ValueError(
-            f"Expected a Sequential or Functional model where no data is given, since "
-            f"the shape of an input is not known otherwise. Received: "
-            f"{model.name!r} of class {type(model).__name__}. Pass a mini-batch as `x`."
-        )
-    return inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-
-def _check_has_call(model: keras.Model) -> None:
-    """Raises a ValueError if the model has no `call`, so that nothing flows."""
-    if has_call(model):
-        return
-    raise ValueError(
-        f"Expected a model with a `call` with criterion='synflow', which scores by "
-        f"what flows from inputs to outputs. Received: model={model.name!r} of class "
-        f"{type(model).__name__}, which has no `call`. Prune its parts, each by "
-        f"itself, or use 'magnitude' or 'random', or another criterion with data and "
-        f"an `objective`."
-    )
+    examples = None if is_stateful(model) else 1
+    return made_up_inputs(model, batches, examples, keras.ops.ones)
 
 
 def _check_numbers(model: keras.Model, batches: list[Batch]) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import keras
 
+from snip_tf.masking.low_rank import adapt_low_rank
 from snip_tf.masking.masked_weights import remove
+from snip_tf.masking.plain_class import plain_class
 from snip_tf.masking.stored_masks import layers_with_masks
 from snip_tf.network import mask_of
 from snip_tf.weights import layer_tree
@@ -22,11 +24,7 @@ def adapt_layers() -> None:
     """
     keras.Layer.set_weights = _with_zeros(keras.Layer.set_weights)
     keras.Model.load_weights = _unless_masks_are_left(keras.Model.load_weights)
-    kinds = keras.layers
-    for kind in (kinds.Dense, kinds.EinsumDense, kinds.Embedding, kinds.Conv1D):
-        for cls in kind.__mro__:
-            if "enable_lora" in vars(cls):
-                cls.enable_lora = unless_masked(cls.enable_lora)
+    adapt_low_rank()
 
 
 def _with_zeros(set_weights: Callable) -> Callable:
@@ -67,10 +65,9 @@ def _unless_masks_are_left(load_weights: Callable) -> Callable:
 
 
 def unless_masked(enable_lora: Callable) -> Callable:
-    """Wraps `enable_lora` to refuse a layer with masks, except on its bias.
+    """Wraps the `enable_lora` of a user's class to refuse a layer with masks.
 
-    Keras saves the sum of a kernel and its update, which is dense; loaded under the
-    masks, it would compute something else.
+    Nothing is known of what it adds to which weight. (Keras' own is masked.)
     """
 
     @functools.wraps(enable_lora)
@@ -78,9 +75,10 @@ def unless_masked(enable_lora: Callable) -> Callable:
         masked = [weight for weight in self.weights if mask_of(weight) is not None]
         if any(weight.name != "bias" for weight in masked):
             raise ValueError(
-                f"Expected a layer without masks, since a low-rank update (LoRA) is "
-                f"dense: it would bring removed connections back. Received: "
-                f"layer={self.name!r}, which is pruned. Call `enable_lora` on the "
+                f"Expected a layer without masks, or one of Keras' own, since a "
+                f"low-rank update (LoRA) is dense: it would bring removed connections "
+                f"back. Received: layer={self.name!r} of {plain_class(self).__name__}, "
+                f"which is pruned and has an `enable_lora` of its own. Call it on the "
                 f"model that `snip_tf.strip_pruning` returns; the zeros stay in the "
                 f"kernel, beside the update."
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from snip_tf.masking.low_rank import check_kept, updates_in
 from snip_tf.masking.mask_files import encode_mask
 from snip_tf.masking.plain_class import plain_class, plainly
 from snip_tf.network import masks_of
@@ -27,6 +28,7 @@ def config_of(layer: keras.Layer) -> dict[str, Any]:
             path: encode_mask(keras.ops.convert_to_numpy(mask))
             for path, mask in masks.items()
         },
+        **updates_in(layer),
     }
 
 
@@ -53,6 +55,7 @@ def check_config(config: Any) -> None:
         "layer": isinstance(received.get("layer"), Mapping),
         "sublayer_names": isinstance(received.get("sublayer_names"), (list, tuple))
         and all(isinstance(name, str) for name in names),
+        "low_rank": check_kept(received),
         "masks": isinstance(received.get("masks"), Mapping),
     }
     wrong = [name for name, does in fits.items() if not does]

@@ -19,6 +19,7 @@ from snip_tf import _backend, _keras
 from snip_tf.masking.compiling import compile_like, strategy_scope
 from snip_tf.masking.copied_graphs import copied_ends, initialize_sequence
 from snip_tf.masking.copied_values import copy_value
+from snip_tf.masking.low_rank import merge_updates
 from snip_tf.masking.masked_weights import KeepZeros, masked_value
 from snip_tf.masking.plain_class import plain_class, replaced_methods
 from snip_tf.masking.reach import attributes_of, is_untracked, reaches
@@ -35,8 +36,17 @@ def plain_copy(network: Network) -> keras.Model:
 
 
 def plain_network(network: Network) -> Network:
-    """Returns the same copy as `plain_copy`, as a network."""
-    return copied_network(network, network.mask_variables)
+    """Returns the same copy as `plain_copy`, as a network.
+
+    In that of a pruned model, low-rank updates are merged.
+    """
+    copied = copied_network(network, network.mask_variables)
+    if not network.mask_variables:
+        return copied
+    owners = [owner for owner in network.owners if owner.weights]
+    removed = merge_updates(owners, copied.owners)
+    weights = {p: w for p, w in copied.weights.items() if id(w) not in removed}
+    return Network.of_parts(copied.model, weights, copied.owners)
 
 
 def copied_network(network: Network, masks: Mapping[str, keras.Variable]) -> Network:

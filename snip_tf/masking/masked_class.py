@@ -57,7 +57,8 @@ def _attributes(cls: type[keras.Layer]) -> dict[str, Any]:
         "__qualname__": f"Masked{cls.__qualname__}",
         "__doc__": f"A `{cls.__name__}` with some of its connections removed.",
     }
-    if hasattr(cls, "enable_lora"):
+    enable_lora = getattr(cls, "enable_lora", None)
+    if enable_lora and not enable_lora.__module__.startswith("keras."):
         attributes["enable_lora"] = unless_masked(cls.enable_lora)
     return attributes
 

@@ -12,10 +12,10 @@ import numpy as np
 from snip_tf import _keras
 from snip_tf.masking.adapted_layers import adapt_layers
 from snip_tf.masking.configuration import check_config, known_class
+from snip_tf.masking.low_rank import restore_updates
 from snip_tf.masking.mask_files import decode_mask
 from snip_tf.masking.masked_class import masked_class
 from snip_tf.masking.masked_weights import (
-    check_not_low_rank,
     mask_variable,
     put_mask,
     remove,
@@ -80,9 +80,11 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
     array([[2., 1.]], dtype=float32)
     """
 
-    # Masks of weights that do not exist yet, and the names of the layers inside.
+    # Masks of weights that do not exist yet, the names of the layers inside, and their
+    # low-rank updates.
     _snip_pending: Mapping[str, keras.Variable] = {}
     _snip_names: Sequence[str] = ()
+    _snip_updates: Mapping[str, Any] = {}
 
     def __new__(cls, *args, **kwargs):
         """Masks a layer; if called on a masked class, makes a plain layer instead."""
@@ -168,6 +170,8 @@ class MaskedLayer(_keras.AfterBuild, keras.layers.Layer):
         masks = {path: decode_mask(mask) for path, mask in config["masks"].items()}
         masked = MaskedLayer(layer, {})
         set_attribute(masked, "_snip_names", names)
+        updates = {name: config.get(name, []) for name in ("low_rank", "frozen")}
+        set_attribute(masked, "_snip_updates", updates if updates["low_rank"] else {})
         _set_pending(masked, masks)
         if _has_weights(masked):
             _put_pending(masked)
@@ -195,7 +199,6 @@ def _masked(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> keras.Layer:
     weights = walk.weights if walk else None
     if masks or not isinstance(masks, Mapping):
         check_masks(masks, weights)
-    check_not_low_rank(masks, weights or ())
     _wrap(layer)
     _set_pending(layer, masks)
     if walk:
@@ -217,6 +220,8 @@ def _set_pending(layer: keras.Layer, masks: Mapping[str, np.ndarray]) -> None:
 def _put_pending(layer: keras.Layer) -> None:
     """Puts the pending masks on weights that exist by now."""
     _rename(layer)
+    restore_updates(layer, layer._snip_updates)
+    set_attribute(layer, "_snip_updates", {})
     _put(layer, Walk(layer))
 
 

@@ -6,7 +6,7 @@ refers to it, so that whoever has the weight has its mask, and both are freed to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -41,29 +41,6 @@ def masked_value(weight: Any, mask: Any) -> Any:
     # takes the dtype of the weight. (It refuses variables on some backends.)
     weight, mask = map(keras.ops.convert_to_tensor, (weight, mask))
     return keras.ops.where(mask, weight, 0)
-
-
-def check_not_low_rank(paths: Iterable[str], known: Iterable[str] = ()) -> None:
-    """Raises if a path belongs to LoRA, whose factors Keras merges when it saves.
-
-    Args:
-        paths: of the weights to mask.
-        known: of all weights, to recognize a kernel that is saved with an update.
-    """
-    known = set(known)
-    of_lora = [
-        path
-        for path in paths
-        for above, slash, name in [path.rpartition("/")]
-        if name.startswith("lora_") or f"{above}{slash}lora_{name}_a" in known
-    ]
-    if of_lora:
-        raise ValueError(
-            "Expected masks of weights that Keras saves as they are. Received: masks "
-            f"of {', '.join(of_lora)}, part of a low-rank update (LoRA), whose factors "
-            "Keras adds to the kernel when it saves: the masks would be lost. Mask "
-            "the kernel of a model without LoRA."
-        )
 
 
 def mask_variable(path: str, mask: np.ndarray) -> keras.Variable:

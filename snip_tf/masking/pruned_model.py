@@ -11,7 +11,6 @@ from snip_tf.masking.compiling import strategy_scope
 from snip_tf.masking.copying import copied_network, plain_copy
 from snip_tf.masking.masked_layer import MaskedLayer, wrap_model
 from snip_tf.masking.masked_weights import (
-    check_not_low_rank,
     mask_variable,
     masked_value,
     put_mask,
@@ -51,7 +50,6 @@ def apply_masks(model: keras.Model, masks: Mapping[str, np.ndarray]) -> keras.Mo
     """
     network = Network(model)
     check_masks(masks, network.weights)
-    check_not_low_rank(masks, network.weights)
     earlier = network.masks
     combined = {**earlier, **masks}
     for path in earlier.keys() & masks.keys():

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from snip_tf.masking.low_rank import masked_updates
 from snip_tf.masking.plain_class import plain_class, set_class
 from snip_tf.network import mask_of
 
@@ -26,6 +27,13 @@ def quantize(layer: keras.Layer, mode: Any = None, **options: Any) -> None:
             f"quantize a pruned model in. Received: {wanted!r} for layer "
             f"{layer.name!r}. Call `quantize` on the model that "
             f"`snip_tf.strip_pruning` gives."
+        )
+    updated = [part.name for part in masked_updates(layer)]
+    if updated:
+        raise ValueError(
+            f"Expected a pruned model without low-rank updates (LoRA) to quantize. "
+            f"Received: {', '.join(updated)} with one. Call `quantize` on the model "
+            f"that `snip_tf.strip_pruning` gives, in which they are merged."
         )
     masked, layers_own = type(layer), vars(layer)["quantize"]
     set_class(layer, plain_class(layer))

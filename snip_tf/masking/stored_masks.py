@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -13,6 +13,7 @@ import numpy as np
 
 from snip_tf import _keras
 from snip_tf.files import named_damage
+from snip_tf.masking.low_rank import update_of
 from snip_tf.masking.mask_files import mask_from_old_row, mask_from_row, mask_to_row
 from snip_tf.masking.masked_weights import remove
 from snip_tf.network import masks_of
@@ -21,6 +22,20 @@ from snip_tf.weights import Owner, own_weights, weights_by_path
 
 # Beside the masks, in a file. (No weight has a name that begins like this.)
 _STEP = "_step"
+_UPDATE = ("_lora_weight", "_lora_a", "_lora_b", "_lora_alpha")
+
+
+def _update_as_it_is(layer: keras.Layer) -> dict[str, Any]:
+    """Returns the parts of a masked layer's low-rank update, by their names in files.
+
+    Keras saves the sum, so that a plain layer computes the same.
+    """
+    update = update_of(layer)
+    if update is None:
+        return {}
+    alpha = update.scale * layer.lora_rank
+    parts = update.weight, update.first, update.second, np.array(alpha)
+    return dict(zip(_UPDATE, parts, strict=True))
 
 
 def keep_with_owners(owners: Iterable[Owner]) -> None:
@@ -88,6 +103,8 @@ class StoredMasks(_keras.SavedPart):
             store[name] = mask_to_row(name, keras.ops.convert_to_numpy(mask))
         if self.step is not None:
             store[_STEP] = np.array(self.step)
+        for name, value in _update_as_it_is(self._layer()).items():
+            store[name] = keras.ops.convert_to_numpy(value)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the masks, if the file is of a pruned model, then sets weights to zero.
@@ -100,6 +117,7 @@ class StoredMasks(_keras.SavedPart):
         try:
             rows = {name: store[name] for name in store.keys()}  # noqa: SIM118
             step = rows.pop(_STEP, None)
+            update = {name: rows.pop(name) for name in _UPDATE if name in rows}
             if rows or has_masks(store):
                 self._check_names(rows, masks)
                 loaded = {
@@ -109,9 +127,20 @@ class StoredMasks(_keras.SavedPart):
                 for name, mask in loaded.items():
                     masks[name].assign(mask)
                 self.step = None if step is None else int(step[()])
+                self._set_update(update)
         finally:
             for name in masks:
                 remove(weights[name])
+
+    def _set_update(self, rows: Mapping[str, Any]) -> None:
+        """Sets a low-rank update, whose factors Keras has merged, and made zero."""
+        known = _update_as_it_is(self._layer())
+        if rows.keys() == known.keys():
+            for name, variable in known.items():
+                if isinstance(variable, keras.Variable):
+                    variable.assign(rows[name])
+                else:
+                    self._layer().lora_alpha = float(rows[name][()])
 
     def _check_names(self, rows: Iterable[str], masks: Iterable[str]) -> None:
         if set(rows) != set(masks):

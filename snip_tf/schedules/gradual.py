@@ -202,8 +202,8 @@ class GradualPruning(Schedule):
     ) -> Selection | None:
         """Returns what selects the masks of a sparsity; None if all is kept."""
         structure = self._structure
-        if isinstance(structure, NOfM):
-            [fraction] = {min(_numbers(sparsity))}
+        if at_most and isinstance(structure, NOfM):
+            fraction = min(_numbers(sparsity))
             kept = max(structure.n, math.ceil((1 - fraction) * structure.m - 1e-9))
             if kept == structure.m:
                 return None

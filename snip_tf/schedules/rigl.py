@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from snip_tf import _backend
-from snip_tf.criteria.reading import Scoring
+from snip_tf import _backend, criteria
+from snip_tf.criteria.reading import Scoring, check_data
 from snip_tf.network import Network
 from snip_tf.schedules.base import seed_of
 from snip_tf.schedules.replacing import Replacing
@@ -84,6 +84,7 @@ class RigL(Replacing):
         seed: int | None = None,
     ):
         super().__init__(frequency, end_step, fraction, seed)
+        check_data(x, criteria.get("snip"))
         self._data, self._goal = (x, y, sample_weight), (loss, objective, True)
         self._batch_size = batch_size
 

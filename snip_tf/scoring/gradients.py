@@ -100,6 +100,27 @@ def mean_derivative(
     return _mean(run, batches)
 
 
+def mean_loss(
+    model: keras.Model,
+    batches: Iterable[Batch],
+    objective: Objective,
+    training: bool = False,
+) -> float:
+    """Returns what `fit` minimizes, without penalties on weights, as `mean_derivative`.
+
+    Args:
+        model, batches, objective, training: as there.
+    """
+
+    def as_derivative(loss_at: LossAt, values: Tensors, what: str) -> tuple:
+        loss = loss_at(values)
+        return loss, {what: loss}
+
+    scored = make_scored(model, objective, training, None)
+    [loss] = _mean(Pass(model, {}, scored, {}, as_derivative), batches).values()
+    return float(_backend.as_array(loss))
+
+
 def _mean(run: Pass, batches: Iterable[Batch]) -> Tensors:
     mean: Tensors = {}
     examples = 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snip_tf.reports.figures import new_axes, not_empty
+from snip_tf.reports.figures import new_axes, not_empty, shown_name
 from snip_tf.reports.plots.arguments import check_mapping, check_nested, wrong_form
 
 if TYPE_CHECKING:
@@ -56,6 +57,24 @@ def error_against_sparsity(
         )
     axes.set_ylim(bottom=0)
     axes.legend()
+    return figure
+
+
+def sensitivity_lines(
+    sparsities: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    before: float,
+    value: str,
+) -> Figure:
+    """Draws a line for each layer; see `SensitivityCurves.plot`."""
+    figure, axes = new_axes("sparsity of this one alone, %", value)
+    percent = [0.0, *(100 * sparsity for sparsity in sparsities)]
+    for (name, points), marker in zip(
+        curves.items(), itertools.cycle(_MARKERS), strict=False
+    ):
+        label = shown_name(name)
+        axes.plot(percent, [before, *points], label=label, marker=marker, markersize=4)
+    axes.legend(fontsize="small")
     return figure
 
 
