@@ -125,8 +125,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Returns the median seconds of `plain` and of another call, and of their ratios.
-    """
+    """Returns the median seconds of `plain`, of another call, and of their ratios."""
     [other] = calls.keys() - {"plain"}
     times: list[dict[str, float]] = []
     for _ in range(rounds + 1):

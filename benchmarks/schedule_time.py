@@ -83,9 +83,7 @@ def fit_here() -> dict[str, float]:
             )
             callbacks = [schedule] if name == "schedule" else []
             start = time.perf_counter()
-            pruned.fit(
-                x, y, batch_size=100, epochs=10, verbose=0, callbacks=callbacks
-            )
+            pruned.fit(x, y, batch_size=100, epochs=10, verbose=0, callbacks=callbacks)
             seconds[name].append(time.perf_counter() - start)
     ratios = np.divide(seconds["schedule"], seconds["plain"])
     medians = {name: float(np.median(values)) for name, values in seconds.items()}

@@ -35,6 +35,7 @@ from snip_tf.selecting.structures.units import Units
 from snip_tf.structured.compaction import compact
 
 __all__ = [
+    "SET",
     "Blocks",
     "CollapseWarning",
     "DeadUnits",
@@ -45,7 +46,6 @@ __all__ = [
     "NOfM",
     "Report",
     "RigL",
-    "SET",
     "SensitivityCurves",
     "SparseRuntime",
     "Units",

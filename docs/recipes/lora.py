@@ -1,4 +1,4 @@
-"""LoRA: tunes a pruned model with small factors beside its sparse kernels."""
+"""LoRA: tunes a pruned model with small factors, and merges them into the zeros."""
 
 import keras
 import numpy as np
@@ -17,18 +17,17 @@ model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
 pruned = snip_tf.prune_model(model, x, y, sparsity=0.9)
 pruned.fit(x, y, epochs=5, verbose=0)
 
-# Another task: digits upside down. LoRA freezes the kernels, so that no mask is needed.
+# Another task: digits upside down. The layers compute with mask * (kernel + A B).
 rotated = x[:, ::-1]
-tuned = snip_tf.strip_pruning(pruned)
-for layer in tuned.layers:
+for layer in pruned.layers:
     layer.enable_lora(4)
-tuned.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
-before = tuned.evaluate(rotated, y, verbose=0)[1]
-tuned.fit(rotated, y, epochs=8, verbose=0)
-after = tuned.evaluate(rotated, y, verbose=0)[1]
+pruned.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
+before = pruned.evaluate(rotated, y, verbose=0)[1]
+pruned.fit(rotated, y, epochs=8, verbose=0)
+after = pruned.evaluate(rotated, y, verbose=0)[1]
 print(f"upside down: {before:.0%} right before tuning, {after:.0%} after")
 
-# In the model; in files Keras adds the factors to the kernels, which makes them dense.
-kernels = [np.asarray(w) for w in tuned.weights if w.name == "kernel"]
+merged = snip_tf.strip_pruning(pruned)  # plain layers, without factors
+kernels = [np.asarray(w) for w in merged.weights if w.name == "kernel"]
 zeros = np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) == 0)
 print(f"{zeros:.0%} of the kernels are zero")

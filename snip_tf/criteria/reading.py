@@ -68,7 +68,11 @@ class Scoring:
         self.objective = read_objective(loss, objective)
         if self.criterion.needs_data:
             check_data(data[0], self.criterion)
-        options = {"batch_size": batch_size, "batches": batches, "seed": self._seed}
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "batches": batches,
+            "seed": self._seed,
+        }
         self._read = functools.partial(self._batches_of, *data, **options)
         self._batches: Iterator[Batch] | None = iter(()) if data[0] is None else None
         if self._batches is None and not is_built(model):
@@ -81,7 +85,9 @@ class Scoring:
     ) -> dict[str, keras.Variable]:
         if choice is not None:
             return self.network.prunable(*choice)
-        return {path: self.network.weights[path] for path in self.network.mask_variables}
+        return {
+            path: self.network.weights[path] for path in self.network.mask_variables
+        }
 
     def _batches_of(
         self, *data: Any, measured: bool = False, **options: Any

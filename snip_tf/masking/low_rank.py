@@ -1,4 +1,4 @@
-"""Low-rank updates (LoRA) of masked weights: the layer computes with m * (W + s A B)."""
+"""Low-rank updates (LoRA) of masked weights: layers compute with m * (W + s A B)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def update_of(layer: keras.Layer) -> Update | None:
     if not getattr(layer, "lora_enabled", False):
         return None
     for name in ("kernel", "embeddings"):
-        weight = getattr(layer, f"_{name}", None)
-        factors = [getattr(layer, f"lora_{name}_{part}", None) for part in "ab"]
-        if all(isinstance(v, keras.Variable) for v in (weight, *factors)):
+        first, second = (getattr(layer, f"lora_{name}_{part}", None) for part in "ab")
+        if first is not None and second is not None:
             rank = layer.lora_rank
             # (Keras 3.8 has no alpha.)
             alpha = getattr(layer, "lora_alpha", None) or rank
-            return Update(name, weight, *factors, alpha / rank)
+            weight = getattr(layer, f"_{name}")
+            return Update(name, weight, first, second, alpha / rank)
     return None
 
 
@@ -79,7 +79,7 @@ def adapt_low_rank() -> None:
 
 def _masked_sum(own: property, name: str) -> property:
     def value(self: keras.Layer) -> Any:
-        total = own.fget(self)
+        total = own.__get__(self)
         mask = mask_of(getattr(self, f"_{name}", None))
         if mask is None or not getattr(self, "lora_enabled", False):
             return total

@@ -19,7 +19,6 @@ from snip_tf.masking.masked_weights import remove
 from snip_tf.network import masks_of
 from snip_tf.weights import Owner, own_weights, weights_by_path
 
-
 # Beside the masks, in a file. (No weight has a name that begins like this.)
 _STEP = "_step"
 _UPDATE = ("_lora_weight", "_lora_a", "_lora_b", "_lora_alpha")

@@ -280,7 +280,9 @@ class _Measured:
         before = {path: self._copy.masks[path] for path in paths}
         for sparsity in sparsities:
             chosen = keep_largest(scores, kept_count(total, sparsity))
-            masks = {path: mask.unpack() & before[path] for path, mask in chosen.items()}
+            masks = {
+                path: mask.unpack() & before[path] for path, mask in chosen.items()
+            }
             assign_masks(self._copy, masks, [])
             yield self.now()
         assign_masks(self._copy, before, [])
@@ -298,5 +300,5 @@ class _Sequence(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self._batches[index]
+    def __getitem__(self, index: int) -> Any:
+        return keras.utils.pack_x_y_sample_weight(*self._batches[index])

@@ -65,13 +65,13 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
     # What a subclass has.
 
     @abc.abstractmethod
-    def new_masks(self, network: Network, step: int) -> Mapping[str, np.ndarray]:
+    def _new_masks(self, network: Network, step: int) -> Mapping[str, np.ndarray]:
         """Returns the masks that change at a step, by weight path."""
 
-    def check(self, network: Network) -> None:
+    def _check(self, network: Network) -> None:
         """Raises an error if the masks of a model cannot be updated."""
 
-    def made_before(self, network: Network, step: int, executed: int) -> int:
+    def _made_before(self, network: Network, step: int, executed: int) -> int:
         """Returns the step up to which updates have been made before training begins.
 
         Args:
@@ -84,7 +84,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         before = step - executed
         return max(before, noted) if noted is not None and noted <= step else before
 
-    def describe_end(self, step: int) -> str:
+    def _describe_end(self, step: int) -> str:
         """Returns what is missing if training ends at a step, for a warning."""
         return f"no update after step {step}"
 
@@ -107,7 +107,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
                 f"model = snip_tf.prune_model(model, sparsity=0.0, "
                 f"criterion='magnitude')."
             )
-        self.check(network)
+        self._check(network)
         self._made, self._last = None, self._end
         # Past Keras, which tracks attributes; weakly, as they refer to one another.
         object.__setattr__(model, "_snip_schedule", weakref.ref(self))
@@ -132,7 +132,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         optimizers = [optimizer] if optimizer is not None else self._optimizers(model)
         now = _steps_done(model, optimizers)
         if self._made is None:
-            self._made = self.made_before(Network(model), now, 1)
+            self._made = self._made_before(Network(model), now, 1)
         self._update_until(now, optimizers)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -141,9 +141,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         # A checkpoint may yet be loaded, by another callback.
         self._made, self._last = None, self._end
 
-    def on_epoch_begin(
-        self, epoch: int, logs: Mapping[str, Any] | None = None
-    ) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Notes where training begins, and makes what is due by then."""
         if self._made is not None:
             return
@@ -152,7 +150,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         now = _steps_done(model, optimizers)
         self._check_end(model, epoch, now)
         executed = getattr(model, "steps_per_execution", None) or 1
-        self._made = self.made_before(Network(model), now, executed)
+        self._made = self._made_before(Network(model), now, executed)
         self._update_until(now, optimizers)
 
     def on_train_batch_end(
@@ -207,7 +205,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         elif total is not None and sum(total) < self._last:
             warnings.warn(
                 f"Training ends at step {sum(total)}, before end_step={self._last}: "
-                f"{self.describe_end(sum(total))}.",
+                f"{self._describe_end(sum(total))}.",
                 stacklevel=2,
             )
 
@@ -216,7 +214,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
             return
         while (step := self.next_step(self._made)) is not None and step <= now:
             network = Network(self.model)
-            masks = self.new_masks(network, step)
+            masks = self._new_masks(network, step)
             if masks:
                 assign_masks(network, masks, optimizers)
             keep_step(network.owners, step)
@@ -231,7 +229,7 @@ class Schedule(keras.callbacks.Callback, abc.ABC):
         number = max(0, (after - first) // self._frequency + 1)
         return min(first + number * self._frequency, last)
 
-    def last_due(self, step: int) -> int | None:
+    def _last_due(self, step: int) -> int | None:
         """Returns the step of the last update up to a step, if there is one."""
         first, last = self._first, self._last
         if step < first or last is None:

@@ -76,7 +76,8 @@ class GradualPruning(Schedule):
     >>> pruned = snip_tf.prune_model(model, sparsity=0.0, criterion="magnitude")
     >>> x, y = np.random.rand(64, 8), np.random.rand(64, 4)
     >>> schedule = snip_tf.GradualPruning(0.75, end_step=15, frequency=5)
-    >>> history = pruned.fit(x, y, batch_size=16, epochs=5, callbacks=[schedule], verbose=0)
+    >>> data = {"x": x, "y": y, "batch_size": 16, "verbose": 0}
+    >>> history = pruned.fit(**data, epochs=5, callbacks=[schedule])
     >>> snip_tf.sparsity(pruned)
     0.75
 
@@ -112,6 +113,7 @@ class GradualPruning(Schedule):
                 "final. Received: end_step=None"
             )
         super().__init__(frequency, end_step, seed, begin_step)
+        self._end_step = end_step
         self._structure = _structure(structure)
         self._sparsity = structures.check_request(
             self._structure, sparsity, scope, min_kept
@@ -147,12 +149,12 @@ class GradualPruning(Schedule):
 
         >>> import snip_tf
         >>> snip_tf.GradualPruning(0.8, end_step=1000).sparsity_at(500)
-        0.7
+        0.7000000000000001
         """
-        due = self.last_due(step)
+        due = self._last_due(step)
         if due is None:
             return self._initial
-        first, last = self._first, self._last
+        first, last = self._first, self._end_step
         left = (1 - (due - first) / (last - first)) ** self._power if due < last else 0
         if isinstance(self._sparsity, Mapping):
             finals = self._sparsity.items()
@@ -162,23 +164,23 @@ class GradualPruning(Schedule):
     def _between(self, final: float, left: float) -> float:
         return final + (self._initial - final) * left
 
-    def check(self, network: Network) -> None:
+    def _check(self, network: Network) -> None:
         """Raises a ValueError if the model is pruned to more already."""
         self._selection(network, self._sparsity)
 
-    def made_before(self, network: Network, step: int, executed: int) -> int:
+    def _made_before(self, network: Network, step: int, executed: int) -> int:
         """Returns a step before the last update that is due by then."""
         # To repeat an update changes nothing.
-        due = self.last_due(step)
+        due = self._last_due(step)
         return step if due is None else due - 1
 
-    def describe_end(self, step: int) -> str:
+    def _describe_end(self, step: int) -> str:
         """Returns the sparsity that is reached if training ends at a step."""
         return f"at a sparsity of {self.sparsity_at(step)} instead of {self._sparsity}"
 
-    def new_masks(self, network: Network, step: int) -> dict[str, np.ndarray]:
+    def _new_masks(self, network: Network, step: int) -> dict[str, np.ndarray]:
         """Returns the masks that have the sparsity of a step."""
-        is_last = step == self._last
+        is_last = step == self._end_step
         sparsity = self._sparsity if is_last else self.sparsity_at(step)
         selection = self._selection(network, sparsity, at_most=not is_last)
         if selection is None:

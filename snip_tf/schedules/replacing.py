@@ -36,15 +36,15 @@ class Replacing(Schedule):
         self._fraction = float(fraction)
 
     @abc.abstractmethod
-    def growth(self, network: Network, step: int) -> Mapping[str, Any]:
+    def _growth(self, network: Network, step: int) -> Mapping[str, Any]:
         """Returns `{weight path: scores}`: the removed ones with the largest come."""
 
-    def fraction_at(self, step: int) -> float:
+    def _fraction_at(self, step: int) -> float:
         """Returns z at a step."""
         del step
         return self._fraction
 
-    def check(self, network: Network) -> None:
+    def _check(self, network: Network) -> None:
         """Raises a ValueError if a weight is frozen."""
         frozen = [
             visible(path)
@@ -59,16 +59,16 @@ class Replacing(Schedule):
                 f"(exclude=...)."
             )
 
-    def new_masks(self, network: Network, step: int) -> dict[str, np.ndarray]:
+    def _new_masks(self, network: Network, step: int) -> dict[str, np.ndarray]:
         """Returns the masks after the replacement of a step."""
-        fraction = self.fraction_at(step)
+        fraction = self._fraction_at(step)
         counts = {
             path: min(int(fraction * mask.sum() + 1e-9), int((~mask).sum()))
             for path, mask in network.masks.items()
         }
         if not any(counts.values()):
             return {}
-        scores = self.growth(network, step)
+        scores = self._growth(network, step)
         return {
             path: _replaced(
                 network.masks[path],

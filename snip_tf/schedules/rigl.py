@@ -88,13 +88,13 @@ class RigL(Replacing):
         self._data, self._goal = (x, y, sample_weight), (loss, objective, True)
         self._batch_size = batch_size
 
-    def fraction_at(self, step: int) -> float:
+    def _fraction_at(self, step: int) -> float:
         """Returns z(t)."""
         assert self._last is not None
         share = min(step / self._last, 1)
         return self._fraction / 2 * (1 + math.cos(math.pi * share))
 
-    def growth(self, network: Network, step: int) -> dict[str, np.ndarray]:
+    def _growth(self, network: Network, step: int) -> dict[str, np.ndarray]:
         """Returns the magnitudes of the gradients of the dense network."""
         scoring = Scoring(
             self.model,

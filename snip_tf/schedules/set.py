@@ -60,7 +60,7 @@ class SET(Replacing):
     ):
         super().__init__(frequency, end_step, fraction, seed)
 
-    def growth(self, network: Network, step: int) -> dict[str, np.ndarray]:
+    def _growth(self, network: Network, step: int) -> dict[str, np.ndarray]:
         """Returns random numbers."""
         seed = seed_of(self._seed, step)
         rng = np.random.default_rng(np.random.randint(2**32) if seed is None else seed)

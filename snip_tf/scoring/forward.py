@@ -71,7 +71,9 @@ class Pass:
         if self.revives:
             # The weights have zeros where these masks do.
             masks = map(mask_of, self.weights.values())
-            others += [(m, keras.ops.ones(m.shape, "bool")) for m in masks if m is not None]
+            others += [
+                (m, keras.ops.ones(m.shape, "bool")) for m in masks if m is not None
+            ]
         own = {id(variable.value) for variable in variables}
 
         def loss_at(values: Tensors) -> Any:

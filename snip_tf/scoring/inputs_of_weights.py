@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -153,7 +153,7 @@ def _squares(
         x, terms = args[3 - position], _terms(args[0], *args[1:])
         return _of_product(x, terms[2 - position], terms[position - 1])
     ranks = [len(operand.shape) for operand in (x, weight)]
-    if name == "dot" and ranks[1] != 2 or min(ranks) < 1 or ranks[1] < 2:
+    if (name == "dot" and ranks[1] != 2) or min(ranks) < 1 or ranks[1] < 2:
         return None
     if name == "tensordot":
         terms = _terms_of_tensordot(args, kwargs)

@@ -87,7 +87,7 @@ def test_tokens_are_refused():
             layers.Dense(3, name="a"),
         ]
     )
-    with pytest.raises(ValueError, match="real numbers.*int32"):
+    with pytest.raises(ValueError, match=r"real numbers.*int32"):
         snip_tf.prune_model(model, sparsity=0.5, criterion="ntk_sap")
 
 

@@ -293,7 +293,9 @@ def test_the_smallest_of_each_output_go():
     pruned = snip_tf.prune_model(
         model, x, sparsity=0.5, criterion="wanda", scope="unit", batch_size=16
     )
-    expected = np.abs(array(model.layers[0].kernel)) * np.linalg.norm(x, axis=0)[:, None]
+    expected = (
+        np.abs(array(model.layers[0].kernel)) * np.linalg.norm(x, axis=0)[:, None]
+    )
     mask = snip_tf.get_masks(pruned)["a/kernel"]
     for output in range(6):
         kept = np.argsort(-expected[:, output])[:4]
@@ -306,7 +308,9 @@ def test_two_of_four():
     pruned = snip_tf.prune_model(
         model, x, sparsity=0.5, criterion="wanda", structure="2:4", batch_size=16
     )
-    expected = np.abs(array(model.layers[0].kernel)) * np.linalg.norm(x, axis=0)[:, None]
+    expected = (
+        np.abs(array(model.layers[0].kernel)) * np.linalg.norm(x, axis=0)[:, None]
+    )
     mask = snip_tf.get_masks(pruned)["a/kernel"]
     for output in range(6):
         for group in (slice(0, 4), slice(4, 8)):

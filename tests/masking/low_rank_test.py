@@ -250,9 +250,7 @@ def test_layers_inside_a_composite_one(tmp_path):
     loaded = keras.models.load_model(tmp_path / "a.keras")
     inside = loaded.get_layer("block").first
     assert inside.lora_enabled and update_of(inside).mask is not None
-    flags = [
-        [part.trainable for part in layer_tree(m)][1:] for m in (pruned, loaded)
-    ]
+    flags = [[part.trainable for part in layer_tree(m)][1:] for m in (pruned, loaded)]
     assert flags[0] == flags[1]
     names = [[v.path for v in m.trainable_variables] for m in (pruned, loaded)]
     assert len(names[0]) == len(names[1]) == 3

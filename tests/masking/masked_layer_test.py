@@ -212,9 +212,13 @@ def test_half_precision_computes_in_half_and_stores_in_full():
     assert masked.compute_output_spec(keras.KerasTensor((2, 3))).dtype == "bfloat16"
 
 
-def test_a_low_rank_update_is_refused_with_advice():
-    masked = MaskedLayer(built(keras.layers.Dense(2), 3), {"kernel": keep_all(3, 2)})
-    with pytest.raises(ValueError, match=r"LoRA.*layer='dense.*strip_pruning"):
+def test_a_low_rank_update_of_a_users_class_is_refused_with_advice():
+    class Own(keras.layers.Dense):
+        def enable_lora(self, rank):
+            raise AssertionError("not called")
+
+    masked = MaskedLayer(built(Own(2), 3), {"kernel": keep_all(3, 2)})
+    with pytest.raises(ValueError, match=r"LoRA.*layer='own.*strip_pruning"):
         masked.enable_lora(2)
     flatten = keras.layers.Flatten()
     assert not hasattr(MaskedLayer(flatten, {}), "enable_lora")

@@ -95,7 +95,7 @@ def test_of_a_pruned_model(model):
 
 def test_an_objective(model):
     def objective(model, batch, training):
-        x, y = batch
+        x, _ = batch
         return keras.ops.mean(keras.ops.square(model(x, training=training)))
 
     curves = snip_tf.sensitivity_curves(

@@ -11,9 +11,9 @@ import snip_tf
 from snip_tf.schedules.base import seed_of
 from tests.schedules.programs import (
     LOSS,
+    Recorder,
     X,
     Y,
-    Recorder,
     dense,
     fit,
     network,
@@ -45,7 +45,9 @@ def start(name, *arguments, **options):
     return made(*arguments, **options)
 
 
-@pytest.mark.parametrize(("first", "end", "frequency"), [(0, 17, 5), (5, 20, 5), (3, 3, 9)])
+@pytest.mark.parametrize(
+    ("first", "end", "frequency"), [(0, 17, 5), (5, 20, 5), (3, 3, 9)]
+)
 def test_steps_of_updates(first, end, frequency):
     schedule = snip_tf.GradualPruning(
         0.5, begin_step=first, end_step=end, frequency=frequency
@@ -55,7 +57,7 @@ def test_steps_of_updates(first, end, frequency):
         later = [t for t in due if t > step]
         earlier = [t for t in due if t <= step]
         assert schedule.next_step(step) == (later[0] if later else None)
-        assert schedule.last_due(step) == (earlier[-1] if earlier else None)
+        assert schedule._last_due(step) == (earlier[-1] if earlier else None)
 
 
 def test_seeds_of_steps_differ():
@@ -71,7 +73,7 @@ def test_a_model_without_masks():
 
 
 def test_two_schedules_at_once():
-    with pytest.raises(ValueError, match="one schedule.*SET and RigL"):
+    with pytest.raises(ValueError, match=r"one schedule.*SET and RigL"):
         fit(sparse(), SCHEDULES["set"](), SCHEDULES["rigl"]())
 
 

@@ -1,13 +1,12 @@
-import keras
 import numpy as np
 import pytest
 
 import snip_tf
 from tests.schedules.programs import (
     LOSS,
+    Recorder,
     X,
     Y,
-    Recorder,
     dense,
     fit,
     network,

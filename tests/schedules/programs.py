@@ -67,6 +67,7 @@ class Recorder(keras.callbacks.Callback):
 
     def sparsities(self):
         return [
-            1 - sum(m.sum() for m in masks.values()) / sum(m.size for m in masks.values())
+            1
+            - sum(m.sum() for m in masks.values()) / sum(m.size for m in masks.values())
             for masks in self.masks
         ]
