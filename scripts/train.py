@@ -58,6 +58,7 @@ with command_line.silent():
 
 def main() -> None:
     """Reads the data, prunes, trains, and writes the result."""
+    train_flags.settle()
     settings = command_line.read(Settings)
     # Overrides ~/.keras/keras.json, which would change the run.
     keras.config.set_floatx("float32")

@@ -32,6 +32,12 @@ _NOTE = (
 )
 
 
+_NO_FIGURES = (
+    "The column of the paper is empty, since no figure of it was at hand that had been "
+    "verified."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
     """The part of an experiment that is run, and how each network is trained.
@@ -156,7 +162,9 @@ def write_table(
     ]
     print("\n".join(lines))
     command = f"--experiment={experiment} --budget={budget} --rows={','.join(found)}"
-    page = [f"# {experiment}, {budget}", "", _NOTE, "", *lines, ""]
+    cells = [cell for row in rows.values() for cell in row.cells]
+    note = _NOTE if any(cell.paper for cell in cells) else f"{_NOTE} {_NO_FIGURES}"
+    page = [f"# {experiment}, {budget}", "", note, "", *lines, ""]
     page += [f"`python scripts/reproduce.py {command}`", ""]
     with whole_file(path) as partial:
         partial.write_text("\n".join(page), encoding="utf-8")

@@ -16,7 +16,7 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS)
 def test_flags_list_existing_names(row):
-    recipe = recipes.recipe_of(row.flags["arch"])
+    recipe = recipes.recipe_of(row.flags["arch"], row.flags.get("datasource"))
     for cell in row.cells:
         for budget in (recipe.full, recipe.short):
             flags = {**budget, **row.flags, **cell.flags}
@@ -54,6 +54,16 @@ def test_table_2_has_the_twelve_networks_and_two_that_are_small():
     assert errors("table2", "vgg_like") == {0: 8.26, 0.97: 8.00}
     assert errors("table2", "gru_s") == {0: 1.87, 0.95: 2.41}
     assert errors("table2", "resnet_20") == {0: None, 0.9: None, 0.95: None}
+
+
+def test_tiny_imagenet_has_the_papers_five_networks_without_figures():
+    rows = recipes.EXPERIMENTS["tiny_imagenet"]
+    assert list(rows) == ["alexnet_s", "alexnet_b", "vgg_c", "vgg_d", "vgg_like"]
+    for name, row in rows.items():
+        sparsity = 0.9 if name.startswith("alexnet") else 0.95
+        assert errors("tiny_imagenet", name) == {0: None, sparsity: None}
+        flags = recipes.flags_of(name, row.flags, "full", has_data=True)
+        assert flags["datasource"] == "tiny_imagenet"
 
 
 def test_recipes_by_network():
