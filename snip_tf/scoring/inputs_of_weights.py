@@ -164,7 +164,7 @@ def _squares(
 
 def _of_product(x: Any, of_x: str, of_weight: str) -> np.ndarray:
     """Sums squares over all axes that the weight lacks, in float64."""
-    array = _backend.on_host(x)
+    array = _backend.on_host(keras.ops.convert_to_tensor(x, sparse=False))
     shared = "".join(letter for letter in of_weight if letter in of_x)
     sums = np.einsum(f"{of_x},{of_x}->{shared}", array, array, dtype=np.float64)
     sides = dict(zip(shared, sums.shape, strict=True))

@@ -10,7 +10,12 @@ import pytest
 from snip_tf import criteria, datasets, models
 from snip_tf.experiments import recipes, sweep
 from snip_tf.experiments.models import initializers
-from snip_tf.experiments.training import augmentation, optimizers, strategies
+from snip_tf.experiments.training import (
+    augmentation,
+    optimizers,
+    schedules,
+    strategies,
+)
 from snip_tf.savings import export
 from snip_tf.selecting import allocation
 from tests.programs import REQUIRED, ROOT, loaded, run_program
@@ -21,6 +26,7 @@ GROUPS = {
         "Data",
         "Network",
         "Pruning",
+        "Pruning while training",
         "Training",
         "Files",
         "Several processors",
@@ -89,6 +95,12 @@ def run(tmp_path, without_libraries):
             "experiments/training/augmentation.py",
             "AUGMENTATIONS",
             augmentation.AUGMENTATIONS,
+        ),
+        ("experiments/sweep.py", "METHODS", sweep.METHODS),
+        (
+            "experiments/training/schedules.py",
+            "SCHEDULES",
+            schedules.SCHEDULES,
         ),
         (
             "experiments/training/optimizers.py",
