@@ -26,8 +26,8 @@ CONVOLUTIONS = ("conv", "conv_transpose", "depthwise_conv")
 def watching(see: See, see_part: SeePart) -> Iterator[None]:
     """Has the operations of the current thread seen for a while, before they run.
 
-    Whatever multiplies by a weight arrives at the backend's functions: what layers and
-    `keras.ops` call, and the operator `@` of variables. They are not public.
+    Whatever multiplies by a weight arrives at the backend's functions, which layers and
+    `keras.ops` call and which are not public, or at the operator `@`.
     """
     _watch()
     token = _seeing.set((see, see_part))
@@ -44,6 +44,8 @@ def _watch() -> None:
     for module, names in ((numpy, PRODUCTS), (nn, CONVOLUTIONS)):
         for name in names:
             setattr(module, name, _watched(name, getattr(module, name)))
+    tensor = type(keras.ops.zeros(()))
+    tensor.__matmul__ = _watched("matmul", tensor.__matmul__)
     nn.separable_conv = _in_two(nn, nn.separable_conv)
     numpy.split = _into_parts(numpy.split)
     keras.Variable.__getitem__ = _as_part(keras.Variable.__getitem__)

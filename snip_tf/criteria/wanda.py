@@ -48,7 +48,8 @@ class Wanda(Criterion):
         """Returns the scores."""
         for layer in layer_tree(context.model):
             if isinstance(layer, keras.layers.RNN):
-                layer.unroll = True  # else a backend may run its steps at once
+                # Else a backend may run its steps at once.
+                layer.unroll, layer.use_cudnn = True, False
         squares = input_squares(
             context.model, context.weights, context.batches, context.training
         )

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import snip_tf
-from tests.versions import on
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -78,7 +77,6 @@ def test_convolution(padding, stride, dilation):
     assert_scores(scores(model, x)["conv/kernel"], layer.kernel, norms)
 
 
-@on("tensorflow", "torch")  # of JAX, as slow as it is the same
 def test_convolution_in_groups():
     layer = layers.Conv2D(6, 3, groups=2, name="conv")
     model = keras.Sequential([keras.Input((7, 7, 4)), layer])
@@ -251,7 +249,6 @@ class Experts(layers.Layer):
         return turned, ops.tensordot(each, self.tensor, axes=[[2, 1], [0, 1]])
 
 
-@on("jax", "torch")  # on TensorFlow, `tensor @ variable` is TensorFlow's own
 def test_layers_of_ones_own():
     inputs = keras.Input((3, 4))
     layer = Experts(name="own")

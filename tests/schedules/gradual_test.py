@@ -13,6 +13,7 @@ from tests.schedules.programs import (
     sparse,
     weights_of,
 )
+from tests.versions import on
 
 TOTAL = 12 * 32 + 32 * 16 + 16 * 4
 
@@ -70,6 +71,7 @@ def test_the_smallest_go_and_stay_away():
             assert gone <= magnitudes[is_new].min()
 
 
+@on("tensorflow", "jax")
 def test_steps_per_execution():
     """Updates that are due inside of an execution follow it, for their own step."""
     recorder = Recorder()
