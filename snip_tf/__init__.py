@@ -81,7 +81,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used, since only some programs need them, and they load slowly.
 _MODULES = {
-    "controls": "snip_tf.controls",
+    "controls": "snip_tf.experiments.controls",
     "datasets": "snip_tf.experiments.datasets",
     "models": "snip_tf.experiments.models",
     "plots": "snip_tf.reports.plots",

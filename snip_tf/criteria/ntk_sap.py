@@ -14,8 +14,7 @@ import numpy as np
 from snip_tf import _backend
 from snip_tf.checks import check_count, check_number, check_seed
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.scoring.calling import call_model
-from snip_tf.scoring.examples import Batch
+from snip_tf.scoring.calling import OfOutputs
 from snip_tf.scoring.forward import LossAt, Pass, Tensors
 from snip_tf.scoring.made_up_inputs import check_has_call, made_up_inputs
 from snip_tf.scoring.objective import Part
@@ -91,7 +90,7 @@ class NtkSap(Criterion):
         run = Pass(
             context.model,
             context.weights,
-            _Outputs(context.model),
+            OfOutputs(context.model, "output", _in_full),
             {},
             functools.partial(_by_masks, context, rng, self.epsilon),
         )
@@ -150,17 +149,5 @@ def _normal(rng: np.random.Generator) -> Any:
     return make
 
 
-class _Outputs:
-    """The outputs, as a `Scored`."""
-
-    what = "output"
-    sums = False
-    whole = True
-
-    def __init__(self, model: keras.Model):
-        self._model = model
-
-    def __call__(self, batch: Batch, added: list[Any], part: Part) -> Any:
-        del added, part
-        outputs = keras.tree.flatten(call_model(self._model, batch[0]))
-        return [keras.ops.cast(output, "float32") for output in outputs]
+def _in_full(outputs: list[Any]) -> list[Any]:
+    return [keras.ops.cast(output, "float32") for output in outputs]

@@ -18,7 +18,7 @@ from snip_tf import _backend
 from snip_tf._keras import logits_of
 from snip_tf.checks import check_count
 from snip_tf.criteria.base import Criterion, ScoringContext
-from snip_tf.scoring.calling import call_model
+from snip_tf.scoring.calling import OfOutputs
 from snip_tf.scoring.examples import Batch
 from snip_tf.scoring.forward import Pass, Tensors, value_in_full
 from snip_tf.scoring.gradients import gradient
@@ -158,29 +158,16 @@ def _flow_in(dtype: str, context: ScoringContext, x: Any) -> tuple[Any, Tensors]
         value = keras.ops.abs(keras.ops.cast(value_in_full(variable), dtype))
         return keras.ops.zeros_like(value) if id(variable) in subtracted else value
 
-    run = Pass(model, context.weights, _Flow(model), context.masks, gradient, magnitude)
+    flow = OfOutputs(model, "flow", _sum_of_logits)
+    run = Pass(model, context.weights, flow, context.masks, gradient, magnitude)
     with in_float64(), computing_in(dtype, model), _without_shifts(model):
         return run((x, None, None), Part(None))
 
 
-class _Flow:
-    """R, as a `Scored`.
-
-    A final softmax or sigmoid is left out, since it would bound R.
-    """
-
-    what = "flow"
-    sums = False
-    whole = True
-
-    def __init__(self, model: keras.Model):
-        self._model = model
-
-    def __call__(self, batch: Batch, added: list[Any], part: Part) -> Any:
-        del added, part
-        outputs = keras.tree.flatten(call_model(self._model, batch[0]))
-        sums = [keras.ops.sum(keras.ops.cast(logits_of(y), "float64")) for y in outputs]
-        return functools.reduce(operator.add, sums)
+def _sum_of_logits(outputs: list[Any]) -> Any:
+    """Returns R: a final softmax or sigmoid is left out, since it would bound R."""
+    sums = [keras.ops.sum(keras.ops.cast(logits_of(y), "float64")) for y in outputs]
+    return functools.reduce(operator.add, sums)
 
 
 @contextlib.contextmanager

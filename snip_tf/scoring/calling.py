@@ -5,13 +5,43 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from snip_tf import _backend
+
+
+class OfOutputs:
+    """What a function makes of a model's outputs, as a `Scored` without a loss.
+
+    Args:
+        model: the model to call.
+        what: the name of the result in errors.
+        of: called with the list of outputs.
+        training: the mode of the forward pass.
+    """
+
+    sums = False
+    whole = True
+
+    def __init__(
+        self,
+        model: keras.Model,
+        what: str,
+        of: Callable[[list[Any]], Any],
+        training: bool = False,
+    ):
+        self.what = what
+        self._model, self._of, self._training = model, of, training
+
+    def __call__(self, batch: Any, added: list[Any], part: Any) -> Any:
+        """Returns the result for the inputs of a mini-batch."""
+        del added, part
+        outputs = call_model(self._model, batch[0], self._training)
+        return self._of(keras.tree.flatten(outputs))
 
 
 def call_model(model: keras.Model, x: Any, training: bool = False) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from snip_tf import _backend
 from snip_tf._keras.operations import CONVOLUTIONS, watching
-from snip_tf.scoring.calling import call_model
+from snip_tf.scoring.calling import OfOutputs
 from snip_tf.scoring.examples import Batch, as_tensors
 from snip_tf.scoring.forward import LossAt, Pass, Tensors
 from snip_tf.scoring.objective import Part
@@ -42,7 +42,8 @@ def input_squares(
         seen.
     """
     squares = _Squares(weights)
-    run = Pass(model, weights, _Outputs(model, training), {}, _evaluated)
+    outputs = OfOutputs(model, "output", lambda outputs: 0.0, training)
+    run = Pass(model, weights, outputs, {}, _evaluated)
     with computing_in("float32", model), watching(squares.see, squares.see_part):
         for batch in batches:
             run(as_tensors(batch), Part(None))
@@ -54,22 +55,6 @@ def _evaluated(loss_at: LossAt, values: Tensors, what: str) -> tuple[Any, Tensor
     """Runs the model, a `Derivative` without derivatives."""
     del what
     return loss_at(values), {}
-
-
-class _Outputs:
-    """The outputs, as a `Scored`: nothing is made of them."""
-
-    what = "output"
-    sums = False
-    whole = True
-
-    def __init__(self, model: keras.Model, training: bool):
-        self._model, self._training = model, training
-
-    def __call__(self, batch: Batch, added: list[Any], part: Part) -> Any:
-        del added, part
-        call_model(self._model, batch[0], training=self._training)
-        return 0.0
 
 
 class _Squares:

@@ -6,8 +6,7 @@ import time
 
 import keras
 
-from snip_tf import controls
-from snip_tf.experiments import models
+from snip_tf.experiments import controls, models
 from snip_tf.experiments.datasets import Dataset
 from snip_tf.experiments.training import optimizers, schedules
 from snip_tf.experiments.training.settings import Settings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from snip_tf import controls
 from snip_tf.criteria import Criterion
+from snip_tf.experiments import controls
 from snip_tf.experiments.datasets import Dataset
 from snip_tf.experiments.training.settings import Settings
 from snip_tf.schedules.base import Schedule

@@ -59,7 +59,7 @@ def shuffle(
 
     Example:
 
-    >>> import numpy as np, snip_tf.controls
+    >>> import numpy as np, snip_tf
     >>> masks = {"out/kernel": np.array([[True, True], [False, False]])}
     >>> int(snip_tf.controls.shuffle(masks, seed=0)["out/kernel"].sum())
     2
@@ -92,7 +92,7 @@ def invert(
 
     Example:
 
-    >>> import keras, numpy as np, snip_tf, snip_tf.controls
+    >>> import keras, numpy as np, snip_tf
     >>> scores = {"out/kernel": np.array([[3.0, 1.0], [2.0, 4.0]])}
     >>> masks = snip_tf.select_masks(snip_tf.controls.invert(scores), sparsity=0.75)
     >>> masks["out/kernel"].tolist()
@@ -145,7 +145,7 @@ def reinitialize(model: keras.Model) -> keras.Model:
 
     Example:
 
-    >>> import keras, snip_tf, snip_tf.controls
+    >>> import keras, snip_tf
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> pruned = snip_tf.prune_model(model, sparsity=0.75, criterion="random")
     >>> anew = snip_tf.controls.reinitialize(pruned)
