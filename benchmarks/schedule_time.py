@@ -64,7 +64,7 @@ def fit_here() -> dict[str, float]:
     x = rng.normal(size=(10_000, 28, 28, 1)).astype(np.float32)
     y = rng.integers(10, size=10_000)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model = snip_tf.models.build("lenet5", (28, 28, 1), 10)
+    model = snip_tf.models.build("lenet5")
     seconds: dict[str, list[float]] = {"plain": [], "schedule": []}
     runs = {}
     for name in seconds:
