@@ -11,8 +11,8 @@ from snip_tf.masking.low_rank import adapt_low_rank
 from snip_tf.masking.masked_weights import remove
 from snip_tf.masking.plain_class import plain_class
 from snip_tf.masking.stored_masks import layers_with_masks
-from snip_tf.network import mask_of
-from snip_tf.weights import layer_tree
+from snip_tf.network import mask_of, masks_of
+from snip_tf.weights import layer_tree, own_weights
 
 
 @functools.cache
@@ -67,13 +67,14 @@ def _unless_masks_are_left(load_weights: Callable) -> Callable:
 def unless_masked(enable_lora: Callable) -> Callable:
     """Wraps the `enable_lora` of a user's class to refuse a layer with masks.
 
-    Nothing is known of what it adds to which weight. (Keras' own is masked.)
+    Nothing is known of what it adds to which weight that it owns. (Keras' own is
+    masked, and so is one that enables those of the layers inside, as KerasHub's does.)
     """
 
     @functools.wraps(enable_lora)
     def enable_lora_unless_masked(self, *args, **kwargs):
-        masked = [weight for weight in self.weights if mask_of(weight) is not None]
-        if any(weight.name != "bias" for weight in masked):
+        masked = masks_of(own_weights(self))
+        if masked.keys() - {"bias"}:
             raise ValueError(
                 f"Expected a layer without masks, or one of Keras' own, since a "
                 f"low-rank update (LoRA) is dense: it would bring removed connections "
