@@ -219,8 +219,8 @@ def test_other_layers(kind, tmp_path):
 class Block(layers.Layer):
     """A composite layer, whose configuration does not know of updates inside."""
 
-    def __init__(self, **options):
-        super().__init__(**options)
+    def __init__(self, name=None, **options):  # a name is saved if it is an argument
+        super().__init__(name=name, **options)
         self.first = layers.Dense(8, name="first")
         self.second = layers.Dense(6, name="second")
 
