@@ -167,6 +167,7 @@ class GradualPruning(Schedule):
     def _check(self, network: Network) -> None:
         """Raises a ValueError if the model is pruned to more already."""
         self._selection(network, self._sparsity)
+        self._scoring(0)  # which checks its arguments
 
     def _made_before(self, network: Network, step: int, executed: int) -> int:
         """Returns a step before the last update that is due by then."""
@@ -185,7 +186,15 @@ class GradualPruning(Schedule):
         selection = self._selection(network, sparsity, at_most=not is_last)
         if selection is None:
             return {}
-        scoring = Scoring(
+        scoring = self._scoring(step)
+        masks = selection.masks(scoring.scores(scoring.masks_before()))
+        if is_last:
+            selection.warn_of_zeros(stacklevel=5)
+            selection.warn_of_collapse(masks, stacklevel=5)
+        return {path: mask.unpack() for path, mask in masks.items()}
+
+    def _scoring(self, step: int) -> Scoring:
+        return Scoring(
             self.model,
             self._data,
             self._criterion,
@@ -193,11 +202,6 @@ class GradualPruning(Schedule):
             goal=self._goal,
             sampling=(*self._sampling, seed_of(self._seed, step)),
         )
-        masks = selection.masks(scoring.scores(scoring.masks_before()))
-        if is_last:
-            selection.warn_of_zeros(stacklevel=5)
-            selection.warn_of_collapse(masks, stacklevel=5)
-        return {path: mask.unpack() for path, mask in masks.items()}
 
     def _selection(
         self, network: Network, sparsity: Sparsity, at_most: bool = False

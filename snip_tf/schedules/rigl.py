@@ -94,9 +94,13 @@ class RigL(Replacing):
         share = min(step / self._last, 1)
         return self._fraction / 2 * (1 + math.cos(math.pi * share))
 
-    def _growth(self, network: Network, step: int) -> dict[str, np.ndarray]:
-        """Returns the magnitudes of the gradients of the dense network."""
-        scoring = Scoring(
+    def _check(self, network: Network) -> None:
+        """Raises an error if a weight is frozen, or an argument is not valid."""
+        super()._check(network)
+        self._scoring(0)
+
+    def _scoring(self, step: int) -> Scoring:
+        return Scoring(
             self.model,
             self._data,
             "snip",
@@ -104,5 +108,8 @@ class RigL(Replacing):
             goal=self._goal,
             sampling=(self._batch_size, 1, seed_of(self._seed, step)),
         )
-        found = scoring.context.gradients(revives=True)
+
+    def _growth(self, network: Network, step: int) -> dict[str, np.ndarray]:
+        """Returns the magnitudes of the gradients of the dense network."""
+        found = self._scoring(step).context.gradients(revives=True)
         return {path: np.abs(_backend.on_host(found[path])) for path in found}
