@@ -38,7 +38,7 @@ def plain_copy(network: Network) -> keras.Model:
 def plain_network(network: Network) -> Network:
     """Returns the same copy as `plain_copy`, as a network.
 
-    In that of a pruned model, low-rank updates are merged.
+    In that of a pruned model, low-rank updates of masked weights are merged.
     """
     copied = copied_network(network, network.mask_variables)
     if not network.mask_variables:

@@ -33,6 +33,12 @@ class Update(NamedTuple):
     scale: float
 
     @property
+    def is_masked(self) -> bool:
+        """Whether W, or a factor, has a mask."""
+        parts = self.weight, self.first, self.second
+        return any(mask_of(part) is not None for part in parts)
+
+    @property
     def mask(self) -> keras.Variable | None:
         """The mask of W, which is that of the sum, too."""
         return mask_of(self.weight)
@@ -89,7 +95,7 @@ def _masked_sum(own: property, name: str) -> property:
 
 
 def merge_updates(owners: list[Owner], copied: list[Owner]) -> set[int]:
-    """Merges the updates in a copy, which then has plain layers.
+    """Merges the masked updates in a copy, which then has plain layers there.
 
     Args:
         owners: the layers of the original.
@@ -101,7 +107,7 @@ def merge_updates(owners: list[Owner], copied: list[Owner]) -> set[int]:
     removed: set[int] = set()
     for (layer, _), (new, weights) in zip(owners, copied, strict=True):
         update = update_of(layer)
-        if update is None:
+        if update is None or not update.is_masked:
             continue
         weight = getattr(new, f"_{update.name}")
         weight.assign(update.merged())

@@ -83,7 +83,8 @@ def strip_pruning(pruned: keras.Model) -> keras.Model:
     Returns:
         A `keras.Model` without `MaskedLayer`s, with the names, weight paths and outputs
         of `pruned`. Nothing holds its zeros at zero in further training: `fit` makes it
-        dense again. Train before stripping.
+        dense again. Train before stripping. Low-rank updates (LoRA) of masked weights
+        are merged into them, m * (W + s A B); these layers have none any more.
 
     Raises:
         TypeError: if `pruned` is not a Keras model.
