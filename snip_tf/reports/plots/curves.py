@@ -115,7 +115,7 @@ def error_by_criterion(
         own = sorted(points)
         places = [sparsities.index(s) - 0.15 + shift * number for s in own]
         errors = [points[sparsity] for sparsity in own]
-        _draw_ranges(axes, places, errors, label, _MARKERS[number % len(_MARKERS)])
+        _draw_ranges(axes, places, errors, label, number)
     _scale_by_logarithm(axes)
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -126,8 +126,10 @@ def _draw_ranges(
     places: Sequence[float],
     errors: Sequence[Sequence[float]],
     label: str,
-    marker: str,
+    number: int,
 ) -> None:
+    # As many markers as colours: after these, the lines are dashed.
+    repeated, position = divmod(number, len(_MARKERS))
     means = np.array([np.mean(values) for values in errors])
     lowest = [min(values) for values in errors]
     highest = [max(values) for values in errors]
@@ -136,7 +138,8 @@ def _draw_ranges(
         means,
         np.abs([means - lowest, highest - means]),  # rounding may make them negative
         label=label,
-        marker=marker,
+        marker=_MARKERS[position],
+        linestyle=["-", "--", ":"][repeated % 3],
         markersize=4,
         linewidth=1,
         capsize=2,
