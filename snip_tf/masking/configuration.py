@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from snip_tf.masking.low_rank import check_kept, updates_in
+from snip_tf.masking.low_rank import are_updates, updates_in
 from snip_tf.masking.mask_files import encode_mask
 from snip_tf.masking.plain_class import plain_class, plainly
 from snip_tf.network import masks_of
@@ -55,7 +55,7 @@ def check_config(config: Any) -> None:
         "layer": isinstance(received.get("layer"), Mapping),
         "sublayer_names": isinstance(received.get("sublayer_names"), (list, tuple))
         and all(isinstance(name, str) for name in names),
-        "low_rank": check_kept(received),
+        "low_rank": are_updates(received),
         "masks": isinstance(received.get("masks"), Mapping),
     }
     wrong = [name for name, does in fits.items() if not does]

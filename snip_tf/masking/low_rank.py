@@ -161,7 +161,7 @@ def restore_updates(layer: keras.Layer, kept: Mapping[str, Any]) -> None:
         update.weight.trainable = False
 
 
-def check_kept(kept: Any) -> bool:
+def are_updates(kept: Any) -> bool:
     """Returns whether this is what `updates_in` returns."""
     lists = kept.get("low_rank", []), kept.get("frozen", [])
     if not all(isinstance(each, list) for each in lists):

@@ -284,14 +284,18 @@ def test_several_mini_batches_are_one():
     np.testing.assert_allclose(four["a/kernel"], one["a/kernel"], rtol=1e-6)
 
 
-def test_the_smallest_of_each_output_go():
+def one_layer():
+    """A dense layer, inputs of different sizes, and the scores of its weights."""
     model = keras.Sequential([keras.Input((8,)), layers.Dense(6, name="a")])
     x = normal(16, 8) * np.arange(1, 9, dtype=np.float32)
+    norms = np.linalg.norm(x, axis=0)[:, None]
+    return model, x, np.abs(array(model.layers[0].kernel)) * norms
+
+
+def test_the_smallest_of_each_output_go():
+    model, x, expected = one_layer()
     pruned = snip_tf.prune_model(
         model, x, sparsity=0.5, criterion="wanda", scope="unit", batch_size=16
-    )
-    expected = (
-        np.abs(array(model.layers[0].kernel)) * np.linalg.norm(x, axis=0)[:, None]
     )
     mask = snip_tf.get_masks(pruned)["a/kernel"]
     for output in range(6):
@@ -300,13 +304,9 @@ def test_the_smallest_of_each_output_go():
 
 
 def test_two_of_four():
-    model = keras.Sequential([keras.Input((8,)), layers.Dense(6, name="a")])
-    x = normal(16, 8) * np.arange(1, 9, dtype=np.float32)
+    model, x, expected = one_layer()
     pruned = snip_tf.prune_model(
         model, x, sparsity=0.5, criterion="wanda", structure="2:4", batch_size=16
-    )
-    expected = (
-        np.abs(array(model.layers[0].kernel)) * np.linalg.norm(x, axis=0)[:, None]
     )
     mask = snip_tf.get_masks(pruned)["a/kernel"]
     for output in range(6):

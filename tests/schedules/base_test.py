@@ -371,7 +371,10 @@ def test_a_callback_is_freed_with_its_model():
 
 
 def test_loss_of_the_compiled_model_is_used():
-    """Without a loss, RigL says what is missing, before training."""
+    """RigL needs no `loss` of its own."""
     pruned = sparse()
     pruned.compile("sgd", LOSS)
+    before = snip_tf.get_masks(pruned)
     fit(pruned, SCHEDULES["rigl"]())
+    after = snip_tf.get_masks(pruned)
+    assert any((before[path] != after[path]).any() for path in before)
