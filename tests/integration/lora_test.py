@@ -22,21 +22,25 @@ def examples():
     return x, batch[:, 1:]
 
 
-@pytest.fixture(scope="module")
-def tuned():
-    """The pruned model, after LoRA was trained, and the losses."""
+def gpt2(num_layers, hidden_dim):
     import keras_hub
 
     keras.utils.set_random_seed(0)
-    backbone = keras_hub.models.GPT2Backbone(
+    return keras_hub.models.GPT2Backbone(
         vocabulary_size=256,
-        num_layers=2,
+        num_layers=num_layers,
         num_heads=2,
-        hidden_dim=16,
-        intermediate_dim=32,
+        hidden_dim=hidden_dim,
+        intermediate_dim=2 * hidden_dim,
         max_sequence_length=LENGTH,
         dropout=0.0,
     )
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    """The pruned model, after LoRA was trained, and the losses."""
+    backbone = gpt2(num_layers=2, hidden_dim=16)
     logits = keras.layers.Dense(256, name="logits")(backbone.output)
     model = keras.Model(backbone.input, logits)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -93,18 +97,7 @@ def test_loaded_it_is_equal_and_goes_on(tuned, tmp_path):
 
 def test_as_kerashub_enables_it(tmp_path):
     """On a backbone inside of a model, whose other layers it freezes."""
-    import keras_hub
-
-    keras.utils.set_random_seed(0)
-    backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=256,
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=LENGTH,
-        dropout=0.0,
-    )
+    backbone = gpt2(num_layers=1, hidden_dim=8)
     inputs = {
         name: keras.Input((LENGTH,), dtype="int32")
         for name in ("token_ids", "padding_mask")
