@@ -103,7 +103,7 @@ def images(name: str) -> dict[str, Any]:
 
     def error(candidate: Any) -> float:
         logits = candidate.predict(data.test[0], batch_size=500, verbose=0)
-        return 100 * float((logits.argmax(axis=1) != data.test[1]).mean())
+        return round(100 * float((logits.argmax(axis=1) != data.test[1]).mean()), 3)
 
     return pruned_in_each_way(model, x, y, error, batch_size=100, exclude=[])
 
@@ -155,7 +155,7 @@ def transformer() -> dict[str, Any]:
 
     def perplexity(candidate: Any) -> float:
         candidate.compile("adam", loss)
-        return float(np.exp(candidate.evaluate(test_x, test_y, verbose=0)))
+        return round(float(np.exp(candidate.evaluate(test_x, test_y, verbose=0))), 3)
 
     scored = {name: part[chosen] for name, part in x.items()}
     return pruned_in_each_way(
